@@ -1,0 +1,16 @@
+//! The capability-scoped part of mossnet: the *helper*.
+//!
+//! The helper owns one unprivileged user namespace and, in it, the *router netns* that holds every
+//! bridge. It performs a closed set of typed requests (`request`) that arrive on a unix socket
+//! from the daemon, validates each one, and reads nothing that comes from a network. It outlives
+//! and restarts the relay, and outlives the daemon.
+//!
+//! Map, in the order in which a request passes through:
+//! `serve` (the socket and the event loop) → `act` (one request class each, with exactly the
+//! capabilities it needs) → `netlink`, `ruleset`, `namespace`, `sandbox` (kernel objects) → `sys`
+//! (the only unsafe code).
+
+pub mod names;
+pub mod request;
+
+pub use names::{IfName, MacAddr, NameError, SandboxId};

@@ -1,0 +1,3 @@
+//! `mossnet-helper`: the helper as a program of its own.
+
+fn main() {}

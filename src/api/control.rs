@@ -1,0 +1,66 @@
+//! What the API server asks of the daemon.
+
+use super::types::{
+    Created, ErrorBody, ExecCreate, Exit, Info, NetworkInfo, SandboxCreate, SandboxInfo,
+};
+use mossnet_helper::SandboxId;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A request that was refused or failed, with the HTTP status that says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", body.message)]
+pub struct Refusal {
+    /// HTTP status: 400 malformed, 404 unknown, 409 conflict, 500 failed.
+    pub status: u16,
+    /// What the user reads.
+    pub body: ErrorBody,
+}
+
+/// Shorthand of every answer.
+pub type Answer<T> = Result<T, Refusal>;
+
+/// What a daemon can do. `sandbox` and `network` arguments are a name, a full id, or an unambiguous
+/// beginning of an id.
+pub trait Control: Send + Sync + 'static {
+    /// Make a sandbox with its endpoints; its process waits for `start`.
+    fn create(&self, request: SandboxCreate) -> impl Future<Output = Answer<Created>> + Send;
+    /// Give descriptors (stdin, stdout, stderr) to a created, attached sandbox or exec.
+    fn attach(&self, id: SandboxId, stdio: [OwnedFd; 3])
+    -> impl Future<Output = Answer<()>> + Send;
+    /// Let its process run.
+    fn start(&self, sandbox: &str) -> impl Future<Output = Answer<()>> + Send;
+    /// SIGTERM, then SIGKILL after `timeout_seconds`. Already stopped is success.
+    fn stop(&self, sandbox: &str, timeout_seconds: u64) -> impl Future<Output = Answer<()>> + Send;
+    /// Send a signal.
+    fn kill(&self, sandbox: &str, signal: i32) -> impl Future<Output = Answer<()>> + Send;
+    /// Remove; a running one only with `force`.
+    fn remove(&self, sandbox: &str, force: bool) -> impl Future<Output = Answer<()>> + Send;
+    /// Resolves when its first process has ended.
+    fn wait(&self, sandbox: &str) -> impl Future<Output = Answer<Exit>> + Send;
+    /// All sandboxes, or those that run.
+    fn list(&self, all: bool) -> impl Future<Output = Answer<Vec<SandboxInfo>>> + Send;
+    /// One sandbox.
+    fn inspect(&self, sandbox: &str) -> impl Future<Output = Answer<SandboxInfo>> + Send;
+    /// The log file of a detached sandbox.
+    fn log_path(&self, sandbox: &str) -> impl Future<Output = Answer<PathBuf>> + Send;
+    /// Prepare a further process in a running sandbox.
+    fn exec(
+        &self,
+        sandbox: &str,
+        request: ExecCreate,
+    ) -> impl Future<Output = Answer<Created>> + Send;
+    /// Run it.
+    fn exec_start(&self, id: SandboxId) -> impl Future<Output = Answer<()>> + Send;
+    /// Send it a signal.
+    fn exec_kill(&self, id: SandboxId, signal: i32) -> impl Future<Output = Answer<()>> + Send;
+    /// Resolves when it has ended.
+    fn exec_wait(&self, id: SandboxId) -> impl Future<Output = Answer<Exit>> + Send;
+    /// All networks.
+    fn networks(&self) -> impl Future<Output = Answer<Vec<NetworkInfo>>> + Send;
+    /// The daemon itself.
+    fn info(&self) -> impl Future<Output = Answer<Info>> + Send;
+    /// End the daemon; with `all`, also every sandbox, the relay and the helper.
+    fn shutdown(&self, all: bool) -> impl Future<Output = Answer<()>> + Send;
+}

@@ -1,0 +1,255 @@
+//! Requests and answers of the API, as JSON. Field names of listings follow Docker where Docker has
+//! the thing (`docker ps --format json`, `docker inspect`).
+
+use ipnet::IpNet;
+use mossnet_helper::{MacAddr, SandboxId};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// `POST /v1/sandboxes`: make a sandbox, not yet started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxCreate {
+    /// Absent: made up (`adjective_moss`).
+    pub name: Option<String>,
+    /// Absent: the short id.
+    pub hostname: Option<String>,
+    /// Absent: the default `bridge`.
+    pub network: Option<NetworkMode>,
+    /// Fixed IPv4 address.
+    pub ip: Option<std::net::Ipv4Addr>,
+    /// Fixed IPv6 address.
+    pub ip6: Option<std::net::Ipv6Addr>,
+    /// Fixed MAC address.
+    pub mac_address: Option<MacAddr>,
+    /// Resolvers instead of the network's.
+    pub dns: Vec<IpAddr>,
+    /// Search domains instead of the host's.
+    pub dns_search: Vec<String>,
+    /// Lines for `/etc/hosts`: (name, address).
+    pub add_host: Vec<(String, IpAddr)>,
+    /// Whole environment of the command besides PATH, HOME, HOSTNAME and TERM.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub workdir: Option<PathBuf>,
+    /// Working directory of the CLI, the default without `rootfs`.
+    pub caller_dir: Option<PathBuf>,
+    /// Home directory of the CLI's user, the default for HOME without `rootfs`.
+    pub caller_home: Option<PathBuf>,
+    /// Another root file system.
+    pub rootfs: Option<PathBuf>,
+    /// Capabilities added to Docker's default set; `ALL` for all.
+    pub cap_add: Vec<String>,
+    /// Capabilities dropped from it; `ALL` for all.
+    pub cap_drop: Vec<String>,
+    /// Command and arguments.
+    pub command: Vec<String>,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// A terminal.
+    pub tty: bool,
+    /// Remove when it ends.
+    pub auto_remove: bool,
+    /// `--uplink` for the default network.
+    pub uplink: Option<Uplink>,
+}
+
+/// `--network`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// A named network; `bridge` is the default one.
+    Network(String),
+    /// Loopback only.
+    None,
+    /// The host's network namespace.
+    Host,
+    /// Another sandbox's.
+    Container(String),
+}
+
+/// `--uplink`: how traffic leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uplink {
+    /// Our own userspace NAT.
+    Relay,
+    /// An installed `pasta`.
+    Pasta,
+    /// An installed `slirp4netns`.
+    Slirp,
+    /// None.
+    None,
+}
+
+/// Where the standard streams of a process go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdio {
+    /// To the log; stdin is empty.
+    Detached,
+    /// To three descriptors sent over the stdio socket (see `api::stdio`) before the start.
+    Attached,
+}
+
+/// Answer to every creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Full id.
+    pub id: SandboxId,
+    /// Things that are degraded, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/sandboxes/{sandbox}/exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecCreate {
+    /// Command and arguments.
+    pub command: Vec<String>,
+    /// Added to the sandbox's own environment.
+    pub env: Vec<(String, String)>,
+    /// Absent: the sandbox's.
+    pub workdir: Option<PathBuf>,
+    /// A terminal.
+    pub tty: bool,
+    /// Standard streams.
+    pub stdio: Stdio,
+}
+
+/// `GET /v1/sandboxes/{sandbox}/wait` and `GET /v1/exec/{id}/wait`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// As a shell reports it: the code, or 128 + the signal.
+    pub code: i32,
+}
+
+/// State of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxState {
+    /// Made, not started.
+    Created,
+    /// Its first process runs.
+    Running,
+    /// Its first process ended.
+    Exited,
+}
+
+/// One sandbox: an element of `GET /v1/sandboxes`, and `GET /v1/sandboxes/{sandbox}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SandboxInfo {
+    /// Full id.
+    pub id: SandboxId,
+    /// Name.
+    pub name: String,
+    /// UTS host name.
+    pub hostname: String,
+    /// Command and arguments.
+    pub command: Vec<String>,
+    /// RFC 3339, UTC.
+    pub created: String,
+    /// RFC 3339, UTC.
+    pub started: Option<String>,
+    /// RFC 3339, UTC.
+    pub finished: Option<String>,
+    /// State.
+    pub state: SandboxState,
+    /// Once exited, as a shell reports it.
+    pub exit_code: Option<i32>,
+    /// Process id in the host's pid namespace, while it lives.
+    pub pid: Option<u32>,
+    /// `bridge`, a network's name, `none`, `host` or `container:NAME`.
+    pub network_mode: String,
+    /// Endpoints by network name, in order of attachment.
+    pub endpoints: Vec<EndpointInfo>,
+    /// Where detached output goes.
+    pub log_path: Option<PathBuf>,
+    /// `/etc/hosts` of the sandbox.
+    pub hosts_path: PathBuf,
+    /// `/etc/resolv.conf` of the sandbox.
+    pub resolv_conf_path: PathBuf,
+    /// Removed when it ends.
+    pub auto_remove: bool,
+    /// Has a terminal.
+    pub tty: bool,
+    /// Root directory where not the caller's.
+    pub rootfs: Option<PathBuf>,
+}
+
+/// One endpoint of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EndpointInfo {
+    /// Network name.
+    pub network: String,
+    /// Endpoint id.
+    pub endpoint_id: SandboxId,
+    /// Interface name in the sandbox.
+    pub ifname: String,
+    /// Router side of the pair.
+    pub router_ifname: String,
+    /// MAC address in the sandbox.
+    pub mac_address: MacAddr,
+    /// Addresses with prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// Default gateways.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// One network: an element of `GET /v1/networks`, and `GET /v1/networks/{network}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkInfo {
+    /// Name.
+    pub name: String,
+    /// Full id.
+    pub id: SandboxId,
+    /// `bridge`, `host` or `null`.
+    pub driver: String,
+    /// Interface in the router netns.
+    pub bridge: Option<String>,
+    /// Prefixes.
+    pub subnets: Vec<IpNet>,
+    /// Gateway addresses.
+    pub gateways: Vec<IpAddr>,
+    /// No way out.
+    pub internal: bool,
+    /// How traffic leaves.
+    pub uplink: Uplink,
+    /// Sandboxes on it: (id, name, addresses).
+    pub sandboxes: Vec<(SandboxId, String, Vec<IpNet>)>,
+}
+
+/// `GET /v1/info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Info {
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Of the helper, while one runs.
+    pub helper_pid: Option<u32>,
+    /// Of the relay, while one runs.
+    pub relay_pid: Option<u32>,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Where sockets are.
+    pub runtime_dir: PathBuf,
+    /// Sandboxes that run.
+    pub running: usize,
+}
+
+/// Body of every answer with a status of 400 or above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What failed, on what, why.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// Exit code that the CLI should end with (125, 126, 127, or 1).
+    pub exit_code: u8,
+}

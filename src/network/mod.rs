@@ -1,0 +1,3 @@
+//! The network model: names, subnets, validation, and the plan of kernel objects. Pure.
+
+pub mod snapshot;

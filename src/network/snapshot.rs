@@ -1,0 +1,62 @@
+//! The relay's view of the world: an immutable snapshot, made by the daemon, kept by the helper,
+//! taken up whole by the relay.
+//!
+//! Travels as JSON. It names everything that the relay may need to know of the networks and of the
+//! host's resolver configuration, since the relay has no file system to read it from.
+
+use ipnet::IpNet;
+use mossnet_helper::IfName;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Everything the relay serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Counts up with every change; for logs.
+    pub generation: u64,
+    /// Every network with a bridge.
+    pub networks: Vec<NetworkView>,
+    /// Where the host resolves names.
+    pub resolver: ResolverView,
+}
+
+/// One network, as the relay sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkView {
+    /// Network name, for logs.
+    pub name: String,
+    /// Its bridge in the router netns.
+    pub bridge: IfName,
+    /// Its prefixes.
+    pub subnets: Vec<IpNet>,
+    /// The router's own addresses on it, where DNS is served.
+    pub gateways: Vec<IpAddr>,
+    /// Nothing leaves, and DNS is not forwarded.
+    pub internal: bool,
+    /// Resolvers set for this network instead of the host's.
+    pub dns: Vec<IpAddr>,
+    /// Names and aliases of the endpoints; empty on the default `bridge`.
+    pub names: Vec<NameRecord>,
+}
+
+/// A name (or alias) of one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameRecord {
+    /// Lower-case, without a final dot.
+    pub name: String,
+    /// IPv4 and IPv6 addresses of the endpoint.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the host's resolv.conf says (resolv.conf(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolverView {
+    /// `nameserver` lines in order. Loopback ones work: the relay's host side is in the host netns.
+    pub nameservers: Vec<IpAddr>,
+    /// `search` domains.
+    pub search: Vec<String>,
+}

@@ -1,0 +1,2 @@
+//! The only place where mossnet calls the kernel through `unsafe`. One module per mechanism.
+#![allow(unsafe_code)]
