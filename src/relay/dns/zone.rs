@@ -16,6 +16,7 @@
 //!
 //! Sources: RFC 6761 §6 (localhost, invalid), RFC 6303 (local reverse zones), RFC 8482 (ANY).
 
+use crate::network::resolv::HOST_ALIASES;
 use crate::network::snapshot::{NetworkView, Snapshot};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -25,12 +26,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
-/// Names of the host that only mossnet (or Docker, podman) gives a meaning.
-const HOST_NAMES: [&str; 3] = [
-    "host.docker.internal",
-    "gateway.docker.internal",
-    "host.containers.internal",
-];
 /// Our own domain.
 const OWN_DOMAIN: &str = "mossnet.internal";
 
@@ -219,7 +214,7 @@ fn is_ours_alone(name: &str) -> bool {
         name.strip_suffix(domain)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    HOST_NAMES.contains(&name) || within(OWN_DOMAIN) || within("invalid")
+    HOST_ALIASES.contains(&name) || within(OWN_DOMAIN) || within("invalid")
 }
 
 /// The address records of a name that exists.
