@@ -7,6 +7,7 @@
 //! * `names`: names of networks and sandboxes, and names that are made up.
 //! * `model`: [`Network`], [`Endpoint`], [`Sandbox`], as they are stored.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
+//! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
 //! * `rules`: what helper and relay are told of all networks together.
 //! * `snapshot`: the relay's view (contract).
 
@@ -14,6 +15,7 @@ pub mod model;
 pub mod names;
 pub mod plan;
 pub mod rules;
+pub mod resolv;
 pub mod snapshot;
 
 pub use model::{Endpoint, Network, NetworkModeRecord, Sandbox, SandboxPhase, Subnet};

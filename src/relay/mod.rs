@@ -1,1 +1,3 @@
-//! Placeholder, replaced below.
+//! The data plane, in a process of its own.
+
+pub mod dns;
