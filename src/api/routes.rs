@@ -3,6 +3,8 @@
 //! [`ROUTES`] is what `docs/openapi.json` is checked against.
 
 use super::control::{Answer, Control, Refusal};
+use super::hold::Held;
+use super::server::Activity;
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
     SandboxInfo,
@@ -13,7 +15,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, body::Bytes};
+use axum::{Extension, Json, Router, body::Bytes};
 use mossnet_helper::SandboxId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -49,6 +51,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
 /// What every handler can reach.
 pub(super) struct Api<C> {
     pub(super) control: Arc<C>,
+    pub(super) activity: Activity,
     /// Becomes true when the daemon ends.
     pub(super) ending: watch::Receiver<bool>,
 }
@@ -57,8 +60,27 @@ impl<C> Clone for Api<C> {
     fn clone(&self) -> Self {
         Self {
             control: Arc::clone(&self.control),
+            activity: self.activity.clone(),
             ending: self.ending.clone(),
         }
+    }
+}
+
+impl<C: Control> Api<C> {
+    /// Makes a change to its end, even where the client leaves meanwhile and the handler with it.
+    async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let busy = self.activity.enter();
+        let change = change(Arc::clone(&self.control));
+        let task = tokio::spawn(async move {
+            let _busy = busy;
+            change.await
+        });
+        task.await
+            .unwrap_or_else(|error| Err(Refusal::new(500, format!("the daemon failed: {error}"))))
     }
 }
 
@@ -113,7 +135,10 @@ struct All {
 }
 
 async fn shutdown<C: Control>(State(api): State<Api<C>>, In(query): In<All>) -> Done {
-    done(api.control.shutdown(query.all).await)
+    done(
+        api.change(|control| async move { control.shutdown(query.all).await })
+            .await,
+    )
 }
 
 async fn list<C: Control>(
@@ -123,11 +148,29 @@ async fn list<C: Control>(
     api.control.list(query.all).await.map(Json)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hold {
+    /// Remove it when this connection closes, unless it has been started.
+    #[serde(default)]
+    hold: bool,
+}
+
 async fn create<C: Control>(
     State(api): State<Api<C>>,
+    Extension(held): Extension<Held>,
+    In(query): In<Hold>,
     Body(request): Body<SandboxCreate>,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
-    let created = api.control.create(request).await?;
+    let created = api
+        .change(|control| async move {
+            let created = control.create(request).await?;
+            if query.hold {
+                held.add(created.id.clone(), control.as_ref()).await;
+            }
+            Ok(created)
+        })
+        .await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
@@ -143,11 +186,17 @@ struct Force {
 }
 
 async fn remove<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Force>) -> Done {
-    done(api.control.remove(&name, query.force).await)
+    done(
+        api.change(|control| async move { control.remove(&name, query.force).await })
+            .await,
+    )
 }
 
 async fn start<C: Control>(State(api): State<Api<C>>, At(name): At) -> Done {
-    done(api.control.start(&name).await)
+    done(
+        api.change(|control| async move { control.start(&name).await })
+            .await,
+    )
 }
 
 #[derive(Deserialize)]
@@ -159,7 +208,10 @@ struct Timeout {
 
 async fn stop<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Timeout>) -> Done {
     let seconds = query.timeout.unwrap_or(super::types::STOP_TIMEOUT_SECONDS);
-    done(api.control.stop(&name, seconds).await)
+    done(
+        api.change(|control| async move { control.stop(&name, seconds).await })
+            .await,
+    )
 }
 
 #[derive(Deserialize)]
@@ -179,7 +231,11 @@ impl Signal {
 }
 
 async fn kill<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Signal>) -> Done {
-    done(api.control.kill(&name, query.checked()?).await)
+    let signal = query.checked()?;
+    done(
+        api.change(|control| async move { control.kill(&name, signal).await })
+            .await,
+    )
 }
 
 async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Answered<Exit> {
@@ -199,12 +255,18 @@ async fn exec<C: Control>(
     At(name): At,
     Body(request): Body<ExecCreate>,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
-    let created = api.control.exec(&name, request).await?;
+    let created = api
+        .change(|control| async move { control.exec(&name, request).await })
+        .await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
 async fn exec_start<C: Control>(State(api): State<Api<C>>, At(id): At) -> Done {
-    done(api.control.exec_start(exec_id(id)?).await)
+    let id = exec_id(id)?;
+    done(
+        api.change(|control| async move { control.exec_start(id).await })
+            .await,
+    )
 }
 
 async fn exec_kill<C: Control>(
@@ -212,8 +274,11 @@ async fn exec_kill<C: Control>(
     At(id): At,
     In(query): In<Signal>,
 ) -> Done {
-    let signal = query.checked()?;
-    done(api.control.exec_kill(exec_id(id)?, signal).await)
+    let (id, signal) = (exec_id(id)?, query.checked()?);
+    done(
+        api.change(|control| async move { control.exec_kill(id, signal).await })
+            .await,
+    )
 }
 
 async fn exec_wait<C: Control>(State(mut api): State<Api<C>>, At(id): At) -> Answered<Exit> {

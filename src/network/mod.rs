@@ -6,11 +6,13 @@
 //!
 //! * `names`: names of networks and sandboxes, and names that are made up.
 //! * `model`: [`Network`], [`Endpoint`], [`Sandbox`], as they are stored.
+//! * `capabilities`: what a sandbox may do in its own user namespace.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
 //! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
 //! * `rules`: what helper and relay are told of all networks together.
 //! * `snapshot`: the relay's view (contract).
 
+pub mod capabilities;
 pub mod model;
 pub mod names;
 pub mod plan;
