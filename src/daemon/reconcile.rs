@@ -103,9 +103,7 @@ fn process_leftovers(known: &Known<'_>, inventory: &Inventory) -> Vec<Action> {
         let id = process.id.clone();
         match (&process.exec_in, process.state) {
             (None, _) if recorded(&id) => None,
-            (Some(sandbox), ProcessState::Running | ProcessState::Created)
-                if recorded(sandbox) =>
-            {
+            (Some(sandbox), ProcessState::Running | ProcessState::Created) if recorded(sandbox) => {
                 Some(Action::AdoptExec(id, sandbox.clone()))
             }
             (Some(_), ProcessState::Exited(status)) => {
@@ -119,14 +117,24 @@ fn process_leftovers(known: &Known<'_>, inventory: &Inventory) -> Vec<Action> {
 
 /// Veth pairs of no live sandbox, and bridges of no network.
 fn interface_leftovers(known: &Known<'_>, inventory: &Inventory) -> Vec<Action> {
-    let live = known.sandboxes.iter().filter(|(sandbox, _)| sandbox.is_live());
-    let endpoints: BTreeSet<&IfName> =
-        live.flat_map(|(sandbox, _)| &sandbox.endpoints).map(|e| &e.router_ifname).collect();
+    let live = known
+        .sandboxes
+        .iter()
+        .filter(|(sandbox, _)| sandbox.is_live());
+    let endpoints: BTreeSet<&IfName> = live
+        .flat_map(|(sandbox, _)| &sandbox.endpoints)
+        .map(|e| &e.router_ifname)
+        .collect();
     let veths = inventory.endpoints.iter().map(|(name, _)| name);
-    let veths = veths.filter(|name| !endpoints.contains(name)).map(|name| Request::Detach {
-        router_ifname: name.clone(),
-    });
-    let bridges = inventory.bridges.iter().filter(|name| !known.bridges.contains(name));
+    let veths = veths
+        .filter(|name| !endpoints.contains(name))
+        .map(|name| Request::Detach {
+            router_ifname: name.clone(),
+        });
+    let bridges = inventory
+        .bridges
+        .iter()
+        .filter(|name| !known.bridges.contains(name));
     let bridges = bridges.map(|name| Request::RemoveBridge { name: name.clone() });
     veths.chain(bridges).map(Action::Clean).collect()
 }
@@ -158,8 +166,15 @@ mod tests {
     #[test]
     fn records_and_processes_are_brought_together() {
         let created = SandboxPhase::Created;
-        let running = SandboxPhase::Running { started: 1, pid: 40 };
-        let exited = SandboxPhase::Exited { started: Some(1), finished: 2, code: 3 };
+        let running = SandboxPhase::Running {
+            started: 1,
+            pid: 40,
+        };
+        let exited = SandboxPhase::Exited {
+            started: Some(1),
+            finished: 2,
+            code: 3,
+        };
         let id = || SandboxId::from([2; 32]);
         let ended = Some(ProcessState::Exited(ExitStatus::Signal(9)));
         let (waits, runs) = (Some(ProcessState::Created), Some(ProcessState::Running));
@@ -167,15 +182,35 @@ mod tests {
         for (phase, claim, state, expected) in [
             (created, Claim::Nobody, None, Some(Action::Abandon(id()))),
             (created, Claim::Nobody, waits, Some(Action::Abandon(id()))),
-            (created, Claim::Nobody, runs, Some(Action::Started(id(), 40))),
-            (created, Claim::Nobody, ended, Some(Action::Exited(id(), 137))),
+            (
+                created,
+                Claim::Nobody,
+                runs,
+                Some(Action::Started(id(), 40)),
+            ),
+            (
+                created,
+                Claim::Nobody,
+                ended,
+                Some(Action::Exited(id(), 137)),
+            ),
             (created, Claim::Making, None, None),
             (created, Claim::Made, waits, None),
             (created, Claim::Made, None, Some(Action::Exited(id(), LOST))),
-            (running, Claim::Nobody, None, Some(Action::Exited(id(), LOST))),
+            (
+                running,
+                Claim::Nobody,
+                None,
+                Some(Action::Exited(id(), LOST)),
+            ),
             (running, Claim::Nobody, runs, None),
             (running, Claim::Made, runs, None),
-            (running, Claim::Nobody, ended, Some(Action::Exited(id(), 137))),
+            (
+                running,
+                Claim::Nobody,
+                ended,
+                Some(Action::Exited(id(), 137)),
+            ),
             (exited, Claim::Nobody, None, None),
             (exited, Claim::Nobody, ended, Some(forget())),
         ] {
@@ -185,17 +220,28 @@ mod tests {
                 bridges: BTreeSet::new(),
             };
             let inventory = Inventory {
-                processes: state.map(|state| process(2, None, state)).into_iter().collect(),
+                processes: state
+                    .map(|state| process(2, None, state))
+                    .into_iter()
+                    .collect(),
                 ..Inventory::default()
             };
             let actions = reconcile(&known, &inventory);
-            assert_eq!(actions, Vec::from_iter(expected), "{phase:?} {claim:?} {state:?}");
+            assert_eq!(
+                actions,
+                Vec::from_iter(expected),
+                "{phase:?} {claim:?} {state:?}"
+            );
         }
     }
 
     #[test]
     fn an_unfinished_removal_is_finished() {
-        let mut sandbox = sandbox(SandboxPhase::Exited { started: None, finished: 2, code: 3 });
+        let mut sandbox = sandbox(SandboxPhase::Exited {
+            started: None,
+            finished: 2,
+            code: 3,
+        });
         sandbox.auto_remove = true;
         let known = Known {
             sandboxes: vec![(&sandbox, Claim::Nobody)],
@@ -207,7 +253,10 @@ mod tests {
 
     #[test]
     fn leftovers_without_a_record_go_and_execs_are_kept() {
-        let sandbox = sandbox(SandboxPhase::Running { started: 1, pid: 40 });
+        let sandbox = sandbox(SandboxPhase::Running {
+            started: 1,
+            pid: 40,
+        });
         let bridge: IfName = sandbox.endpoints[0].bridge.clone();
         let known = Known {
             sandboxes: vec![(&sandbox, Claim::Nobody)],
@@ -232,8 +281,12 @@ mod tests {
             Action::AdoptExec(id(3), id(2)),
             Action::ExecExited(id(4), 5),
             Action::Clean(Request::Forget { id: id(5) }),
-            Action::Clean(Request::Detach { router_ifname: "ve-stale".parse().unwrap() }),
-            Action::Clean(Request::RemoveBridge { name: "br-stale".parse().unwrap() }),
+            Action::Clean(Request::Detach {
+                router_ifname: "ve-stale".parse().unwrap(),
+            }),
+            Action::Clean(Request::RemoveBridge {
+                name: "br-stale".parse().unwrap(),
+            }),
         ];
         assert_eq!(reconcile(&known, &inventory), expected);
     }

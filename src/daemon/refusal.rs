@@ -147,7 +147,11 @@ fn failure_refusal(failure: &Failure) -> Refusal {
         FailureKind::Exec => {
             let mut refusal = malformed(message);
             let not_found = errno == Some(Errno::ENOENT);
-            refusal.body.exit_code = if not_found { EXIT_NOT_FOUND } else { EXIT_CANNOT_EXECUTE };
+            refusal.body.exit_code = if not_found {
+                EXIT_NOT_FOUND
+            } else {
+                EXIT_CANNOT_EXECUTE
+            };
             let hint = match errno {
                 Some(Errno::ENOENT) => Some("check the command's name and PATH in the sandbox"),
                 Some(Errno::EACCES) => Some("check that it is an executable file"),
@@ -184,7 +188,10 @@ mod tests {
         };
         let missing = exec(Errno::ENOENT);
         assert_eq!(missing.exit_code, 127);
-        assert!(missing.message.starts_with("execute 'x': No such file"), "{missing:?}");
+        assert!(
+            missing.message.starts_with("execute 'x': No such file"),
+            "{missing:?}"
+        );
         assert_eq!(exec(Errno::EACCES).exit_code, 126);
         assert_eq!(exec(Errno::ENOEXEC).exit_code, 126);
     }

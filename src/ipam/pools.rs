@@ -9,18 +9,22 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub enum PoolError {
     /// Everything overlaps a network or a route of the host.
     #[error(
-        "no free /{len} is left in the address pool {range}: {networks} overlap networks, {host} overlap what the host routes"
+        "no free prefix is left in the address pools {}: {networks} overlap networks, {host} overlap what the host routes",
+        list(pools)
     )]
     Exhausted {
-        /// The pool.
-        range: IpNet,
-        /// Length of the prefixes it is cut into.
-        len: u8,
-        /// Prefixes of it that networks have.
+        /// The pools that were looked through.
+        pools: Vec<Pool>,
+        /// Prefixes of them that networks have.
         networks: u64,
-        /// Further prefixes of it that the host routes.
+        /// Further prefixes of them that the host routes.
         host: u64,
     },
+}
+
+fn list(pools: &[Pool]) -> String {
+    let texts: Vec<_> = pools.iter().map(|pool| pool.range.to_string()).collect();
+    texts.join(", ")
 }
 
 impl PoolError {
@@ -43,13 +47,13 @@ pub struct Pool {
     pub len: u8,
 }
 
-/// 10.89.0.0/16 in /24s.
-pub fn v4_pool() -> Pool {
-    let range = Ipv4Net::new_assert(Ipv4Addr::new(10, 89, 0, 0), 16);
-    Pool {
-        range: range.into(),
+/// 10.89.0.0/16 in /24s; where the host routes that (a VPN that claims all of 10.0.0.0/8 is
+/// common), a part of 172.16.0.0/12 or of 192.168.0.0/16.
+pub fn v4_pools() -> [Pool; 3] {
+    [[10, 89], [172, 30], [192, 168]].map(|[a, b]| Pool {
+        range: Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16).into(),
         len: 24,
-    }
+    })
 }
 
 /// A unique local /48 in /64s. The 40 random bits make it unlikely to meet another site's
@@ -65,14 +69,21 @@ pub fn ula_pool(global_id: [u8; 5]) -> Pool {
     }
 }
 
-/// The first prefix of the pool that overlaps neither `networks` nor `host` prefixes. A default
-/// route (/0) is no obstacle.
-pub fn choose_subnet(pool: Pool, networks: &[IpNet], host: &[IpNet]) -> Result<Subnet, PoolError> {
+/// The first prefix of the first pool that overlaps neither `networks` nor `host` prefixes. A
+/// default route, also one that a VPN writes as two halves, is no obstacle.
+pub fn choose_subnet(
+    pools: &[Pool],
+    networks: &[IpNet],
+    host: &[IpNet],
+) -> Result<Subnet, PoolError> {
     let mut skipped = (0, 0);
-    for candidate in candidates(pool) {
-        let overlaps = |other: &IpNet| {
-            other.prefix_len() > 0 && (candidate.contains(other) || other.contains(&candidate))
-        };
+    let host: Vec<IpNet> = host
+        .iter()
+        .copied()
+        .filter(|prefix| prefix.prefix_len() > 1)
+        .collect();
+    for candidate in pools.iter().copied().flat_map(candidates) {
+        let overlaps = |other: &IpNet| candidate.contains(other) || other.contains(&candidate);
         if networks.iter().any(overlaps) {
             skipped.0 += 1;
         } else if host.iter().any(overlaps) {
@@ -82,8 +93,7 @@ pub fn choose_subnet(pool: Pool, networks: &[IpNet], host: &[IpNet]) -> Result<S
         }
     }
     Err(PoolError::Exhausted {
-        range: pool.range,
-        len: pool.len,
+        pools: pools.to_vec(),
         networks: skipped.0,
         host: skipped.1,
     })
@@ -106,7 +116,7 @@ mod tests {
     #[test]
     fn the_first_free_prefix_is_chosen() {
         let choose = |n: &[&str], h: &[&str]| {
-            choose_subnet(v4_pool(), &nets(n), &nets(h))
+            choose_subnet(&v4_pools(), &nets(n), &nets(h))
                 .unwrap()
                 .to_string()
         };
@@ -118,17 +128,20 @@ mod tests {
             "10.89.2.0/24"
         );
         let ula = ula_pool([1, 2, 3, 4, 5]);
-        let six = choose_subnet(ula, &nets(&["10.0.0.0/8", "fd01:203:405::/64"]), &[]).unwrap();
+        let six = choose_subnet(&[ula], &nets(&["10.0.0.0/8", "fd01:203:405::/64"]), &[]).unwrap();
         assert_eq!(six.to_string(), "fd01:203:405:1::/64");
     }
 
     #[test]
-    fn a_vpn_that_routes_everything_is_named() {
-        let error = choose_subnet(v4_pool(), &nets(&["10.89.0.0/24"]), &nets(&["10.0.0.0/8"]));
-        let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains("1 overlap networks, 255 overlap what the host routes"),
-            "{error}"
+    fn a_vpn_that_routes_all_of_ten_leaves_the_other_pools() {
+        let choose = |h: &[&str]| choose_subnet(&v4_pools(), &nets(&["10.89.0.0/24"]), &nets(h));
+        let vpn = choose(&["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"]).unwrap();
+        assert_eq!(vpn.to_string(), "172.30.0.0/24");
+        let all = choose(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]);
+        assert_eq!(
+            all.unwrap_err().to_string(),
+            "no free prefix is left in the address pools 10.89.0.0/16, 172.30.0.0/16, \
+             192.168.0.0/16: 1 overlap networks, 767 overlap what the host routes"
         );
     }
 
@@ -143,7 +156,7 @@ mod tests {
                 .collect();
             let mut networks: Vec<IpNet> = Vec::new();
             for _ in 0..count {
-                let Ok(subnet) = choose_subnet(v4_pool(), &networks, &host) else { break };
+                let Ok(subnet) = choose_subnet(&v4_pools()[..1], &networks, &host) else { break };
                 for other in networks.iter().chain(&host) {
                     prop_assert!(!subnet.overlaps(*other));
                 }

@@ -13,7 +13,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -181,7 +180,7 @@ async fn resolver_changed() -> io::Result<()> {
         inotify::add_watch(&inotify, directory, events)?;
     }
     let names: Vec<_> = places.iter().filter_map(|file| file.file_name()).collect();
-    let inotify = AsyncFd::register(inotify)?;
+    let inotify = crate::sys::readiness::watch(inotify)?;
     loop {
         let mut ready = inotify.readable().await?;
         let seen = ready.try_io(|inotify| read_names(inotify.get_ref()));

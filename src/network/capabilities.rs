@@ -72,7 +72,9 @@ pub fn bounding_set(add: &[String], drop: &[String]) -> Result<Vec<String>, Capa
     for name in add {
         match parse(name)? {
             Named::All => set.extend(DEFAULT.into_iter().chain(OTHERS)),
-            Named::One(capability) => drop(set.insert(capability)),
+            Named::One(capability) => {
+                set.insert(capability);
+            }
         }
     }
     // `--cap-add ALL --cap-drop X` leaves X out.

@@ -16,8 +16,8 @@ pub mod capabilities;
 pub mod model;
 pub mod names;
 pub mod plan;
-pub mod rules;
 pub mod resolv;
+pub mod rules;
 pub mod snapshot;
 
 pub use model::{Endpoint, Network, NetworkModeRecord, Sandbox, SandboxPhase, Subnet};
