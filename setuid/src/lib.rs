@@ -12,7 +12,11 @@
 
 pub mod names;
 pub mod namespace;
+pub mod netlink;
+pub mod privilege;
 pub mod request;
+pub mod ruleset;
 mod sys;
+pub mod sysctl;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};
