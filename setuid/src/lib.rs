@@ -10,11 +10,13 @@
 //! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
+mod idmap;
 pub mod names;
 pub mod namespace;
 pub mod netlink;
 pub mod privilege;
 pub mod request;
+pub mod router;
 pub mod ruleset;
 mod sys;
 pub mod sysctl;

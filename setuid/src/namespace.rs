@@ -6,10 +6,13 @@
 //!
 //! Sources: user_namespaces(7), mount_namespaces(7), setns(2).
 
+use crate::idmap;
 use crate::request::Failure;
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getgid, getuid};
 use std::os::fd::BorrowedFd;
-use std::thread;
+use std::{fs, io, thread};
 
 /// One line of /proc/PID/uid_map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,60 @@ impl IdMapping {
         let sum = |ranges: &[IdRange]| ranges.iter().map(|range| range.count).sum::<u32>();
         sum(&self.uids).min(sum(&self.gids))
     }
+}
+
+/// Move the process, single-threaded still, into a user and mount namespace of its own. Mounts of
+/// the host go on to appear in it, its own mounts stay inside.
+pub fn enter() -> Result<IdMapping, Failure> {
+    let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+    let mapper = idmap::Mapper::start(uid, gid);
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| refused("create a user namespace", errno.into()))?;
+    let mapping = match mapper.and_then(idmap::Mapper::finish) {
+        Some(mapping) => mapping,
+        None => idmap::write_single(uid, gid).map_err(|error| refused("map our user id", error))?,
+    };
+    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        .map_err(|errno| refused("make mounts private", errno.into()))?;
+    Ok(mapping)
+}
+
+/// A failure to make namespaces, with its cause where the kernel lets us see it.
+pub(crate) fn refused(what: &str, error: io::Error) -> Failure {
+    match obstacle() {
+        Some(obstacle) => Failure::kernel(format!("{what} ({obstacle})"), error),
+        None => Failure::kernel(what, error),
+    }
+}
+
+/// Settings that forbid user namespaces, each with the command that allows them. AppArmor lets
+/// the namespace be made, but without any capability in it.
+fn obstacle() -> Option<&'static str> {
+    let forbids = [
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "kernel.unprivileged_userns_clone is 0; as root: sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            "/proc/sys/user/max_user_namespaces",
+            "0",
+            "user.max_user_namespaces is 0; as root: sysctl -w user.max_user_namespaces=15000",
+        ),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "AppArmor restricts user namespaces; as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or load mossnet's profile",
+        ),
+    ];
+    let says = |path: &str, value: &str| {
+        fs::read_to_string(path).is_ok_and(|content| content.trim() == value)
+    };
+    forbids
+        .iter()
+        .find(|(path, value, _)| says(path, value))
+        .map(|(_, _, words)| *words)
 }
 
 /// Run `visit` in a thread of its own inside `netns`; its capabilities are the caller's.
