@@ -13,6 +13,7 @@
 pub mod names;
 pub mod namespace;
 pub mod request;
+pub mod sandbox;
 mod sys;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};
