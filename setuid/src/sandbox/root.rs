@@ -63,10 +63,15 @@ pub fn build(plan: &RootPlan, stdin: &OwnedFd, warnings: &mut Vec<String>) -> Re
     )
     .map_err(|e| setup("keep the sandbox's mounts to itself", e))?;
     let binds = take_binds(&plan.binds)?;
-    let root = plan.rootfs.as_deref().map(bind_root).transpose()?;
+    let rootfs = plan.rootfs.as_deref();
+    let dir = rootfs.map(open_root).transpose()?;
     for dir in &plan.masks {
         mask(dir)?;
     }
+    let root = rootfs
+        .zip(dir.as_ref())
+        .map(|(rootfs, dir)| mount_root(rootfs, dir))
+        .transpose()?;
     let taken = Taken {
         binds,
         proc: clone_tree(None, "/proc", true).ok(),
@@ -105,24 +110,22 @@ fn take_binds(binds: &[Bind]) -> Result<Vec<(OwnedFd, PathBuf)>, Failure> {
     binds.iter().map(take).collect()
 }
 
-/// Make the root directory a mount, which pivot_root demands; the descriptor is its top.
-fn bind_root(rootfs: &Path) -> Result<OwnedFd, Failure> {
-    let failed = |e| setup(format!("use {} as root directory", rootfs.display()), e);
-    let open_dir = || {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open(rootfs, flags, Mode::empty()).map_err(failed)
-    };
-    // A file in its place would be bound without complaint.
-    drop(open_dir()?);
-    mount(
-        Some(rootfs),
-        rootfs,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(failed)?;
-    open_dir()
+/// The root directory, found before anything is masked.
+fn open_root(rootfs: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(rootfs, flags, Mode::empty()).map_err(|e| cannot_root(rootfs, e))
+}
+
+/// A mount of the root directory, which pivot_root demands, on top of the old root. The path of
+/// the directory may be hidden by now, and it may be `/`, so the descriptor stands for it.
+fn mount_root(rootfs: &Path, dir: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let tree = clone_tree(Some(dir.as_fd()), "", true).map_err(|e| cannot_root(rootfs, e))?;
+    attach_tree(tree.as_fd(), "/").map_err(|e| cannot_root(rootfs, e))?;
+    Ok(tree)
+}
+
+fn cannot_root(rootfs: &Path, error: Errno) -> Failure {
+    setup(format!("use {} as root directory", rootfs.display()), error)
 }
 
 /// Hide a directory under an empty one; nothing to do where it does not exist.

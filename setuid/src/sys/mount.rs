@@ -7,14 +7,16 @@ use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A detached copy of the mounts at `path` below `dir` (with everything mounted under it, where
-/// `recursive`), that can be attached elsewhere.
+/// `recursive`), that can be attached elsewhere. An empty path stands for `dir` itself.
 pub fn clone_tree(
     dir: Option<BorrowedFd<'_>>,
     path: &(impl NixPath + ?Sized),
     recursive: bool,
 ) -> nix::Result<OwnedFd> {
     let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-    let mut flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    let mut flags = libc::OPEN_TREE_CLONE
+        | libc::O_CLOEXEC as libc::c_uint
+        | libc::AT_EMPTY_PATH as libc::c_uint;
     if recursive {
         flags |= libc::AT_RECURSIVE as libc::c_uint;
     }

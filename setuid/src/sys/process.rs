@@ -173,11 +173,23 @@ pub fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Give every signal its default action: exec keeps ignored ones ignored (signal(7)).
+/// Give every signal its default action: exec keeps ignored ones ignored (signal(7)). By the system
+/// call itself, since libc refuses the two signals that it keeps for itself.
 pub fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition; SIGKILL, SIGSTOP and libc's own are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // `struct sigaction` of the kernel (handler, flags, restorer, mask), all zero: SIG_DFL.
+    let default = [0u64; 4];
+    let old: *mut u64 = std::ptr::null_mut();
+    for signal in 1..=64 {
+        // SAFETY: `default` outlives the call; SIGKILL and SIGSTOP are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                old,
+                8usize,
+            )
+        };
     }
 }
 
