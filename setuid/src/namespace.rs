@@ -50,11 +50,45 @@ impl IdMapping {
         }
     }
 
+    /// That of the user namespace that this process is in, which must be one of ours.
+    pub fn current() -> Result<Self, Failure> {
+        let read = |file: &str| {
+            let content = fs::read_to_string(file);
+            let content = content.map_err(|e| Failure::kernel(format!("read {file}"), e))?;
+            parse_map(&content).ok_or_else(|| Failure::invalid(format!("{file} is not ours")))
+        };
+        Ok(Self {
+            uids: read("/proc/self/uid_map")?,
+            gids: read("/proc/self/gid_map")?,
+        })
+    }
+
     /// How many ids sandboxes can map: the same inside ids for users and groups.
     pub fn count(&self) -> u32 {
         let sum = |ranges: &[IdRange]| ranges.iter().map(|range| range.count).sum::<u32>();
         sum(&self.uids).min(sum(&self.gids))
     }
+}
+
+/// Lines of `inside outside count`; none for a map with gaps, or that of the initial namespace.
+fn parse_map(content: &str) -> Option<Vec<IdRange>> {
+    let mut next = 0u32;
+    let mut ranges = Vec::new();
+    for line in content.lines() {
+        let mut fields = line.split_whitespace().map(str::parse::<u32>);
+        let mut field = || fields.next()?.ok();
+        let range = IdRange {
+            inside: field()?,
+            outside: field()?,
+            count: field()?,
+        };
+        if range.inside != next || range.count == u32::MAX {
+            return None;
+        }
+        next = next.checked_add(range.count)?;
+        ranges.push(range);
+    }
+    (!ranges.is_empty()).then_some(ranges)
 }
 
 /// Move the process, single-threaded still, into a user and mount namespace of its own. Mounts of
@@ -136,4 +170,30 @@ pub(crate) fn in_thread<T: Send>(
             .join()
             .unwrap_or_else(|_| Err(Failure::invalid("a namespace thread panicked")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_maps_of_ours_are_taken() {
+        let map = parse_map("         0       1000          1\n         1     100000      65536\n");
+        let range = |inside, outside, count| IdRange {
+            inside,
+            outside,
+            count,
+        };
+        assert_eq!(map, Some(vec![range(0, 1000, 1), range(1, 100_000, 65536)]));
+        for bad in [
+            "",
+            "0 0 4294967295",
+            "1 1 1",
+            "0 1000 1\n2 5 1",
+            "0 x 1",
+            "0 1",
+        ] {
+            assert_eq!(parse_map(bad), None, "{bad}");
+        }
+    }
 }

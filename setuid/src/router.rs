@@ -110,7 +110,8 @@ impl Router {
             name.parse::<IfName>()
                 .map_err(|e| Failure::invalid(e.to_string()))
         };
-        let mac = |mac: [u8; 6]| MacAddr::try_from(mac).map_err(|e| Failure::invalid(e.to_string()));
+        let mac =
+            |mac: [u8; 6]| MacAddr::try_from(mac).map_err(|e| Failure::invalid(e.to_string()));
         let (up0_mac, up1_mac) = (mac(UP0_MAC)?, mac(UP1_MAC)?);
         let route = &mut self.route;
         let lo = require_link(route, LOOPBACK)?;
@@ -312,16 +313,6 @@ fn configure_endpoint(spec: &EndpointSpec, families: Families) -> Result<(), Fai
             .map_err(|e| e.failure(format!("set the default route via {gateway}")))?;
     }
     Ok(())
-}
-
-/// Sysctls and loopback of a sandbox's own network namespace.
-pub fn prepare_sandbox(netns: BorrowedFd<'_>) -> Result<(), Failure> {
-    in_netns(netns, || {
-        sysctl::prepare_sandbox();
-        let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
-        let lo = require_link(&mut route, LOOPBACK)?;
-        route.set_up(lo).map_err(|e| e.failure("set lo up"))
-    })
 }
 
 fn require_link(route: &mut Netlink, name: &str) -> Result<u32, Failure> {
