@@ -74,8 +74,8 @@ pub fn build(plan: &RootPlan, stdin: &OwnedFd, warnings: &mut Vec<String>) -> Re
         .transpose()?;
     let taken = Taken {
         binds,
-        proc: clone_tree(None, "/proc", true).ok(),
-        sys: clone_tree(None, "/sys", true).ok(),
+        proc: rootfs.and_then(|_| clone_tree(None, "/proc", true).ok()),
+        sys: rootfs.and_then(|_| clone_tree(None, "/sys", true).ok()),
         cgroup: clone_tree(None, "/sys/fs/cgroup", true).ok(),
         devices: root.as_ref().map(|_| device::take(stdin)),
     };
