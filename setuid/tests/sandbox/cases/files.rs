@@ -109,7 +109,7 @@ pub fn rootfs() {
     let mut spec = script(
         1,
         "pwd; ls /; ls /dev; cat /etc/hosts; echo x > /dev/null; head -c 4 /dev/zero | wc -c; ls /sys/class/net; \
-         ps | grep -c sh; ls -l /proc/1/root | grep -c tmp; grep -c ' / ' /proc/self/mounts; ls /dev/pts; touch /dev/shm/x && echo shm",
+         echo $$; ls -l /proc/1/root | grep -c tmp; grep -c ' / ' /proc/self/mounts; ls /dev/pts; touch /dev/shm/x && echo shm",
     );
     symlink("busybox", root.join("bin/wc")).unwrap();
     spec.rootfs = Some(root.clone());
@@ -143,7 +143,7 @@ pub fn rootfs() {
             "10.1.2.3 moss",
             "4",
             "lo",
-            "3",
+            "1",
             "0",
             "1",
             "ptmx",
