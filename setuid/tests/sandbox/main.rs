@@ -23,6 +23,9 @@ const CASE: &str = "MOSSNET_SANDBOX_CASE";
 /// Instead of a test: try to change the program, and say what came of it.
 const WRITE_SELF: &str = "write self";
 
+/// Instead of a test: be a helper that is killed.
+const DYING_HELPER: &str = "dying helper";
+
 /// Whom root becomes.
 const UNPRIVILEGED: u32 = 1000;
 
@@ -116,6 +119,9 @@ fn run_case(name: &str) -> ExitCode {
     if name == WRITE_SELF {
         println!("{:?}", change_program().unwrap_err().kind());
         return ExitCode::SUCCESS;
+    }
+    if name == DYING_HELPER {
+        cases::dying_helper();
     }
     let (_, case) = cases::ALL
         .iter()

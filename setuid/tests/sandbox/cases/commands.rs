@@ -1,13 +1,9 @@
 //! What a command finds around it, and what is said when it cannot be run.
 
 use crate::world::*;
-use mossnet_helper::request::ExitStatus;
-use mossnet_helper::request::FailureKind;
-use mossnet_helper::request::ProcessState;
-use mossnet_helper::request::SandboxNetns;
+use mossnet_helper::request::{ExitStatus, FailureKind, ProcessState, SandboxNetns};
 use nix::sys::signal::Signal;
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 
 pub fn exit_status() {
     assert_eq!(run(spec(1, &["true"])).0, ExitStatus::Code(0));

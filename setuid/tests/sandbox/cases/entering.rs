@@ -2,9 +2,7 @@
 
 use crate::cases::files::busybox_root;
 use crate::world::*;
-use mossnet_helper::request::ExitStatus;
-use mossnet_helper::request::FailureKind;
-use mossnet_helper::request::SandboxNetns;
+use mossnet_helper::request::{ExitStatus, FailureKind, SandboxNetns};
 use std::fs;
 use std::io::Read;
 

@@ -2,22 +2,16 @@
 
 use crate::cases::files::busybox_root;
 use crate::world::*;
-use mossnet_helper::request::ExitStatus;
-use mossnet_helper::request::FailureKind;
-use mossnet_helper::request::ProcessState;
-use mossnet_helper::request::SandboxNetns;
+use mossnet_helper::request::{ExitStatus, FailureKind, ProcessState, SandboxNetns};
 use nix::pty::openpty;
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
-use nix::sys::wait::WaitStatus;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::ForkResult;
 use nix::unistd::Pid;
-use nix::unistd::fork;
-use std::fs;
-use std::fs::File;
-use std::io::Read;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 
 pub fn terminal() {
     let scratch = Scratch::new();
@@ -121,35 +115,38 @@ pub fn signals() {
 }
 
 pub fn parent_death() {
-    // A second helper dies, once with a sandbox that runs and once with one that is only made.
-    let (fds, out) = stdio();
-    let (made_fds, made_out) = stdio();
-    let (joined_fds, joined_out) = stdio();
-    let (exec_fds, exec_out) = stdio();
-    // SAFETY: this process has one thread.
-    #[allow(unsafe_code)]
-    let fork = unsafe { fork() }.unwrap();
-    if let ForkResult::Parent { child } = fork {
-        drop((fds, made_fds, joined_fds, exec_fds));
-        assert!(matches!(
-            waitpid(child, None),
-            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))
-        ));
-        for out in [out, made_out, joined_out, exec_out] {
-            assert_eq!(read_all(out), "");
-        }
-        return;
-    }
+    let mut helper = Command::new("/proc/self/exe")
+        .env(crate::CASE, crate::DYING_HELPER)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    // Ends when the last sandbox is gone: each holds the pipe.
+    let mut output = helper.stdout.take().unwrap();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "made\n");
+    assert_eq!(helper.wait().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+/// A helper that is killed, with sandboxes that run, that are only made, that joined another, and
+/// that have a process exec'd in them.
+pub fn dying_helper() {
+    let end = || std::io::stdout().as_fd().try_clone_to_owned().unwrap();
+    let stdio = || [end(), end(), end()];
     let mut all = sandboxes();
-    all.create(spec(1, &["sleep", "1000"]), fds).unwrap();
+    for number in 1..=2 {
+        all.create(spec(number, &["sleep", "1000"]), stdio())
+            .unwrap();
+    }
     all.start(&id(1)).unwrap();
-    all.create(spec(2, &["sleep", "1000"]), made_fds).unwrap();
     let mut joined = spec(3, &["sleep", "1000"]);
     joined.netns = SandboxNetns::Join(id(1));
-    all.create(joined, joined_fds).unwrap();
+    all.create(joined, stdio()).unwrap();
     all.start(&id(3)).unwrap();
-    all.exec(exec_spec(4, 1, &["sleep", "1000"]), exec_fds)
+    all.exec(exec_spec(4, 1, &["sleep", "1000"]), stdio())
         .unwrap();
+    println!("made");
     kill(Pid::this(), Signal::SIGKILL).unwrap();
 }
 

@@ -6,6 +6,8 @@ mod files;
 mod lifetime;
 mod powers;
 
+pub use lifetime::dying_helper;
+
 /// Name and body.
 type Case = (&'static str, fn());
 
