@@ -1,4 +1,4 @@
-//! Terminals, signals, ends, and what a sandbox cannot reach.
+//! Terminals, signals and ends.
 
 use crate::cases::files::busybox_root;
 use crate::world::*;
