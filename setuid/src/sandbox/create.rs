@@ -18,6 +18,7 @@ use crate::sandbox::namespaces::Namespaces;
 use crate::sandbox::netview;
 use crate::sandbox::root::{self, RootPlan};
 use crate::sys::process::{SingleThreaded, spawn, spawn_sibling};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, sethostname};
@@ -129,8 +130,7 @@ pub fn make(
     let (channel, child_end) = pair()?;
     let mut flags = always_own() | CloneFlags::CLONE_NEWUSER;
     flags.set(CloneFlags::CLONE_NEWNET, new_netns);
-    let (pid, pidfd) = spawn(flags, |_| first.live(stdio, child_end))
-        .map_err(|e| setup("make the namespaces of the sandbox", e))?;
+    let (pid, pidfd) = spawn(flags, |_| first.live(stdio, child_end)).map_err(no_namespaces)?;
     let made = Made {
         pid,
         pidfd,
@@ -177,10 +177,21 @@ fn join_and_clone(
         if let Some(net) = &other.net {
             setns(net, CloneFlags::CLONE_NEWNET).map_err(failed)?;
         }
-        spawn_sibling(alone, always_own(), |_| first.live(stdio, channel))
-            .map_err(|e| setup("make the namespaces of the sandbox", e))
+        spawn_sibling(alone, always_own(), |_| first.live(stdio, channel)).map_err(no_namespaces)
     };
     own_channel.tell_made(cloned())
+}
+
+/// Namespaces could not be made, perhaps because a limit is reached (namespaces(7)).
+fn no_namespaces(error: Errno) -> Failure {
+    let what = match error {
+        Errno::ENOSPC | Errno::EUSERS => {
+            "make the namespaces of the sandbox (too many exist; raise user.max_user_namespaces, \
+             user.max_net_namespaces and the like with sysctl)"
+        }
+        _ => "make the namespaces of the sandbox",
+    };
+    setup(what, error)
 }
 
 /// Map the ids of our user namespace onto themselves.

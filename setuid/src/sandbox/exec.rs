@@ -13,6 +13,7 @@ use crate::sandbox::child::{self, GAVE_UP, Process};
 use crate::sandbox::made::{Made, from_go_between};
 use crate::sandbox::namespaces::Namespaces;
 use crate::sys::process::{SingleThreaded, spawn, spawn_sibling};
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_dumpable;
 use std::os::fd::OwnedFd;
@@ -51,7 +52,11 @@ fn enter_and_clone(
         spawn_sibling(alone, CloneFlags::empty(), |_| {
             live(process, stdio, channel)
         })
-        .map_err(|e| setup("make a process in the sandbox", e))
+        .map_err(|e| match e {
+            // Its first process has ended (clone(2)), which the event loop has yet to see.
+            Errno::ENOMEM => Failure::not_found("the sandbox is not running any more"),
+            _ => setup("make a process in the sandbox", e),
+        })
     };
     own_channel.tell_made(cloned())
 }

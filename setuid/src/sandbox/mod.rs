@@ -23,6 +23,7 @@ mod namespaces;
 mod netview;
 mod overlay;
 mod root;
+pub mod seal;
 
 use crate::names::SandboxId;
 use crate::namespace::IdMapping;
@@ -162,11 +163,13 @@ impl Sandboxes {
             mut channel,
         } = life
         else {
+            let ended = matches!(life, Life::Exited(_));
             entry.life = life;
-            return Err(Failure::invalid(format!(
-                "sandbox {} has been started already",
-                id.short()
-            )));
+            return Err(if ended {
+                not_running(id)
+            } else {
+                Failure::invalid(format!("{} has been started already", id.short()))
+            });
         };
         match Made::execute(&mut channel) {
             Ok(()) => {

@@ -1,10 +1,12 @@
 //! The file system of a sandbox, made in the child in its own mount namespace.
 //!
-//! Order: hide the masked directories; take what must come from the caller's file system as mount
-//! trees; change the root, where there is another; mount /proc, /sys and /dev; lay the files over;
-//! let go of the old root. Invariant: nothing outside a given root directory is ever written, and
-//! without one nothing at all. Links in a root directory are followed only once it is the root, so
-//! that they lead nowhere else.
+//! Order: find the files to be laid over and the root directory; hide the masked directories; take
+//! what else must come from the caller's file system as mount trees; change the root, where there
+//! is another; mount /proc, /sys and /dev; lay the files over; let go of the old root.
+//!
+//! Invariant: nothing outside a given root directory is ever written, and without one nothing at
+//! all. Links in a root directory are followed only once it is the root, so that they lead nowhere
+//! else.
 //!
 //! Sources: mount_namespaces(7), pivot_root(2), mount(2); "too revealing" mounts in
 //! fs/namespace.c: /proc and /sys can be mounted afresh only where the old ones show everything,
@@ -74,8 +76,8 @@ pub fn build(plan: &RootPlan, stdin: &OwnedFd, warnings: &mut Vec<String>) -> Re
         .transpose()?;
     let taken = Taken {
         binds,
-        proc: clone_tree(None, "/proc", true).ok(),
-        sys: clone_tree(None, "/sys", true).ok(),
+        proc: rootfs.and_then(|_| clone_tree(None, "/proc", true).ok()),
+        sys: rootfs.and_then(|_| clone_tree(None, "/sys", true).ok()),
         cgroup: clone_tree(None, "/sys/fs/cgroup", true).ok(),
         devices: root.as_ref().map(|_| device::take(stdin)),
     };

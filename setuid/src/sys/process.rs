@@ -84,9 +84,9 @@ fn clone3(
         0,
         0,
     ];
-    // SAFETY: `args` has the layout of `struct clone_args` (version 0, eight words) and outlives the call;
-    // the callers see to it that this process has one thread, so the child's copy of the memory is
-    // consistent.
+    // SAFETY: `args` has the layout of `struct clone_args` (version 0, eight words) and outlives
+    // the call; the callers see to it that this process has one thread, so the child's copy of the
+    // memory is consistent.
     let result = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
     let pid = Errno::result(result)? as libc::pid_t;
     Ok((pid != 0).then(|| Pid::from_raw(pid)))

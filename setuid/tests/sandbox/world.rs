@@ -40,10 +40,17 @@ pub const CAPABILITY_BITS: &str = "00000000a80425fb";
 /// A user and mount namespace with one id, as the helper makes it.
 pub fn become_helper() {
     let (uid, gid) = (getuid(), getgid());
+    become_helper_mapped_by(|| {
+        fs::write("/proc/self/setgroups", "deny").unwrap();
+        fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
+        fs::write("/proc/self/gid_map", format!("0 {gid} 1")).unwrap();
+    });
+}
+
+/// The same, with whatever `map` maps.
+pub fn become_helper_mapped_by(map: impl FnOnce()) {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).expect("user namespaces");
-    fs::write("/proc/self/setgroups", "deny").unwrap();
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).unwrap();
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).unwrap();
+    map();
     let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
 }
