@@ -89,6 +89,7 @@ fn prepare(process: &Process, stdin: &OwnedFd) -> Result<(), Failure> {
         .thread_set_mask()
         .map_err(|e| setup("unblock signals", e))?;
     umask(Mode::from_bits_truncate(0o022));
+    crate::limits::restore();
     limit_capabilities(&process.capabilities)?;
     // Changes of credentials above may have cleared it.
     die_with_helper()
