@@ -14,3 +14,5 @@ mod routes;
 pub mod server;
 pub mod stdio;
 pub mod types;
+
+pub use crate::doctor;
