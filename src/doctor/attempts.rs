@@ -3,7 +3,7 @@
 //! Invariant: an attempt leaves nothing behind, but for mossnet's own directories.
 
 use super::machine::Machine;
-use super::probe::{Probe, Try, spawn};
+use super::probe::{self, Probe, Try};
 use crate::api::paths::Paths;
 use crate::error::one_line;
 use crate::network::resolv::HostResolver;
@@ -14,6 +14,7 @@ use nix::unistd::{User, getegid, geteuid, getgroups};
 use std::fs::OpenOptions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a resolver may take.
@@ -48,8 +49,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Tries everything, on the machine that runs.
-    pub fn make(paths: &Paths, machine: &Machine) -> Self {
+    /// Tries everything, on the machine that runs; `program` is ourselves, for the probe.
+    pub fn make(paths: &Paths, machine: &Machine, program: &Path) -> Self {
         let uid = geteuid();
         let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
         let mut gids = vec![getegid().as_raw()];
@@ -61,7 +62,7 @@ impl Attempts {
         );
         let prepared = paths.prepare();
         Self {
-            probe: spawn(),
+            probe: probe::spawn(program),
             ping: ping(),
             tun: tun(machine),
             directories: prepared.map_err(|error| (one_line(&error), error.hint().to_owned())),

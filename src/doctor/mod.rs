@@ -21,6 +21,10 @@ use attempts::Attempts;
 use machine::Machine;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::Path;
+
+/// The binary that runs, whatever has become of its path.
+const OURSELVES: &str = "/proc/self/exe";
 
 /// How one thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,14 +163,14 @@ impl fmt::Display for Report {
 /// Looks at everything. Takes a second or so where resolvers are silent.
 pub fn run(paths: &Paths) -> Report {
     let machine = Machine::here();
-    let attempts = Attempts::make(paths, &machine);
+    let attempts = Attempts::make(paths, &machine, Path::new(OURSELVES));
     Report::new(rows(&machine, &attempts))
 }
 
 /// Why user namespaces do not work here, on one line, with what to do; `None` where they do. For
 /// `run`, when the helper could not be started.
 pub fn user_namespace_line() -> Option<String> {
-    let row = kernel::user_namespaces(&Machine::here(), &probe::spawn());
+    let row = kernel::user_namespaces(&Machine::here(), &probe::spawn(Path::new(OURSELVES)));
     (row.status != Status::Ok).then(|| row.one_line())
 }
 

@@ -18,6 +18,7 @@ use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// What became of one attempt.
@@ -107,11 +108,17 @@ pub struct Probe {
     pub nested_user_namespace: Try,
 }
 
-/// Starts the child and reads its findings. One that says nothing has tried nothing.
-pub fn spawn() -> Probe {
-    let mut command = prober();
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let found = output.map(|output| read(&String::from_utf8_lossy(&output.stdout)));
+/// Starts the child, which is `program` with the word `probe`, and reads its findings. One that
+/// says nothing has tried nothing.
+pub fn spawn(program: &Path) -> Probe {
+    let mut command = Command::new(program);
+    let command = command
+        .arg("probe")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let found = command
+        .output()
+        .map(|output| read(&String::from_utf8_lossy(&output.stdout)));
     match found {
         Ok(Some(probe)) => probe,
         Ok(None) => silent("run the probe", None),
@@ -135,33 +142,11 @@ fn read(output: &str) -> Option<Probe> {
         .find_map(|line| serde_json::from_str(line).ok())
 }
 
-#[cfg(not(test))]
-fn prober() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("probe");
-    command
-}
-
-/// The test's own binary, made to run the one test that is the child.
-#[cfg(test)]
-fn prober() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    // One thread: the test then runs on the main one, alone in its process.
-    command.args([
-        "--exact",
-        "doctor::tests::probe_child",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
-    command.env(super::tests::CHILD, "1");
-    command
-}
-
 /// The child: `mossnet probe`.
 pub fn main() -> ExitCode {
     let probe = attempt();
     let line = serde_json::to_string(&probe).map_err(io::Error::from);
-    match line.and_then(|line| writeln!(io::stdout(), "\n{line}")) {
+    match line.and_then(|line| writeln!(io::stdout(), "{line}")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -1,59 +1,31 @@
-//! Rows from trees of files that stand for machines, and one real probe.
+//! Rows from trees of files that stand for machines. The real probe is tried by `tests/doctor.rs`,
+//! since it must be alone in its process.
 
 use super::probe::{Probe, Try};
 use super::*;
 use nix::errno::Errno;
 use std::path::Path;
 
-/// Set in the child that `probe::spawn` starts.
-pub const CHILD: &str = "MOSSNET_TEST_PROBE_CHILD";
-
-/// Not a test but the child of one; alone it does nothing.
 #[test]
-fn probe_child() {
-    if std::env::var_os(CHILD).is_some() {
-        assert_eq!(probe::main(), std::process::ExitCode::SUCCESS);
-    }
-}
-
-#[test]
-fn the_probe_asks_the_running_kernel() {
-    let probe = probe::spawn();
-    // Where user namespaces are forbidden, that is what must be said, and nothing else tried.
-    if !probe.user_namespace.works() {
-        assert_eq!(probe.bridge, Try::NotTried);
-        assert!(user_namespace_line().is_some());
-        eprintln!("no user namespaces here: {}", probe.user_namespace);
-        return;
-    }
-    for attempt in [
-        &probe.id_map,
-        &probe.net_namespace,
-        &probe.bridge,
-        &probe.veth,
-        &probe.nft_tproxy,
-        &probe.packet_socket,
-        &probe.nested_user_namespace,
-    ] {
-        assert!(attempt.works(), "{attempt}");
-    }
-    assert_eq!(user_namespace_line(), None);
-}
-
-#[test]
-fn the_doctor_examines_this_machine() {
+fn the_doctor_reads_what_the_probe_says() {
     let place = tempfile::tempdir().unwrap();
-    let report = run(&Paths::resolve(Some(&place.path().join("root"))));
+    let paths = Paths::resolve(Some(&place.path().join("root")));
+    let says = |text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let program = place.path().join("program");
+        std::fs::write(&program, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let attempts = Attempts::make(&paths, &Machine::here(), &program);
+        Report::new(rows(&Machine::here(), &attempts))
+    };
+    let report = says(&serde_json::to_string(&working()).unwrap());
     assert_eq!(report.checks.len(), 19);
-    assert_eq!(
-        report.works,
-        report
-            .checks
-            .iter()
-            .all(|row| row.status != Status::Missing)
-    );
+    assert_eq!(row(&report, "user namespaces").status, Status::Ok);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+    let report = says("nothing of use");
+    assert_eq!(row(&report, "user namespaces").status, Status::Missing);
+    assert!(!report.works);
 }
 
 fn working() -> Probe {
