@@ -29,6 +29,8 @@ use crate::api::client::Client;
 use crate::api::paths::Paths;
 use clap::Parser;
 use error::CliError;
+use serde::Serialize;
+use std::fmt::Display;
 use std::process::ExitCode;
 
 /// The command line, parsed; or the exit code after help, version, or a usage error was printed.
@@ -55,6 +57,18 @@ pub fn run(command: Command, paths: Paths) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => error.show(ours),
+    }
+}
+
+/// Prints what another layer found, in its own words or as JSON; the exit code is 0 if it is well.
+pub fn show(found: &(impl Display + Serialize), format: Format, well: bool) -> ExitCode {
+    let printed = match format {
+        Format::Table => table::print(&found.to_string()),
+        Format::Json => table::json(found),
+    };
+    match printed {
+        Ok(()) => ExitCode::from(u8::from(!well)),
+        Err(error) => error.show(false),
     }
 }
 
