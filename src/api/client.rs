@@ -9,13 +9,13 @@ use super::paths::{Paths, PathsError};
 use super::stdio::{self, StdioError};
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo,
+    SandboxInfo, WaitEnd,
 };
-use crate::error::{EXIT_FAILURE, one_line};
+use crate::error::EXIT_FAILURE;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mossnet_helper::SandboxId;
 use serde::Serialize;
@@ -241,6 +241,11 @@ impl Client {
         self.wait_at(of_sandbox(sandbox, "/wait")).await
     }
 
+    /// The same in two steps: once this one is done, an end cannot be missed.
+    pub async fn begin_wait(&self, sandbox: &str) -> Result<Waiting, ClientError> {
+        self.begin_wait_at(of_sandbox(sandbox, "/wait")).await
+    }
+
     /// `GET /v1/sandboxes`.
     pub async fn list(&self, all: bool) -> Result<Vec<SandboxInfo>, ClientError> {
         self.get(format!("/v1/sandboxes?all={all}")).await
@@ -275,9 +280,9 @@ impl Client {
             .await
     }
 
-    /// `GET /v1/exec/{id}/wait`; goes on with the next daemon where one ends.
-    pub async fn exec_wait(&self, id: &SandboxId) -> Result<Exit, ClientError> {
-        self.wait_at(format!("/v1/exec/{id}/wait")).await
+    /// `GET /v1/exec/{id}/wait`, in two steps as `begin_wait`.
+    pub async fn begin_exec_wait(&self, id: &SandboxId) -> Result<Waiting, ClientError> {
+        self.begin_wait_at(format!("/v1/exec/{id}/wait")).await
     }
 
     /// `GET /v1/networks`.
@@ -311,29 +316,63 @@ impl Client {
     }
 
     async fn wait_at(&self, path: String) -> Result<Exit, ClientError> {
+        let waiting = self.begin_wait_at(path).await?;
+        self.finish_wait(waiting).await
+    }
+
+    async fn begin_wait_at(&self, path: String) -> Result<Waiting, ClientError> {
+        let call = Call::new(Method::GET, path);
+        let mut sender = self.open_again().await?;
+        let answer = call.head(&mut sender).await?;
+        Ok(Waiting {
+            call,
+            answer,
+            _sender: sender,
+        })
+    }
+
+    /// The end of what `begin_wait` waits for; goes on with the next daemon where one ends.
+    pub async fn finish_wait(&self, mut waiting: Waiting) -> Result<Exit, ClientError> {
         loop {
-            match self.get(path.clone()).await {
-                Err(error) if error.daemon_ended() => {
-                    let (next, _) = anchor(&self.paths).await?;
-                    *self.anchor.lock().await = next;
-                }
-                answer => return answer,
-            }
+            let Waiting { call, answer, .. } = waiting;
+            let error = match call.wait_end(answer).await {
+                Err(error) if error.daemon_ended() => error,
+                end => return end,
+            };
+            let (next, _) = anchor(&self.paths).await?;
+            *self.anchor.lock().await = next;
+            waiting = match self.begin_wait_at(call.path).await {
+                // The next daemon has never heard of it: it ended while none was there.
+                Err(next) if next.is_not_found() => return Err(error),
+                begun => begun?,
+            };
         }
     }
 
     async fn ask(&self, call: &Call) -> Result<Bytes, ClientError> {
-        let mut sender = match open(&self.paths).await {
-            // The daemon was killed since `connect`; nobody has seen this request.
+        let mut sender = self.open_again().await?;
+        call.send(&mut sender).await
+    }
+
+    /// A new connection, to a new daemon where ours was killed meanwhile.
+    async fn open_again(&self) -> Result<Sender, ClientError> {
+        match open(&self.paths).await {
             Err(error) if error.nobody() => {
                 let (next, _) = anchor(&self.paths).await?;
                 *self.anchor.lock().await = next;
-                open(&self.paths).await?
+                open(&self.paths).await
             }
-            opened => opened?,
-        };
-        call.send(&mut sender).await
+            opened => opened,
+        }
     }
+}
+
+/// A wait that the daemon knows of.
+pub struct Waiting {
+    call: Call,
+    answer: Response<Incoming>,
+    /// Dropping it would close the connection.
+    _sender: Sender,
 }
 
 /// A connection to a daemon that has answered, started if need be.
@@ -413,12 +452,33 @@ impl Call {
         format!("{} {}", self.method, self.path)
     }
 
-    /// The body of a successful answer.
-    async fn send(&self, sender: &mut Sender) -> Result<Bytes, ClientError> {
-        let broken = |source| ClientError::Broken {
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken {
             request: self.name(),
             source,
-        };
+        }
+    }
+
+    /// The body of a successful answer.
+    async fn send(&self, sender: &mut Sender) -> Result<Bytes, ClientError> {
+        let answer = self.head(sender).await?;
+        self.body(answer).await
+    }
+
+    async fn body(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
+        let body = answer.into_body().collect().await;
+        Ok(body.map_err(|source| self.broken(source))?.to_bytes())
+    }
+
+    async fn wait_end(&self, answer: Response<Incoming>) -> Result<Exit, ClientError> {
+        match parse(self, self.body(answer).await?)? {
+            WaitEnd::Exit(exit) => Ok(exit),
+            WaitEnd::Error { status, body } => Err(ClientError::Refused { status, body }),
+        }
+    }
+
+    /// A successful answer whose body may still be to come.
+    async fn head(&self, sender: &mut Sender) -> Result<Response<Incoming>, ClientError> {
         let request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
@@ -426,17 +486,13 @@ impl Call {
             .header("content-type", "application/json")
             .body(Full::new(self.body.clone()))
             .map_err(|error| ClientError::Request(io::Error::other(error)))?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
+        let sent = sender.send_request(request).await;
+        let answer = sent.map_err(|source| self.broken(source))?;
         let status = answer.status();
-        let body = answer
-            .into_body()
-            .collect()
-            .await
-            .map_err(broken)?
-            .to_bytes();
         if status.is_success() {
-            return Ok(body);
+            return Ok(answer);
         }
+        let body = self.body(answer).await?;
         Err(ClientError::Refused {
             status: status.as_u16(),
             body: refusal(status, &body),
@@ -479,11 +535,6 @@ fn encoded(name: &str) -> String {
         }
     }
     text
-}
-
-/// The error and its causes on one line.
-pub fn message(error: &ClientError) -> String {
-    one_line(error)
 }
 
 #[cfg(test)]

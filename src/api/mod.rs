@@ -18,3 +18,5 @@ mod routes;
 pub mod server;
 pub mod stdio;
 pub mod types;
+
+pub use crate::doctor;

@@ -7,19 +7,21 @@ use super::hold::Held;
 use super::server::Activity;
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo,
+    SandboxInfo, WaitEnd,
 };
+use axum::body::{Body as AxumBody, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router, body::Bytes};
+use axum::{Extension, Json, Router};
 use mossnet_helper::SandboxId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::watch;
 
 /// Largest request body, bytes: the same as one frame to the helper.
@@ -238,11 +240,14 @@ async fn kill<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In
     )
 }
 
-async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Answered<Exit> {
-    tokio::select! {
-        exit = api.control.wait(&name) => exit.map(Json),
-        () = ended(&mut api.ending) => Err(come_again()),
-    }
+async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Response {
+    let exit = async move {
+        tokio::select! {
+            exit = api.control.wait(&name) => exit,
+            () = ended(&mut api.ending) => Err(come_again()),
+        }
+    };
+    head_first(exit).await
 }
 
 async fn logs<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<LogFile> {
@@ -281,11 +286,39 @@ async fn exec_kill<C: Control>(
     )
 }
 
-async fn exec_wait<C: Control>(State(mut api): State<Api<C>>, At(id): At) -> Answered<Exit> {
+async fn exec_wait<C: Control>(
+    State(mut api): State<Api<C>>,
+    At(id): At,
+) -> Result<Response, Refusal> {
     let id = exec_id(id)?;
-    tokio::select! {
-        exit = api.control.exec_wait(id) => exit.map(Json),
-        () = ended(&mut api.ending) => Err(come_again()),
+    let exit = async move {
+        tokio::select! {
+            exit = api.control.exec_wait(id) => exit,
+            () = ended(&mut api.ending) => Err(come_again()),
+        }
+    };
+    Ok(head_first(exit).await)
+}
+
+/// Answers at once where `exit` is known or refused at once; else sends the head now, so that the
+/// client knows that a start from now on cannot end unseen, and the body when it is known.
+async fn head_first(exit: impl Future<Output = Answer<Exit>> + Send + 'static) -> Response {
+    let mut exit = Box::pin(exit);
+    match futures_util::poll!(exit.as_mut()) {
+        Poll::Ready(answer) => answer.map(Json).into_response(),
+        Poll::Pending => {
+            let body = futures_util::stream::once(async move {
+                let text = match exit.await {
+                    Ok(exit) => serde_json::to_vec(&WaitEnd::Exit(exit)),
+                    Err(Refusal { status, body }) => {
+                        serde_json::to_vec(&WaitEnd::Error { status, body })
+                    }
+                };
+                text.map(Bytes::from)
+            });
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (json, AxumBody::from_stream(body)).into_response()
+        }
     }
 }
 
