@@ -3,7 +3,7 @@
 
 pub mod epoll;
 pub mod inheritance;
-pub mod readiness;
 pub mod packet;
+pub mod readiness;
 pub mod tcp;
 pub mod udp;
