@@ -6,9 +6,10 @@
 
 use mossnet::api::paths::Paths;
 use mossnet::cli::{self, Command};
-use mossnet::doctor;
+use mossnet::{daemon, doctor};
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -27,6 +28,11 @@ fn main() -> ExitCode {
             let report = doctor::run(&paths);
             cli::show(&report, args.format, report.works)
         }
+        Command::Daemon(args) => daemon::run(daemon::Options {
+            paths,
+            idle: Duration::from_secs(args.idle),
+            background: args.background,
+        }),
         command => cli::run(command, paths),
     }
 }
