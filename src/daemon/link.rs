@@ -72,7 +72,19 @@ impl Daemon {
         }
     }
 
-    /// The same, of a named type: `repair` starts `follow`, which ends in `repair`.
+    /// Forgets a helper that has ended, unless another one was connected meanwhile.
+    async fn let_go(&self, helper: &Helper) {
+        let mut link = self.0.link.lock().await;
+        if link
+            .helper
+            .as_ref()
+            .is_some_and(|have| have.pid == helper.pid)
+        {
+            *link = Link::default();
+        }
+    }
+
+    /// `repair`, of a named type: it starts `follow`, which ends in `repair`.
     fn repair_boxed(&self) -> BoxFuture<'_, Answer<()>> {
         Box::pin(self.repair())
     }
@@ -126,6 +138,7 @@ impl Daemon {
             return;
         }
         error!(helper.pid = helper.pid, "helper ended");
+        self.let_go(&helper).await;
         if let Err(refusal) = self.repair_boxed().await {
             error!(error = %refusal, "records not repaired");
         }

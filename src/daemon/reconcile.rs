@@ -162,7 +162,21 @@ mod tests {
         }
     }
 
-    /// Every phase against every state of the process, for a sandbox of an earlier daemon.
+    fn actions_for(phase: SandboxPhase, claim: Claim, state: Option<ProcessState>) -> Vec<Action> {
+        let sandbox = sandbox(phase);
+        let known = Known {
+            sandboxes: vec![(&sandbox, claim)],
+            bridges: BTreeSet::new(),
+        };
+        let process = state.map(|state| process(2, None, state));
+        let inventory = Inventory {
+            processes: process.into_iter().collect(),
+            ..Inventory::default()
+        };
+        reconcile(&known, &inventory)
+    }
+
+    /// Every phase against every state of the process.
     #[test]
     fn records_and_processes_are_brought_together() {
         let created = SandboxPhase::Created;
@@ -214,19 +228,7 @@ mod tests {
             (exited, Claim::Nobody, None, None),
             (exited, Claim::Nobody, ended, Some(forget())),
         ] {
-            let sandbox = sandbox(phase);
-            let known = Known {
-                sandboxes: vec![(&sandbox, claim)],
-                bridges: BTreeSet::new(),
-            };
-            let inventory = Inventory {
-                processes: state
-                    .map(|state| process(2, None, state))
-                    .into_iter()
-                    .collect(),
-                ..Inventory::default()
-            };
-            let actions = reconcile(&known, &inventory);
+            let actions = actions_for(phase, claim, state);
             assert_eq!(
                 actions,
                 Vec::from_iter(expected),

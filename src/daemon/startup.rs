@@ -275,7 +275,10 @@ impl Daemon {
         }
         if let Err(error) = self.end_helper().await {
             warn!(%error, "helper not ended");
+            return;
         }
+        // Of a helper that was killed; one that ends in order takes it along.
+        let _ = std::fs::remove_file(self.0.paths.helper_socket());
     }
 
     /// Ends the daemon; with `all`, everything that it started too.

@@ -104,7 +104,7 @@ mod tests {
         }
         let store = DataStore::open(&path).unwrap();
         assert_eq!(store.ula_global_id([2; 5]).unwrap(), [1; 5]);
-        assert_eq!(store.networks().unwrap(), [network.clone()]);
+        assert_eq!(store.networks().unwrap(), std::slice::from_ref(&network));
         assert_eq!(store.leases().unwrap(), [lease("new")]);
     }
 }
