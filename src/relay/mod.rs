@@ -1,3 +1,4 @@
 //! Placeholder, replaced below.
 
+pub mod flows;
 pub mod wire;
