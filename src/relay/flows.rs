@@ -7,6 +7,7 @@
 //!
 //! Sources: RFC 4787 §4.3 (time-outs), RFC 7857 §3 (per-client limits).
 
+use super::event_loop::{GENERATION_MASK, Key};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -19,20 +20,6 @@ pub struct Limits {
     pub per_client: usize,
     /// In all.
     pub total: usize,
-}
-
-/// Names a flow; never used again for another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FlowId {
-    index: u32,
-    generation: u32,
-}
-
-impl FlowId {
-    /// The place in the table: unique among the flows that live at one time.
-    pub fn index(self) -> u32 {
-        self.index
-    }
 }
 
 /// The table. `K` is the key, `F` what is known of a flow.
@@ -88,29 +75,32 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
     }
 
     /// The flow of a key.
-    pub fn find(&self, key: &K) -> Option<FlowId> {
+    pub fn find(&self, key: &K) -> Option<Key> {
         let index = *self.by_key.get(key)?;
         let generation = self.slots.get(index as usize)?.generation;
-        Some(FlowId { index, generation })
+        Some(Key {
+            slot: index,
+            generation,
+        })
     }
 
     /// The flow that lives at a place in the table.
-    pub fn at(&self, index: u32) -> Option<FlowId> {
+    pub fn at(&self, index: u32) -> Option<Key> {
         let slot = self.slots.get(index as usize)?;
-        slot.entry.as_ref().map(|_| FlowId {
-            index,
+        slot.entry.as_ref().map(|_| Key {
+            slot: index,
             generation: slot.generation,
         })
     }
 
     /// A flow, while it lives.
-    pub fn get(&self, id: FlowId) -> Option<&F> {
+    pub fn get(&self, id: Key) -> Option<&F> {
         Some(&self.entry(id)?.flow)
     }
 
     /// A flow, while it lives.
-    pub fn get_mut(&mut self, id: FlowId) -> Option<&mut F> {
-        let slot = self.slots.get_mut(id.index as usize)?;
+    pub fn get_mut(&mut self, id: Key) -> Option<&mut F> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
         let entry = slot
             .entry
             .as_mut()
@@ -119,7 +109,7 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
     }
 
     /// Which flow has to go before `client` may have another one.
-    pub fn victim(&self, client: IpAddr) -> Option<FlowId> {
+    pub fn victim(&self, client: IpAddr) -> Option<Key> {
         let own = self.clients.get(&client);
         let index = if own.is_some_and(|own| own.count >= self.limits.per_client) {
             own?.oldest
@@ -135,7 +125,7 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
     }
 
     /// Adds a flow; one that had the key already is returned.
-    pub fn insert(&mut self, key: K, client: IpAddr, flow: F, now: Instant) -> (FlowId, Option<F>) {
+    pub fn insert(&mut self, key: K, client: IpAddr, flow: F, now: Instant) -> (Key, Option<F>) {
         let replaced = self.find(&key).and_then(|old| self.remove(old));
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -159,15 +149,21 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
         }
         self.by_key.insert(key, index);
         self.link(index, client);
-        (FlowId { index, generation }, replaced)
+        (
+            Key {
+                slot: index,
+                generation,
+            },
+            replaced,
+        )
     }
 
     /// Notes that a flow is in use: it is its client's newest now.
-    pub fn touch(&mut self, id: FlowId, now: Instant) {
+    pub fn touch(&mut self, id: Key, now: Instant) {
         if self.entry(id).is_none() {
             return;
         }
-        let Some(entry) = self.entry_mut(id.index) else {
+        let Some(entry) = self.entry_mut(id.slot) else {
             return;
         };
         entry.last_seen = now;
@@ -175,33 +171,33 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
         if self
             .clients
             .get(&client)
-            .is_some_and(|client| client.newest != Some(id.index))
+            .is_some_and(|client| client.newest != Some(id.slot))
         {
-            self.unlink(id.index);
-            self.link(id.index, client);
+            self.unlink(id.slot);
+            self.link(id.slot, client);
         }
     }
 
     /// Takes a flow out.
-    pub fn remove(&mut self, id: FlowId) -> Option<F> {
+    pub fn remove(&mut self, id: Key) -> Option<F> {
         self.entry(id)?;
-        self.unlink(id.index);
-        let slot = self.slots.get_mut(id.index as usize)?;
-        slot.generation = slot.generation.wrapping_add(1);
+        self.unlink(id.slot);
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
         let entry = slot.entry.take()?;
         self.by_key.remove(&entry.key);
-        self.free.push(id.index);
+        self.free.push(id.slot);
         Some(entry.flow)
     }
 
     /// Flows that have been idle for as long as `timeout` says.
-    pub fn sweep(&self, now: Instant, timeout: impl Fn(&F) -> Duration) -> Vec<FlowId> {
+    pub fn sweep(&self, now: Instant, timeout: impl Fn(&F) -> Duration) -> Vec<Key> {
         let mut idle = Vec::new();
         for (index, slot) in self.slots.iter().enumerate() {
             let Some(entry) = &slot.entry else { continue };
             if now.saturating_duration_since(entry.last_seen) >= timeout(&entry.flow) {
-                idle.push(FlowId {
-                    index: index as u32,
+                idle.push(Key {
+                    slot: index as u32,
                     generation: slot.generation,
                 });
             }
@@ -210,12 +206,12 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
     }
 
     /// All flows.
-    pub fn ids(&self) -> impl Iterator<Item = FlowId> {
+    pub fn ids(&self) -> impl Iterator<Item = Key> {
         (0..self.slots.len() as u32).filter_map(|index| self.at(index))
     }
 
-    fn entry(&self, id: FlowId) -> Option<&Entry<K, F>> {
-        let slot = self.slots.get(id.index as usize)?;
+    fn entry(&self, id: Key) -> Option<&Entry<K, F>> {
+        let slot = self.slots.get(id.slot as usize)?;
         slot.entry
             .as_ref()
             .filter(|_| slot.generation == id.generation)
@@ -334,7 +330,7 @@ mod tests {
         let (old, _) = flows.insert(1, client(1), 10, now);
         assert_eq!(flows.remove(old), Some(10));
         let (new, replaced) = flows.insert(2, client(1), 20, now);
-        assert_eq!((old.index(), replaced), (new.index(), None));
+        assert_eq!((old.slot, replaced), (new.slot, None));
         flows.touch(old, now);
         assert!(flows.get(old).is_none() && flows.get_mut(old).is_none());
         assert!(flows.remove(old).is_none());
