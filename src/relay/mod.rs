@@ -5,6 +5,7 @@ pub mod budget;
 pub mod event_loop;
 pub mod flows;
 pub mod gate;
+pub mod icmp;
 pub mod offender;
 pub mod rules;
 pub mod slots;

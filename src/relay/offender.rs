@@ -3,7 +3,7 @@
 //! On the path: error queue of a host-side socket → **offender** → gate. Invariant: the reporter
 //! is whoever noticed, unless the router netns's kernel would not forward in its name.
 
-use super::rules::Rules;
+use super::rules::{Refusal, Rules};
 use super::wire::icmp::Notice;
 use super::wire::ip::Packet;
 use super::worker::Context;
@@ -23,6 +23,17 @@ pub fn tell(error: &QueuedError, offending: &Packet<'_>, cx: &mut Context<'_>) {
     }
 }
 
+/// Tells the sender of `packet` that the rules do not let it out.
+pub fn refuse(refusal: Refusal, packet: &Packet<'_>, cx: &mut Context<'_>) {
+    match refusal {
+        Refusal::Internal | Refusal::OwnNetwork | Refusal::Loopback | Refusal::Link => {
+            cx.gate.notify(Notice::Prohibited, packet);
+        }
+        // Nobody to tell, or nothing that may be told about.
+        Refusal::UnknownSource | Refusal::Unspecified | Refusal::Multicast => {}
+    }
+}
+
 /// What an entry of the error queue means to the container.
 fn notice(error: &QueuedError) -> Option<Notice> {
     let rest = match (error.origin, error.kind, error.code) {
@@ -33,6 +44,9 @@ fn notice(error: &QueuedError) -> Option<Notice> {
         (Origin::Icmp, 12, _) => error.info << 24,
         (Origin::Icmpv6, 4, _) => error.info,
         (Origin::Icmp | Origin::Icmpv6, _, _) => 0,
+        (Origin::Local, _, _) if error.errno == libc::EMSGSIZE => {
+            return Some(Notice::TooBig { mtu: error.info });
+        }
         (Origin::Local, _, _) => {
             return Notice::of(&io::Error::from_raw_os_error(error.errno));
         }
@@ -97,7 +111,8 @@ mod tests {
             };
             assert_eq!(notice(&error), Some(expected));
         }
-        assert_eq!(notice(&error(Origin::Local, 0, 0, 1400)), None);
+        let local = notice(&error(Origin::Local, 0, 0, 1400));
+        assert_eq!(local, Some(Notice::TooBig { mtu: 1400 }));
         assert_eq!(notice(&error(Origin::Other(4), 0, 0, 0)), None);
     }
 

@@ -3,10 +3,9 @@
 use super::flow::{Flow, RouterSide};
 use super::outward::count;
 use super::transmit::{Way, transmit};
-use super::{State, Udp, rebuild};
+use super::{State, Udp, about};
 use crate::relay::event_loop::{Key, Readiness};
 use crate::relay::offender::tell;
-use crate::relay::wire::ip::Packet;
 use crate::relay::worker::Context;
 use crate::sys::udp::{Datagram, QueuedError};
 use std::io;
@@ -113,10 +112,5 @@ impl State {
 fn report(flow: &Flow, error: &QueuedError, data: &[u8], cx: &mut Context<'_>) {
     tracing::debug!(flow.client = %flow.key.client, flow.destination = %flow.key.destination, error = ?error, "ICMP error passed on");
     // Whoever reports it has seen the last hop of it.
-    let Some(bytes) = rebuild(flow.key, data, Some(1)) else {
-        return;
-    };
-    if let Ok(packet) = Packet::parse(&bytes) {
-        tell(error, &packet, cx);
-    }
+    about(flow.key, data, Some(1), |packet| tell(error, packet, cx));
 }

@@ -28,7 +28,6 @@ use super::budget::FdBudget;
 use super::event_loop::{Interest, Key, Owner, Readiness, Token};
 use super::flows::{Flows, Limits};
 use super::wire::fragments::Reassembly;
-use super::wire::icmp::Notice;
 use super::wire::ip::{Addresses, DEFAULT_TTL, Header, Packet, Protocol};
 use super::wire::udp::Ports;
 use super::worker::Context;
@@ -212,9 +211,11 @@ impl State {
     }
 }
 
-/// A datagram as the container sent it, or as much of it as an ICMP error quotes.
-fn rebuild(key: FlowKey, data: &[u8], ttl: Option<u8>) -> Option<Vec<u8>> {
-    let addresses = Addresses::new(key.client.ip(), key.destination.ip())?;
+/// Shows `tell` a datagram as the container sent it, or as much of it as an ICMP error quotes.
+fn about(key: FlowKey, data: &[u8], ttl: Option<u8>, tell: impl FnOnce(&Packet<'_>)) {
+    let Some(addresses) = Addresses::new(key.client.ip(), key.destination.ip()) else {
+        return;
+    };
     let ports = Ports {
         source: key.client.port(),
         destination: key.destination.port(),
@@ -222,15 +223,11 @@ fn rebuild(key: FlowKey, data: &[u8], ttl: Option<u8>) -> Option<Vec<u8>> {
     let data = data.get(..QUOTED).unwrap_or(data);
     let mut header = Header::new(addresses, Protocol::Udp);
     header.ttl = ttl.unwrap_or(DEFAULT_TTL);
-    header.emit(&ports.emit(addresses, data).ok()?).ok()
-}
-
-/// Tells the container that a datagram of its was not delivered.
-fn refuse(key: FlowKey, data: &[u8], ttl: Option<u8>, notice: Notice, cx: &mut Context<'_>) {
-    let Some(bytes) = rebuild(key, data, ttl) else {
-        return;
-    };
+    let bytes = ports
+        .emit(addresses, data)
+        .and_then(|datagram| header.emit(&datagram));
+    let Ok(bytes) = bytes else { return };
     if let Ok(packet) = Packet::parse(&bytes) {
-        cx.gate.notify(notice, &packet);
+        tell(&packet);
     }
 }

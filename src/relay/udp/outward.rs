@@ -3,9 +3,9 @@
 use super::flow::{Flow, FlowKey, Own, RouterSide};
 use super::replies;
 use super::transmit::{Way, transmit, usual_segmentation};
-use super::{State, Udp, refuse};
+use super::{State, Udp, about};
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
-use crate::relay::rules::Refusal;
+use crate::relay::offender;
 use crate::relay::wire::icmp::Notice;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::udp as wire_udp;
@@ -157,8 +157,10 @@ impl State {
         if let Err(refusal) = cx.rules.admit(key.client.ip(), key.destination.ip()) {
             let reason = refusal.reason();
             tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason, "UDP flow denied");
-            if let Some(notice) = notice_of(refusal) {
-                refuse_all(key, datagrams, notice, cx);
+            for datagram in datagrams {
+                about(key, datagram.data, datagram.ttl, |packet| {
+                    offender::refuse(refusal, packet, cx);
+                });
             }
             return None;
         }
@@ -173,7 +175,9 @@ impl State {
                 cx.budget.release(2);
                 tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, %error, "UDP flow not opened");
                 if let Some(notice) = Notice::of(&error) {
-                    refuse_all(key, datagrams, notice, cx);
+                    for datagram in datagrams {
+                        notify(key, datagram, notice, cx);
+                    }
                 }
                 None
             }
@@ -303,7 +307,7 @@ fn send<'a>(
     transmit(way, datagrams, &mut flow.segmentation, |datagram, error| {
         tracing::trace!(flow.client = %key.client, flow.destination = %key.destination, %error, "datagram not sent");
         if let Some(notice) = Notice::of(error) {
-            refuse(key, datagram.data, datagram.ttl, notice, cx);
+            notify(key, datagram, notice, cx);
         }
     })
 }
@@ -328,20 +332,11 @@ fn watch(flow: &Flow, id: Key, cx: &mut Context<'_>) {
     }
 }
 
-fn refuse_all(key: FlowKey, datagrams: &[Datagram<'_>], notice: Notice, cx: &mut Context<'_>) {
-    for datagram in datagrams {
-        refuse(key, datagram.data, datagram.ttl, notice, cx);
-    }
-}
-
-/// What a container is told about a destination that it may not reach.
-pub(in crate::relay) fn notice_of(refusal: Refusal) -> Option<Notice> {
-    match refusal {
-        Refusal::Internal | Refusal::OwnNetwork | Refusal::Loopback | Refusal::Link => {
-            Some(Notice::Prohibited)
-        }
-        Refusal::UnknownSource | Refusal::Unspecified | Refusal::Multicast => None,
-    }
+/// Tells the container that a datagram of its was not delivered.
+fn notify(key: FlowKey, datagram: &Datagram<'_>, notice: Notice, cx: &mut Context<'_>) {
+    about(key, datagram.data, datagram.ttl, |packet| {
+        cx.gate.notify(notice, packet)
+    });
 }
 
 fn key(received: &Received<'_>) -> Option<FlowKey> {
