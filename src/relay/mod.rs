@@ -3,9 +3,13 @@
 
 pub mod budget;
 pub mod event_loop;
+pub mod flows;
 pub mod gate;
+pub mod icmp;
+pub mod offender;
 pub mod rules;
 pub mod slots;
 pub mod socket_pool;
+pub mod udp;
 pub mod wire;
 pub mod worker;
