@@ -166,6 +166,24 @@ fn servfail_when_nobody_answers() {
 }
 
 #[test]
+fn a_resolver_that_is_not_there_costs_no_time() {
+    let world = World::new(&[answers(3)]);
+    let (nobody, somebody) = ([127, 0, 0, 250].into(), [127, 0, 0, 2].into());
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody], false));
+    let start = Instant::now();
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(answer.response_code, ResponseCode::ServFail);
+    assert!(
+        start.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        start.elapsed()
+    );
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody, somebody], false));
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(first_address(&answer).to_string(), "192.0.2.3");
+}
+
+#[test]
 fn forged_answers_are_not_heard() {
     let forging: Arc<Script> = Arc::new(|query, _| {
         // Two datagrams cannot be sent by a script; so the first query is answered wrongly, and the
