@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "probe") {
-        return mossnet::doctor::probe::main();
+        return mossnet::api::doctor::probe::main();
     }
     ExitCode::SUCCESS
 }
