@@ -10,6 +10,7 @@
 //! Sources: capabilities(7), user_namespaces(7).
 
 use crate::request::Failure;
+use crate::sys::process::drop_bounding_above;
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// Everything that any request class needs, and Docker's default set for the processes that are
@@ -78,9 +79,16 @@ pub fn with<T>(class: Class, work: impl FnOnce() -> Result<T, Failure>) -> Resul
 /// Shrink to [`HELD`]; called once, with all capabilities of the fresh user namespace.
 pub fn shrink() -> Result<(), Failure> {
     let held: CapsHashSet = HELD.iter().copied().collect();
-    for capability in caps::runtime::thread_all_supported().difference(&held) {
-        caps::drop(None, CapSet::Bounding, *capability).map_err(|e| refused("bounding", &e))?;
+    let mut last = 0;
+    for capability in caps::all() {
+        last = last.max(capability.index());
+        // One that this kernel lacks needs no dropping.
+        let bounding = caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false);
+        if bounding && !held.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability).map_err(|e| refused("bounding", &e))?;
+        }
     }
+    drop_bounding_above(last);
     set_effective(&[])?;
     caps::set(None, CapSet::Permitted, &held).map_err(|e| refused("permitted", &e))
 }

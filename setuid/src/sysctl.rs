@@ -1,4 +1,4 @@
-//! Kernel parameters of the router netns and of sandboxes.
+//! Kernel parameters of the router netns (those of sandboxes: `sandbox::netview`).
 //!
 //! A thread sees the /proc/sys/net of the network namespace it is in, so all of this runs inside
 //! [`crate::namespace::in_netns`]. Parameters that the data path depends on must be writable;
@@ -54,20 +54,6 @@ const BRIDGE_NETFILTER: &[Parameter] = &[
     ("bridge/bridge-nf-call-arptables", "0"),
 ];
 
-/// Sandboxes. Router advertisements of another container must not change routes
-/// (CVE-2020-13401); addresses are unique by IPAM, so duplicate address detection only delays.
-const SANDBOX_WANTED: &[Parameter] = &[
-    ("ipv4/tcp_congestion_control", "reno"),
-    ("ipv4/ip_unprivileged_port_start", "0"),
-    ("ipv4/ping_group_range", "0 0"),
-    ("ipv6/conf/all/disable_ipv6", "0"),
-    ("ipv6/conf/default/disable_ipv6", "0"),
-    ("ipv6/conf/all/accept_ra", "0"),
-    ("ipv6/conf/default/accept_ra", "0"),
-    ("ipv6/conf/all/accept_dad", "0"),
-    ("ipv6/conf/default/accept_dad", "0"),
-];
-
 /// Whether the kernel speaks IPv6 at all (it may be booted with ipv6.disable=1).
 pub fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
@@ -87,11 +73,6 @@ pub fn prepare_router() -> Result<(), Failure> {
 /// Keep br_netfilter out; repeated whenever a bridge is made, since the module may have come.
 pub fn keep_bridges_plain() {
     wish(BRIDGE_NETFILTER);
-}
-
-/// Prepare the netns of a sandbox, before any link is made in it.
-pub fn prepare_sandbox() {
-    wish(SANDBOX_WANTED);
 }
 
 fn require(parameters: &[Parameter]) -> Result<(), Failure> {

@@ -121,6 +121,15 @@ impl Netlink {
         self.request(link_message(libc::RTM_NEWLINK, 0, index, UP))
     }
 
+    /// Set a link up, with this MTU.
+    pub fn set_up_with_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Refused> {
+        let mut message = link_message(libc::RTM_NEWLINK, 0, index, UP);
+        PushLinkAttrs::new(message.attributes())
+            .push_mtu(mtu)
+            .end_nested();
+        self.request(message)
+    }
+
     /// Make a veth pair between a bridge of this netns and a sandbox. The end in the sandbox is
     /// left down.
     pub fn add_bridge_port(&mut self, port: BridgePort<'_>) -> Result<(), Refused> {
