@@ -316,6 +316,38 @@ fn stalled_tcp_clients_hold_up_nobody_and_are_few() {
 }
 
 #[test]
+fn tcp_clients_that_stall_are_let_go_and_make_room() {
+    let quotas = Quotas {
+        connections_per_client: 1,
+        idle: Duration::from_millis(200),
+        ..Quotas::default()
+    };
+    let world = World::with(&[], quotas, false);
+    // Nothing, half a length, half a message, and bytes trickling in: all end alike.
+    for begun in [&b""[..], b"\0", b"\0\x20half"] {
+        let mut stream = world.connect();
+        stream.write_all(begun).unwrap();
+        let ended = stream.read(&mut [0; 1]);
+        assert!(matches!(ended, Ok(0)), "{begun:?}: {ended:?}");
+    }
+    let mut trickle = world.connect();
+    let start = Instant::now();
+    trickle
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let open = |stream: &mut TcpStream| match stream.read(&mut [0; 1]) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    while start.elapsed() < PATIENCE && trickle.write_all(b"\x01").is_ok() && open(&mut trickle) {}
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
 fn a_client_that_floods_starves_only_itself() {
     let picky: Arc<Script> = Arc::new(|query, _| {
         let flood = query.queries[0].name().to_string().starts_with("flood");
