@@ -2,6 +2,7 @@
 //! remote peer.
 
 pub mod budget;
+pub mod dns;
 pub mod event_loop;
 pub mod flows;
 pub mod gate;
