@@ -90,7 +90,10 @@ pub fn classify(frame: &[u8]) -> Option<(Packet<'_>, Arrival<'_>)> {
 
 /// As the ruleset tells them: SYN, and neither ACK, RST nor FIN.
 fn is_first(flags: Flags) -> bool {
-    let kept = Flags::FIN.with(Flags::SYN).with(Flags::RST).with(Flags::ACK);
+    let kept = Flags::FIN
+        .with(Flags::SYN)
+        .with(Flags::RST)
+        .with(Flags::ACK);
     flags.0 & kept.0 == Flags::SYN.0
 }
 
@@ -221,7 +224,12 @@ mod tests {
             source: [2, 0, 0, 0, 0, 2],
             ethertype,
         };
-        [vec![0; VNET_HEADER_LEN], header.emit().to_vec(), packet.to_vec()].concat()
+        [
+            vec![0; VNET_HEADER_LEN],
+            header.emit().to_vec(),
+            packet.to_vec(),
+        ]
+        .concat()
     }
 
     fn addresses(destination: &str) -> Addresses {
@@ -248,11 +256,7 @@ mod tests {
 
     fn arrival(packet: &[u8]) -> String {
         match classify(&frame(EtherType::Ipv4, packet)) {
-            Some((_, arrival)) => format!("{arrival:?}")
-                .split('(')
-                .next()
-                .unwrap()
-                .to_owned(),
+            Some((_, arrival)) => format!("{arrival:?}").split('(').next().unwrap().to_owned(),
             None => "None".to_owned(),
         }
     }
@@ -260,7 +264,11 @@ mod tests {
     #[test]
     fn packets_are_told_apart() {
         assert_eq!(arrival(&tcp(Flags::SYN)), "FirstSyn");
-        assert_eq!(arrival(&tcp(Flags::SYN.with(Flags(0xc0)))), "FirstSyn", "ECN");
+        assert_eq!(
+            arrival(&tcp(Flags::SYN.with(Flags(0xc0)))),
+            "FirstSyn",
+            "ECN"
+        );
         assert_eq!(arrival(&tcp(Flags::SYN.with(Flags::ACK))), "StraySegment");
         assert_eq!(arrival(&tcp(Flags::SYN.with(Flags::FIN))), "StraySegment");
         assert_eq!(arrival(&tcp(Flags::ACK)), "StraySegment");

@@ -231,7 +231,9 @@ impl Pending {
             })
             .map(|(tuple, _)| *tuple)
             .collect();
-        over.iter().filter_map(|tuple| table.remove(tuple)).collect()
+        over.iter()
+            .filter_map(|tuple| table.remove(tuple))
+            .collect()
     }
 
     /// How many connections are in the table.

@@ -66,7 +66,7 @@ pub struct WorkerSockets {
     /// Transparent TCP listeners: IPv4, IPv6.
     pub tcp: [Option<OwnedFd>; 2],
     /// Transparent UDP sockets: IPv4, IPv6.
-    pub udp: [Option<OwnedFd>; 2],
+    pub udp: (OwnedFd, Option<OwnedFd>),
     /// AF_PACKET on `up1`.
     pub gate: OwnedFd,
 }
@@ -109,7 +109,8 @@ fn enter_and_open(
     workers: usize,
     pool: &SocketPool,
 ) -> Result<RouterSide, RouterSideError> {
-    setns(&netns, CloneFlags::CLONE_NEWNET).map_err(|error| RouterSideError::Enter(error.into()))?;
+    setns(&netns, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| RouterSideError::Enter(error.into()))?;
     drop(netns);
     let (_, up0) = interface("up0")?;
     let (ifindex, up1) = interface("up1")?;
@@ -154,12 +155,10 @@ fn worker_sockets(ifindex: u32, fanout: Option<u16>) -> Result<WorkerSockets, Ro
                 .map_err(open("TCP listener"))?,
             optional(tcp_listener(SocketKind::TcpV6)).map_err(open("IPv6 TCP listener"))?,
         ],
-        udp: [
-            udp_listener(SocketKind::UdpV4)
-                .map(Some)
-                .map_err(open("UDP listener"))?,
+        udp: (
+            udp_listener(SocketKind::UdpV4).map_err(open("UDP listener"))?,
             optional(udp_listener(SocketKind::UdpV6)).map_err(open("IPv6 UDP listener"))?,
-        ],
+        ),
         gate: sys::packet::open(ifindex, fanout).map_err(open("gate"))?,
     })
 }

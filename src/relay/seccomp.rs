@@ -37,10 +37,10 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_recvmmsg, // gate, UDP
     libc::SYS_sendmmsg,
-    libc::SYS_read,   // eventfd of the runtime
-    libc::SYS_write,  // the same, and the log
+    libc::SYS_read,  // eventfd of the runtime
+    libc::SYS_write, // the same, and the log
     libc::SYS_readv,
-    libc::SYS_writev, // the log
+    libc::SYS_writev,  // the log
     libc::SYS_pread64, // snapshots, from their memfd
     // Data of flows, not copied.
     libc::SYS_splice,
@@ -149,10 +149,7 @@ fn allowing() -> Result<BpfProgram, SandboxError> {
     // Names of threads, and of anonymous memory (malloc).
     calls.insert(
         number(libc::SYS_prctl),
-        one_of(
-            0,
-            &[libc::PR_SET_NAME as u64, libc::PR_SET_VMA as u64],
-        )?,
+        one_of(0, &[libc::PR_SET_NAME as u64, libc::PR_SET_VMA as u64])?,
     );
     compile(
         calls,

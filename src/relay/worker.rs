@@ -7,12 +7,15 @@
 
 use super::budget::FdBudget;
 use super::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
+use super::flows::Limits;
 use super::gate::{Arrival, Gate, GateSender, UplinkMacs, classify};
+use super::icmp::Icmp;
 use super::pending::Pending;
 use super::router_side::WorkerSockets;
 use super::rules::{Rules, RulesReader, SharedRules};
 use super::socket_pool::SocketPool;
 use super::tcp::Tcp;
+use super::udp::{Listeners, Udp};
 use super::wire::icmp::Notice;
 use super::wire::reset::reset;
 use std::io;
@@ -56,6 +59,8 @@ pub struct Shared {
     pub budget: Arc<FdBudget>,
     /// Transparent sockets of the router netns.
     pub pool: SocketPool,
+    /// UDP flows of one worker.
+    pub udp: Limits,
     /// Ethernet addresses of `up0` and `up1`.
     pub macs: UplinkMacs,
 }
@@ -69,24 +74,42 @@ pub struct Worker {
     pool: SocketPool,
     budget: Arc<FdBudget>,
     tcp: Tcp,
+    udp: Udp,
+    icmp: Icmp,
 }
 
 impl Worker {
     /// Takes its sockets of the router netns.
     pub fn new(sockets: WorkerSockets, shared: &Shared) -> io::Result<Self> {
         let poller = Poller::new()?;
+        let now = Instant::now();
+        let rules = RulesReader::new(Arc::clone(&shared.rules));
         let socket = Arc::new(sockets.gate);
         let gate = Gate::new(Arc::clone(&socket));
         let token = Token::new(Owner::Gate, Key::fixed(0));
         poller.add(gate.socket(), token, Interest::READ)?;
+        let mut sender = GateSender::new(socket, shared.macs);
+        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?;
+        let mut cx = Context {
+            poller: &poller,
+            rules: rules.get(),
+            gate: &mut sender,
+            pool: &shared.pool,
+            budget: &shared.budget,
+            now,
+        };
+        let (v4, v6) = sockets.udp;
+        let udp = Udp::new(Listeners { v4, v6 }, shared.udp, &mut cx)?;
         Ok(Self {
-            tcp: Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?,
-            rules: RulesReader::new(Arc::clone(&shared.rules)),
-            sender: GateSender::new(socket, shared.macs),
+            poller,
+            rules,
+            gate,
+            sender,
             pool: shared.pool.clone(),
             budget: Arc::clone(&shared.budget),
-            gate,
-            poller,
+            tcp,
+            udp,
+            icmp: Icmp::new(now),
         })
     }
 
@@ -101,8 +124,10 @@ impl Worker {
             if let Err(error) = self.poller.wait(&mut batch, Some(patience)) {
                 return error;
             }
-            self.rules.refresh();
             let now = Instant::now();
+            if self.rules.refresh() {
+                self.recheck(now);
+            }
             if let Err(error) = self.round(&batch, now, &mut last_event) {
                 return error;
             }
@@ -140,8 +165,10 @@ impl Worker {
             Owner::TcpListener | Owner::TcpConnect | Owner::TcpRouter | Owner::TcpHost => {
                 parts.tcp.ready(token, readiness, &mut cx);
             }
-            Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter | Owner::UdpReply => {}
-            Owner::IcmpHost => {}
+            Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter | Owner::UdpReply => {
+                parts.udp.ready(token, readiness, &mut cx);
+            }
+            Owner::IcmpHost => parts.icmp.ready(token, readiness, &mut cx),
         }
         Ok(())
     }
@@ -149,12 +176,24 @@ impl Worker {
     fn tick(&mut self, now: Instant) {
         let (parts, mut cx) = self.split(now);
         parts.tcp.tick(&mut cx);
+        parts.udp.tick(&mut cx);
+        parts.icmp.tick(&mut cx);
+    }
+
+    /// Ends what new rules do not admit.
+    fn recheck(&mut self, now: Instant) {
+        let (parts, mut cx) = self.split(now);
+        parts.tcp.recheck(&mut cx);
+        parts.udp.recheck(&mut cx);
+        parts.icmp.recheck(&mut cx);
     }
 
     fn split(&mut self, now: Instant) -> (Parts<'_>, Context<'_>) {
         let parts = Parts {
             gate: &mut self.gate,
             tcp: &mut self.tcp,
+            udp: &mut self.udp,
+            icmp: &mut self.icmp,
         };
         let context = Context {
             poller: &self.poller,
@@ -172,6 +211,8 @@ impl Worker {
 struct Parts<'a> {
     gate: &'a mut Gate,
     tcp: &'a mut Tcp,
+    udp: &'a mut Udp,
+    icmp: &'a mut Icmp,
 }
 
 impl Parts<'_> {
@@ -187,8 +228,8 @@ impl Parts<'_> {
                         cx.gate.inject(&reset);
                     }
                 }
-                Arrival::Udp => {}
-                Arrival::EchoRequest => {}
+                Arrival::Udp => self.udp.low_ttl_datagram(&packet, cx),
+                Arrival::EchoRequest => self.icmp.echo_request(&packet, cx),
                 Arrival::UnknownProtocol => {
                     if cx.rules.is_ours(packet.source()) {
                         cx.gate.notify(Notice::ProtocolUnreachable, &packet);

@@ -5,5 +5,6 @@ pub mod descriptors;
 pub mod epoll;
 pub mod inherited;
 pub mod packet;
+pub mod splice;
 pub mod tcp;
 pub mod udp;

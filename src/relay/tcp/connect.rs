@@ -8,11 +8,9 @@
 use super::flow::{DESCRIPTORS, reset_on_close};
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
-use crate::relay::gate::reporter;
+use crate::relay::offender;
 use crate::relay::pending::{FourTuple, Pending, Syn};
-use crate::relay::rules::Refusal;
 use crate::relay::slots::Slots;
-use crate::relay::wire::icmp::Notice;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::{ethernet, reset, tcp};
 use crate::relay::worker::Context;
@@ -20,7 +18,7 @@ use crate::sys::packet::VNET_HEADER_LEN;
 use crate::sys::udp::{self, ErrorQueue, QueuedError, Report};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,20 +70,14 @@ impl Connects {
             client: SocketAddr::new(packet.source(), segment.source_port()),
             destination: SocketAddr::new(packet.destination(), segment.destination_port()),
         };
-        if let Err(refusal) = cx
-            .rules
-            .admit(tuple.client.ip(), tuple.destination.ip())
-        {
+        if let Err(refusal) = cx.rules.admit(tuple.client.ip(), tuple.destination.ip()) {
             tracing::debug!(
                 flow.client = %tuple.client,
                 flow.destination = %tuple.destination,
                 reason = refusal.reason(),
                 "flow denied"
             );
-            if refusal != Refusal::UnknownSource {
-                cx.gate.notify(Notice::Prohibited, packet);
-            }
-            return;
+            return offender::refuse(refusal, packet, cx);
         }
         let isn = segment.sequence();
         match self.pending.syn(tuple, isn, cx.now) {
@@ -101,21 +93,11 @@ impl Connects {
             self.pending.forget(tuple, isn);
             return refuse(packet, Answer::Reset, cx);
         }
-        match self.start(tuple, isn, frame, packet.ttl(), cx) {
-            Ok(()) => {}
-            Err(error) => {
-                cx.budget.release(DESCRIPTORS);
-                self.pending.forget(tuple, isn);
-                let errno = error.raw_os_error().unwrap_or(libc::EHOSTUNREACH);
-                let answer = match errno {
-                    libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => {
-                        tracing::warn!(%error, "no socket for a new flow");
-                        Answer::Reset
-                    }
-                    errno => Answer::to(errno, None, |_| false),
-                };
-                refuse(packet, answer, cx);
-            }
+        if let Err(error) = self.start(tuple, isn, frame, packet.ttl(), cx) {
+            cx.budget.release(DESCRIPTORS);
+            self.pending.forget(tuple, isn);
+            tracing::debug!(flow.destination = %tuple.destination, %error, "connect not begun");
+            refuse(packet, Answer::to(&error, None), cx);
         }
     }
 
@@ -182,8 +164,7 @@ impl Connects {
         self.pending.forget(attempt.tuple, attempt.isn);
         cx.budget.release(DESCRIPTORS);
         let queued = self.queued_error(attempt);
-        let errno = error.raw_os_error().unwrap_or(libc::EHOSTUNREACH);
-        let answer = Answer::to(errno, queued, |offender| fit_to_report(offender, cx));
+        let answer = Answer::to(error, queued);
         tracing::debug!(
             flow.client = %attempt.tuple.client,
             flow.destination = %attempt.tuple.destination,
@@ -250,26 +231,6 @@ fn host_socket(destination: SocketAddr, ttl: u8) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// A router on the way may report in its own name, unless the router netns takes that name for its
-/// own or for a martian.
-fn fit_to_report(offender: IpAddr, cx: &Context<'_>) -> bool {
-    let special = match offender {
-        IpAddr::V4(address) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || matches!(address.octets(), [0 | 240..=255, ..] | [169, 254, 77, _])
-        }
-        IpAddr::V6(address) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address.is_unicast_link_local()
-        }
-    };
-    !special && !cx.rules.is_ours(offender)
-}
-
 fn refuse(packet: &Packet<'_>, answer: Answer, cx: &mut Context<'_>) {
     match answer {
         Answer::Silence => {}
@@ -278,10 +239,8 @@ fn refuse(packet: &Packet<'_>, answer: Answer, cx: &mut Context<'_>) {
                 cx.gate.inject(&reset);
             }
         }
-        Answer::Notice { notice, from } => {
-            let from = from.unwrap_or_else(|| reporter(packet));
-            cx.gate.notify_from(notice, packet, from);
-        }
+        Answer::Reported(error) => offender::tell(&error, packet, cx),
+        Answer::Notice(notice) => cx.gate.notify(notice, packet),
     }
 }
 

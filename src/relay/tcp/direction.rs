@@ -13,11 +13,11 @@
 //! Sources: splice(2), tcp(7) (urgent data), epoll(7) (edge-triggered).
 
 use super::pipe_pool::{Pipe, PipePool};
-use nix::fcntl::{SpliceFFlags, splice};
+use crate::sys::splice::splice;
 use socket2::SockRef;
 use std::io::{self, Read as _};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The worker's buffer, bytes. A first read that fills it makes a direction bulk.
 pub const BUFFER_LEN: usize = 64 * 1024;
@@ -273,8 +273,7 @@ impl Direction {
             self.mode = Mode::Copy;
             return Ok(0);
         };
-        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-        let result = retry(|| Ok(splice(source, None, &pipe.write, None, SPLICE_LEN, flags)?));
+        let result = retry(|| splice(source.as_fd(), pipe.write.as_fd(), SPLICE_LEN));
         let length = match result {
             Ok(length) if length > 0 => length,
             Ok(_) => {
@@ -347,8 +346,7 @@ impl Direction {
 
 /// Splices from the pipe into the destination. `None` where it takes nothing now.
 fn drain(pipe: &Pipe, destination: &OwnedFd, length: usize) -> Result<Option<usize>, Broken> {
-    let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-    match retry(|| Ok(splice(&pipe.read, None, destination, None, length, flags)?)) {
+    match retry(|| splice(pipe.read.as_fd(), destination.as_fd(), length)) {
         Ok(0) => Ok(None),
         Ok(moved) => Ok(Some(moved)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

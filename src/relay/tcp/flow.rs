@@ -94,6 +94,11 @@ impl Flow {
         }
     }
 
+    /// One side is broken.
+    pub fn is_dying(&self) -> bool {
+        self.death.is_some()
+    }
+
     /// Takes up an event and pumps.
     pub fn ready(
         &mut self,

@@ -33,7 +33,7 @@ use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
 use socket2::{SockAddr, SockRef};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,6 +156,28 @@ impl Tcp {
         }
     }
 
+    /// Resets flows that the rules no longer admit. To be called when there are new rules.
+    pub fn recheck(&mut self, cx: &mut Context<'_>) {
+        let over: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| {
+                // Asked of the kernel: addresses would double the size of a flow.
+                let router = flow.socket(Side::Router);
+                let admitted = ends(&router).map(|tuple| {
+                    cx.rules
+                        .admit(tuple.client.ip(), tuple.destination.ip())
+                        .is_ok()
+                });
+                admitted == Some(false)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            self.close(key, cx);
+        }
+    }
+
     fn accept(&mut self, key: Key, cx: &mut Context<'_>) {
         for _ in 0..ACCEPT_BATCH {
             let Some(Some(listener)) = self.listeners.get(key.slot as usize) else {
@@ -179,12 +201,9 @@ impl Tcp {
 
     fn accepted(&mut self, router: OwnedFd, client: &SockAddr, cx: &mut Context<'_>) {
         let destination = SockRef::from(&router).local_addr();
-        let tuple = destination.ok().and_then(|destination| {
-            Some(FourTuple {
-                client: client.as_socket()?,
-                destination: destination.as_socket()?,
-            })
-        });
+        let tuple = destination
+            .ok()
+            .and_then(|destination| four_tuple(client, &destination));
         let host = tuple.and_then(|tuple| {
             let isn = initial_sequence(&router);
             self.pending.accept(tuple, isn, cx.now)
@@ -256,6 +275,19 @@ impl Tcp {
             tracing::debug!(flow.id = key.slot, "flow over");
         }
     }
+}
+
+/// Ends of an accepted connection. `None` where it is not connected any more.
+fn ends(router: &BorrowedFd<'_>) -> Option<FourTuple> {
+    let router = SockRef::from(router);
+    four_tuple(&router.peer_addr().ok()?, &router.local_addr().ok()?)
+}
+
+fn four_tuple(client: &SockAddr, destination: &SockAddr) -> Option<FourTuple> {
+    Some(FourTuple {
+        client: client.as_socket()?,
+        destination: destination.as_socket()?,
+    })
 }
 
 /// The initial sequence number of the SYN that made an accepted connection.

@@ -57,6 +57,11 @@ impl PipePool {
         drop(pipe);
     }
 
+    /// Pipes that are lent.
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
     /// Closes the idle ones.
     pub fn shrink(&mut self) {
         self.idle = Vec::new();

@@ -5,53 +5,36 @@
 
 use crate::relay::wire::icmp::Notice;
 use crate::sys::udp::{Origin, QueuedError};
-use std::net::IpAddr;
+use std::io;
 
 /// The answer to a SYN that leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// RST: nobody listens.
     Reset,
-    /// ICMP error, from whoever reported it, or from our stand-in.
-    Notice {
-        /// What.
-        notice: Notice,
-        /// Who says so, where somebody on the way did.
-        from: Option<IpAddr>,
-    },
+    /// What somebody on the way has reported, passed on.
+    Reported(QueuedError),
+    /// An ICMP error of our own.
+    Notice(Notice),
     /// Nothing, as on the real network: the container's own time-out is running.
     Silence,
 }
 
 impl Answer {
     /// From the error of the connect, and the ICMP error behind it if there was one.
-    ///
-    /// `fit`: whether an address may stand as the source of a packet in the router netns.
-    pub fn to(errno: i32, queued: Option<QueuedError>, fit: impl Fn(IpAddr) -> bool) -> Self {
-        if let Some(error) = queued.filter(|error| error.errno == errno)
-            && matches!(error.origin, Origin::Icmp | Origin::Icmpv6)
+    pub fn to(error: &io::Error, queued: Option<QueuedError>) -> Self {
+        if let Some(queued) = queued.filter(|queued| error.raw_os_error() == Some(queued.errno))
+            && matches!(queued.origin, Origin::Icmp | Origin::Icmpv6)
         {
-            return Self::Notice {
-                notice: Notice::Verbatim {
-                    kind: error.kind,
-                    code: error.code,
-                    rest: 0,
-                },
-                from: error.offender.filter(|offender| fit(*offender)),
-            };
+            return Self::Reported(queued);
         }
-        let notice = match errno {
-            // EADDRNOTAVAIL: all ports to this destination are in use, or no IPv6 address to send
-            // from. Fast failure in both cases.
-            libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE => return Self::Reset,
-            libc::ETIMEDOUT => return Self::Silence,
-            libc::ENETUNREACH | libc::ENETDOWN | libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL => {
-                Notice::NoRoute
-            }
-            libc::EACCES | libc::EPERM => Notice::Prohibited,
-            _ => Notice::HostUnreachable,
-        };
-        Self::Notice { notice, from: None }
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => Self::Reset,
+            Some(libc::ETIMEDOUT) => Self::Silence,
+            // Our own shortage, not the destination's: fast failure, as a host does without sockets.
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Reset,
+            _ => Self::Notice(Notice::of(error).unwrap_or(Notice::HostUnreachable)),
+        }
     }
 }
 
@@ -59,8 +42,8 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn notice(notice: Notice) -> Answer {
-        Answer::Notice { notice, from: None }
+    fn to(errno: i32, queued: Option<QueuedError>) -> Answer {
+        Answer::to(&io::Error::from_raw_os_error(errno), queued)
     }
 
     #[test]
@@ -68,46 +51,37 @@ mod tests {
         for (errno, answer) in [
             (libc::ECONNREFUSED, Answer::Reset),
             (libc::ETIMEDOUT, Answer::Silence),
-            (libc::ENETUNREACH, notice(Notice::NoRoute)),
-            (libc::EHOSTUNREACH, notice(Notice::HostUnreachable)),
-            (libc::EACCES, notice(Notice::Prohibited)),
-            (libc::EPERM, notice(Notice::Prohibited)),
-            (libc::EAFNOSUPPORT, notice(Notice::NoRoute)),
-            (libc::EINVAL, notice(Notice::HostUnreachable)),
+            (libc::EMFILE, Answer::Reset),
+            (libc::ENETUNREACH, Answer::Notice(Notice::NoRoute)),
+            (libc::EADDRNOTAVAIL, Answer::Notice(Notice::NoRoute)),
+            (libc::EHOSTUNREACH, Answer::Notice(Notice::HostUnreachable)),
+            (libc::EACCES, Answer::Notice(Notice::Prohibited)),
+            (libc::EPERM, Answer::Notice(Notice::Prohibited)),
+            (libc::EINVAL, Answer::Notice(Notice::HostUnreachable)),
         ] {
-            assert_eq!(Answer::to(errno, None, |_| true), answer, "{errno}");
+            assert_eq!(to(errno, None), answer, "{errno}");
         }
     }
 
     #[test]
-    fn icmp_errors_are_passed_on_from_a_fit_offender() {
-        let offender: IpAddr = "198.51.100.1".parse().unwrap();
+    fn icmp_errors_are_passed_on() {
         let queued = QueuedError {
             errno: libc::EHOSTUNREACH,
             origin: Origin::Icmp,
             kind: 11,
             code: 0,
             info: 0,
-            offender: Some(offender),
+            offender: Some("198.51.100.1".parse().unwrap()),
         };
-        let verbatim = Notice::Verbatim {
-            kind: 11,
-            code: 0,
-            rest: 0,
+        let host = libc::EHOSTUNREACH;
+        assert_eq!(to(host, Some(queued)), Answer::Reported(queued));
+        // An error of something else does not explain this one, nor does one of our own kernel.
+        assert_eq!(to(libc::ECONNREFUSED, Some(queued)), Answer::Reset);
+        let local = QueuedError {
+            origin: Origin::Local,
+            ..queued
         };
-        let told = |fit: bool| Answer::to(libc::EHOSTUNREACH, Some(queued), |_| fit);
-        assert_eq!(
-            told(true),
-            Answer::Notice {
-                notice: verbatim,
-                from: Some(offender)
-            }
-        );
-        assert_eq!(told(false), notice(verbatim));
-        // An error of something else does not explain this one.
-        assert_eq!(
-            Answer::to(libc::ECONNREFUSED, Some(queued), |_| true),
-            Answer::Reset
-        );
+        let answer = Answer::Notice(Notice::HostUnreachable);
+        assert_eq!(to(host, Some(local)), answer);
     }
 }
