@@ -13,18 +13,23 @@ use crate::request::{Failure, UplinkKind, UplinkSpec};
 use crate::router::{Router, table_of};
 use crate::ruleset::{PASTA_MARK, PASTA_TAP, SLIRP_MARK, SLIRP_TAP};
 use crate::sys::child::bind_to_parent;
+use crate::sys::process::pidfd_open;
 use ipnet::IpNet;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the program may take to make its tap device.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a killed program may take to end, milliseconds.
+const END_TIMEOUT: u16 = 2000;
 /// How often to see whether it has given up meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 /// Where the program finds the router netns: on stdin. It closes all other descriptors, and pasta
@@ -171,11 +176,17 @@ impl Uplinks {
         result
     }
 
-    /// Stop one; not running is success. Its tap device and routes go with it.
+    /// Stop one; not running is success. Its tap device and routes go with it, before another one
+    /// can be started.
     pub fn stop(&mut self, kind: UplinkKind) {
-        if let Some(pid) = self.running.remove(&kind) {
-            // It is our child and has not been waited for, so the id is still its own.
-            let _ = kill(pid, Signal::SIGKILL);
+        let Some(pid) = self.running.remove(&kind) else {
+            return;
+        };
+        // It is our child and has not been waited for, so the id is still its own.
+        let _ = kill(pid, Signal::SIGKILL);
+        if let Ok(pidfd) = pidfd_open(pid) {
+            let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(END_TIMEOUT));
         }
     }
 
