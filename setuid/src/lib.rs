@@ -7,10 +7,12 @@
 //!
 //! Map, in the order in which a request passes through:
 //! `serve` (the socket and the event loop) → `act` (one request class each, with exactly the
-//! capabilities it needs) → `netlink`, `ruleset`, `namespace`, `sandbox` (kernel objects) → `sys`
-//! (the only unsafe code).
+//! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
+//! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
 pub mod names;
+pub mod namespace;
 pub mod request;
+mod sys;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};

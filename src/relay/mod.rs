@@ -1,1 +1,4 @@
-//! Placeholder, replaced below.
+//! The data plane, in a process of its own.
+
+pub mod dns;
+pub mod wire;

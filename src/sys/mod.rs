@@ -1,2 +1,4 @@
 //! The only place where mossnet calls the kernel through `unsafe`. One module per mechanism.
 #![allow(unsafe_code)]
+
+pub mod udp;

@@ -1,0 +1,7 @@
+//! The only unsafe code of the helper: one system call a block, each with its reason.
+
+#![allow(unsafe_code)]
+
+pub mod child;
+pub mod fds;
+pub mod sockopt;

@@ -1,0 +1,57 @@
+//! Datagrams in batches: recvmmsg(2), sendmmsg(2), the error queue, and their control messages.
+//!
+//! Serves UDP and ping sockets. The only unsafe code is the three system calls; addresses and
+//! control messages are bytes that the kernel wrote into our buffers, read here by safe code.
+//!
+//! Sources: recvmmsg(2), sendmmsg(2), cmsg(3), ip(7), ipv6(7), udp(7), icmp(7).
+
+mod address;
+mod control;
+mod receive;
+mod send;
+
+#[cfg(test)]
+mod tests;
+
+pub use control::{Origin, QueuedError};
+pub use receive::{Batch, ErrorQueue, Queued, Received};
+pub use send::{Datagram, MAX_BATCH, Segmentation, Sent, send};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What the kernel shall tell about each datagram, besides data and sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Where a tproxied datagram was going (IP_RECVORIGDSTADDR).
+    OriginalDestination,
+    /// TTL or hop limit (IP_RECVTTL, IPV6_RECVHOPLIMIT).
+    Ttl,
+    /// DSCP and ECN (IP_RECVTOS, IPV6_RECVTCLASS).
+    Tos,
+    /// ICMP errors, in the error queue (IP_RECVERR, IPV6_RECVERR).
+    Errors,
+    /// Several datagrams of one size at once, with that size (UDP_GRO; Linux 5.0).
+    Segments,
+}
+
+/// Asks for reports on an IPv6 (`v6`) or IPv4 socket.
+pub fn enable(socket: BorrowedFd<'_>, v6: bool, report: Report) -> io::Result<()> {
+    match (report, v6) {
+        (Report::OriginalDestination, false) => {
+            setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true)?;
+        }
+        (Report::OriginalDestination, true) => {
+            setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true)?;
+        }
+        (Report::Ttl, false) => setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?,
+        (Report::Ttl, true) => setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?,
+        (Report::Tos, false) => setsockopt(&socket, sockopt::IpRecvTos, &true)?,
+        (Report::Tos, true) => setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?,
+        (Report::Errors, false) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        (Report::Errors, true) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+        (Report::Segments, _) => setsockopt(&socket, sockopt::UdpGroSegment, &true)?,
+    }
+    Ok(())
+}
