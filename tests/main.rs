@@ -2,5 +2,17 @@
 
 mod world;
 
+mod concurrency;
+mod crash;
+mod dns;
+mod errors;
+mod families;
+mod ipam;
+mod isolation;
 mod layers;
+mod lifecycle;
 mod machinery;
+mod no_exec;
+mod outbound;
+mod run;
+mod uplink;

@@ -51,7 +51,8 @@ impl Output {
         self
     }
 
-    /// Fails the test unless stderr is one line, or two where the second is a hint.
+    /// Fails the test unless stderr is one line that says enough, or two where the second is a
+    /// hint.
     #[track_caller]
     pub fn expect_one_clear_line(self) -> Self {
         let lines: Vec<_> = self.stderr.lines().collect();
@@ -59,7 +60,25 @@ impl Output {
             lines.len() == 1 || lines.len() == 2 && lines[1].trim_start().starts_with("hint"),
             "expected one clear line on stderr of {self}"
         );
-        assert!(lines[0].len() > 20, "expected a sentence from {self}");
+        assert!(
+            lines[0].starts_with("mossnet: ") && lines[0].len() > 20,
+            "expected a sentence from {self}"
+        );
+        self
+    }
+
+    /// Fails the test if a panic, a backtrace or raw debug output shows on stderr.
+    #[track_caller]
+    pub fn expect_clear(self) -> Self {
+        let raw = ["panicked", "RUST_BACKTRACE", "Error {", "Some(", "Os {"];
+        assert!(
+            !raw.iter().any(|word| self.stderr.contains(word)),
+            "raw text from {self}"
+        );
+        assert!(
+            !self.stderr.trim().is_empty() && self.stderr.lines().count() <= 8,
+            "unclear: {self}"
+        );
         self
     }
 }

@@ -60,6 +60,29 @@ pub fn the(role: &str) -> i32 {
     all[0]
 }
 
+/// Kills these processes, and waits until they are gone.
+pub fn kill_hard(pids: &[i32]) {
+    use nix::sys::signal::{Signal, kill};
+    for pid in pids {
+        let _ = kill(nix::unistd::Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    eventually(seconds(5), "killed processes are gone", || {
+        pids.iter()
+            .all(|pid| matches!(status(*pid, "State").chars().next(), None | Some('Z' | 'X')))
+    });
+}
+
+/// Kills daemon, helper and relay, as a power cut would.
+pub fn kill_everything() {
+    let roles = ["daemon", "helper", "relay"];
+    kill_hard(
+        &roles
+            .iter()
+            .flat_map(|role| mossnet_processes(role))
+            .collect::<Vec<_>>(),
+    );
+}
+
 /// A field of /proc/PID/status, or nothing.
 pub fn status(pid: i32, field: &str) -> String {
     status_at(&format!("/proc/{pid}/status"), field)

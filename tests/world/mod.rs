@@ -19,7 +19,7 @@ pub mod inspect;
 pub mod netns;
 pub mod servers;
 
-pub use command::{Cmd, Output, Running};
+pub use command::{Cmd, Running};
 pub use netns::*;
 
 use nix::mount::{MsFlags, mount};
