@@ -5,6 +5,7 @@ mod world;
 mod concurrency;
 mod crash;
 mod dns;
+mod doctor;
 mod errors;
 mod families;
 mod ipam;
