@@ -20,3 +20,5 @@ pub mod ports;
 pub mod relay;
 pub mod state;
 pub mod sys;
+
+pub use api::doctor;
