@@ -7,8 +7,12 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == "probe") {
+    let word = std::env::args_os().nth(1);
+    if word.as_ref().is_some_and(|word| word == "probe") {
         return mossnet::api::doctor::probe::main();
+    }
+    if word.is_some_and(|word| word == "relay") {
+        return mossnet::relay::run();
     }
     ExitCode::SUCCESS
 }
