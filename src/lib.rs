@@ -4,13 +4,12 @@
 //! [`ports`] (plan) → `daemon::apply` → [`kernel`] → helper (crate `mossnet_helper`), [`state`] on
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
 //!
-//! Layers, checked by `tests/layers.rs`: [`cli`] and [`compat`] see only [`api`], [`error`] and
-//! [`log`]; [`network`], [`ipam`] and [`ports`] are pure; [`kernel`] sees model types and [`sys`];
+//! Layers, checked by `tests/layers.rs`: [`cli`] sees only [`api`], [`error`] and [`log`];
+//! [`network`], [`ipam`] and [`ports`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 
 pub mod api;
 pub mod cli;
-pub mod compat;
 pub mod daemon;
 pub mod error;
 pub mod ipam;

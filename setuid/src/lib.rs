@@ -7,10 +7,24 @@
 //!
 //! Map, in the order in which a request passes through:
 //! `serve` (the socket and the event loop) → `act` (one request class each, with exactly the
-//! capabilities it needs) → `netlink`, `ruleset`, `namespace`, `sandbox` (kernel objects) → `sys`
-//! (the only unsafe code).
+//! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
+//! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
+pub mod act;
+mod idmap;
+mod limits;
 pub mod names;
+pub mod namespace;
+pub mod netlink;
+pub mod privilege;
+pub mod relay;
 pub mod request;
+pub mod router;
+pub mod ruleset;
+pub mod sandbox;
+pub mod serve;
+mod sys;
+pub mod sysctl;
+pub mod uplink;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};

@@ -385,3 +385,48 @@ pub enum FailureKind {
     /// The kernel refused, or lacks what is needed.
     Kernel,
 }
+
+impl Failure {
+    /// The request itself is at fault.
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            errno: None,
+            kind: FailureKind::Invalid,
+        }
+    }
+
+    /// It names something that does not exist.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            errno: None,
+            kind: FailureKind::NotFound,
+        }
+    }
+
+    /// It names something that exists already.
+    pub fn exists(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            errno: None,
+            kind: FailureKind::Exists,
+        }
+    }
+
+    /// The kernel refused; `error` is an [`std::io::Error`] or a `nix` error number.
+    pub fn kernel(what: impl Into<String>, error: impl Into<std::io::Error>) -> Self {
+        Self {
+            what: what.into(),
+            errno: error.into().raw_os_error(),
+            kind: FailureKind::Kernel,
+        }
+    }
+
+    /// The same failure, as another class.
+    #[must_use]
+    pub fn of_kind(mut self, kind: FailureKind) -> Self {
+        self.kind = kind;
+        self
+    }
+}

@@ -18,6 +18,27 @@ pub struct Refusal {
     pub body: ErrorBody,
 }
 
+impl Refusal {
+    /// A refusal without a hint, which makes the CLI exit with 125.
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: ErrorBody {
+                message: message.into(),
+                hint: None,
+                exit_code: crate::error::EXIT_FAILURE,
+            },
+        }
+    }
+
+    /// The same, with what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.body.hint = Some(hint.into());
+        self
+    }
+}
+
 /// Shorthand of every answer.
 pub type Answer<T> = Result<T, Refusal>;
 

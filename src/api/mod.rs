@@ -2,9 +2,17 @@
 //!
 //! * `types`: requests and answers.
 //! * `control`: what a daemon must be able to do; implemented by `daemon`.
-//! * `server`: routes to `Control`. `client`: what the CLI calls. `stdio`: descriptors over
-//!   SCM_RIGHTS, which HTTP cannot carry. `paths`: where the sockets and the state live.
+//! * `server`: connections and their life; `routes`: each path to one method of `Control`.
+//! * `client`: what the CLI calls. `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
+//! * `paths`: where the sockets and the state live.
+//! * `doctor`: what the machine lets mossnet do; needs no daemon.
+//!
+//! The same in OpenAPI's words: `docs/openapi.json`.
 
 pub mod control;
+pub mod doctor;
 pub mod paths;
+mod routes;
+pub mod server;
+pub mod stdio;
 pub mod types;

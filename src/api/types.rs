@@ -243,6 +243,24 @@ pub struct Info {
     pub running: usize,
 }
 
+/// `GET /v1/ping`: answered by the server itself, so that a client knows that somebody is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ping {
+    /// Version of the daemon.
+    pub version: String,
+}
+
+/// `GET /v1/sandboxes/{sandbox}/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFile {
+    /// Standard output and error of a detached sandbox. The client, of the same user, reads it.
+    pub path: PathBuf,
+}
+
+/// How long `stop` waits for SIGTERM to work before SIGKILL, as `docker stop` does.
+pub const STOP_TIMEOUT_SECONDS: u64 = 10;
+
 /// Body of every answer with a status of 400 or above.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

@@ -1,3 +1,4 @@
 //! The network model: names, subnets, validation, and the plan of kernel objects. Pure.
 
+pub mod resolv;
 pub mod snapshot;

@@ -1,0 +1,325 @@
+//! Each path of the API to one method of [`Control`]; every refusal is an [`ErrorBody`].
+//!
+//! [`ROUTES`] is what `docs/openapi.json` is checked against.
+
+use super::control::{Answer, Control, Refusal};
+use super::types::{
+    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
+    SandboxInfo,
+};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, body::Bytes};
+use mossnet_helper::SandboxId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Largest request body, bytes: the same as one frame to the helper.
+const MAX_BODY: usize = mossnet_helper::request::MAX_FRAME;
+
+/// Every method and path.
+#[cfg(test)]
+pub(super) const ROUTES: &[(&str, &str)] = &[
+    ("get", "/v1/ping"),
+    ("get", "/v1/info"),
+    ("post", "/v1/shutdown"),
+    ("get", "/v1/sandboxes"),
+    ("post", "/v1/sandboxes"),
+    ("get", "/v1/sandboxes/{sandbox}"),
+    ("delete", "/v1/sandboxes/{sandbox}"),
+    ("post", "/v1/sandboxes/{sandbox}/start"),
+    ("post", "/v1/sandboxes/{sandbox}/stop"),
+    ("post", "/v1/sandboxes/{sandbox}/kill"),
+    ("get", "/v1/sandboxes/{sandbox}/wait"),
+    ("get", "/v1/sandboxes/{sandbox}/logs"),
+    ("post", "/v1/sandboxes/{sandbox}/exec"),
+    ("post", "/v1/exec/{id}/start"),
+    ("post", "/v1/exec/{id}/kill"),
+    ("get", "/v1/exec/{id}/wait"),
+    ("get", "/v1/networks"),
+    ("get", "/v1/networks/{network}"),
+];
+
+/// What every handler can reach.
+pub(super) struct Api<C> {
+    pub(super) control: Arc<C>,
+    /// Becomes true when the daemon ends.
+    pub(super) ending: watch::Receiver<bool>,
+}
+
+impl<C> Clone for Api<C> {
+    fn clone(&self) -> Self {
+        Self {
+            control: Arc::clone(&self.control),
+            ending: self.ending.clone(),
+        }
+    }
+}
+
+pub(super) fn router<C: Control>(api: Api<C>) -> Router {
+    Router::new()
+        .route("/v1/ping", get(ping))
+        .route("/v1/info", get(info::<C>))
+        .route("/v1/shutdown", post(shutdown::<C>))
+        .route("/v1/sandboxes", get(list::<C>).post(create::<C>))
+        .route(
+            "/v1/sandboxes/{sandbox}",
+            get(inspect::<C>).delete(remove::<C>),
+        )
+        .route("/v1/sandboxes/{sandbox}/start", post(start::<C>))
+        .route("/v1/sandboxes/{sandbox}/stop", post(stop::<C>))
+        .route("/v1/sandboxes/{sandbox}/kill", post(kill::<C>))
+        .route("/v1/sandboxes/{sandbox}/wait", get(wait::<C>))
+        .route("/v1/sandboxes/{sandbox}/logs", get(logs::<C>))
+        .route("/v1/sandboxes/{sandbox}/exec", post(exec::<C>))
+        .route("/v1/exec/{id}/start", post(exec_start::<C>))
+        .route("/v1/exec/{id}/kill", post(exec_kill::<C>))
+        .route("/v1/exec/{id}/wait", get(exec_wait::<C>))
+        .route("/v1/networks", get(networks::<C>))
+        .route("/v1/networks/{network}", get(network::<C>))
+        .fallback(async || Refusal::new(404, "no such path in this API"))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(405, "this path does not take that method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(api)
+}
+
+type Answered<T> = Result<Json<T>, Refusal>;
+/// 204 where there is nothing to tell.
+type Done = Result<StatusCode, Refusal>;
+
+async fn ping() -> Json<Ping> {
+    Json(Ping {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+async fn info<C: Control>(State(api): State<Api<C>>) -> Answered<Info> {
+    api.control.info().await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct All {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn shutdown<C: Control>(State(api): State<Api<C>>, In(query): In<All>) -> Done {
+    done(api.control.shutdown(query.all).await)
+}
+
+async fn list<C: Control>(
+    State(api): State<Api<C>>,
+    In(query): In<All>,
+) -> Answered<Vec<SandboxInfo>> {
+    api.control.list(query.all).await.map(Json)
+}
+
+async fn create<C: Control>(
+    State(api): State<Api<C>>,
+    Body(request): Body<SandboxCreate>,
+) -> Result<(StatusCode, Json<Created>), Refusal> {
+    let created = api.control.create(request).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+async fn inspect<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<SandboxInfo> {
+    api.control.inspect(&name).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Force {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn remove<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Force>) -> Done {
+    done(api.control.remove(&name, query.force).await)
+}
+
+async fn start<C: Control>(State(api): State<Api<C>>, At(name): At) -> Done {
+    done(api.control.start(&name).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Timeout {
+    /// Seconds.
+    timeout: Option<u64>,
+}
+
+async fn stop<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Timeout>) -> Done {
+    let seconds = query.timeout.unwrap_or(super::types::STOP_TIMEOUT_SECONDS);
+    done(api.control.stop(&name, seconds).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signal {
+    signal: i32,
+}
+
+impl Signal {
+    fn checked(self) -> Answer<i32> {
+        if (1..=64).contains(&self.signal) {
+            return Ok(self.signal);
+        }
+        let signal = self.signal;
+        Err(Refusal::new(400, format!("signal {signal} is not 1 to 64")))
+    }
+}
+
+async fn kill<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Signal>) -> Done {
+    done(api.control.kill(&name, query.checked()?).await)
+}
+
+async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Answered<Exit> {
+    tokio::select! {
+        exit = api.control.wait(&name) => exit.map(Json),
+        () = ended(&mut api.ending) => Err(come_again()),
+    }
+}
+
+async fn logs<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<LogFile> {
+    let path = api.control.log_path(&name).await?;
+    Ok(Json(LogFile { path }))
+}
+
+async fn exec<C: Control>(
+    State(api): State<Api<C>>,
+    At(name): At,
+    Body(request): Body<ExecCreate>,
+) -> Result<(StatusCode, Json<Created>), Refusal> {
+    let created = api.control.exec(&name, request).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+async fn exec_start<C: Control>(State(api): State<Api<C>>, At(id): At) -> Done {
+    done(api.control.exec_start(exec_id(id)?).await)
+}
+
+async fn exec_kill<C: Control>(
+    State(api): State<Api<C>>,
+    At(id): At,
+    In(query): In<Signal>,
+) -> Done {
+    let signal = query.checked()?;
+    done(api.control.exec_kill(exec_id(id)?, signal).await)
+}
+
+async fn exec_wait<C: Control>(State(mut api): State<Api<C>>, At(id): At) -> Answered<Exit> {
+    let id = exec_id(id)?;
+    tokio::select! {
+        exit = api.control.exec_wait(id) => exit.map(Json),
+        () = ended(&mut api.ending) => Err(come_again()),
+    }
+}
+
+async fn networks<C: Control>(State(api): State<Api<C>>) -> Answered<Vec<NetworkInfo>> {
+    api.control.networks().await.map(Json)
+}
+
+async fn network<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<NetworkInfo> {
+    pick_network(api.control.networks().await?, &name).map(Json)
+}
+
+/// By name, full id or unambiguous beginning of an id.
+fn pick_network(networks: Vec<NetworkInfo>, name: &str) -> Answer<NetworkInfo> {
+    let begins = |network: &&NetworkInfo| network.id.as_str().starts_with(name);
+    let named = networks.iter().find(|network| network.name == name);
+    let found = match named {
+        Some(network) => Some(network),
+        None if networks.iter().filter(begins).count() > 1 => {
+            return Err(Refusal::new(
+                409,
+                format!("'{name}' is the beginning of more than one network id"),
+            ));
+        }
+        None => networks.iter().find(begins).filter(|_| !name.is_empty()),
+    };
+    found.cloned().ok_or_else(|| {
+        Refusal::new(404, format!("network '{name}' does not exist"))
+            .with_hint("mossnet network ls shows those that do")
+    })
+}
+
+fn done(answer: Answer<()>) -> Done {
+    answer.map(|()| StatusCode::NO_CONTENT)
+}
+
+fn exec_id(id: String) -> Answer<SandboxId> {
+    SandboxId::try_from(id).map_err(|error| Refusal::new(400, error.to_string()))
+}
+
+/// Resolves when the daemon ends.
+pub(super) async fn ended(ending: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: the same.
+    let _ = ending.wait_for(|&ending| ending).await;
+}
+
+/// 503: the client asks the next daemon.
+fn come_again() -> Refusal {
+    Refusal::new(503, "the daemon ended while waiting")
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json::<ErrorBody>(self.body)).into_response()
+    }
+}
+
+/// A JSON body, whatever its content type; what is wrong with it is said.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|error: BytesRejection| {
+                    Refusal::new(error.status().as_u16(), error.body_text())
+                })?;
+        serde_json::from_slice(&bytes)
+            .map(Body)
+            .map_err(|error| Refusal::new(400, format!("malformed request: {error}")))
+    }
+}
+
+/// The query string.
+struct In<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for In<T> {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(query)| Self(query))
+            .map_err(|error: QueryRejection| Refusal::new(400, error.body_text()))
+    }
+}
+
+/// The one variable part of a path.
+struct At(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(name)| Self(name))
+            .map_err(|error: PathRejection| {
+                Refusal::new(error.status().as_u16(), error.body_text())
+            })
+    }
+}

@@ -1,0 +1,216 @@
+//! DNS over UDP, on a wildcard socket of the router netns.
+//!
+//! Place: transport in front of `server`. Invariant: an answer leaves from the address that was
+//! asked. Sources: ip(7) IP_PKTINFO, RFC 3542 §6.2 (IPV6_PKTINFO).
+
+use super::message::MAX_QUERY;
+use super::server::{Server, Step, Via};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike,
+    SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tracing::{debug, warn};
+
+/// A listening socket, ready for the runtime that is being entered.
+pub struct UdpListener {
+    socket: UdpSocket,
+}
+
+/// One datagram and its ends.
+struct Datagram {
+    length: usize,
+    client: SocketAddr,
+    gateway: IpAddr,
+}
+
+impl UdpListener {
+    /// Takes over a bound socket of one family.
+    pub fn new(socket: OwnedFd, family: Family) -> io::Result<Self> {
+        super::set_nonblocking(&socket)?;
+        match family {
+            Family::V4 => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+            Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+        let socket = UdpSocket::from_std(socket.into())?;
+        Ok(Self { socket })
+    }
+
+    /// Serves until the socket breaks.
+    pub async fn serve(self: Rc<Self>, server: Rc<Server>) {
+        let mut buffer = vec![0; MAX_QUERY];
+        loop {
+            let received = self
+                .socket
+                .async_io(Interest::READABLE, || receive(&self.socket, &mut buffer))
+                .await;
+            match received {
+                Ok(Some(datagram)) => self.handle(&server, &buffer, datagram),
+                Ok(None) => {}
+                // What an earlier answer met on its way comes back here (ICMP): not ours to fix.
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    warn!(%error, "dns socket failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle(self: &Rc<Self>, server: &Rc<Server>, buffer: &[u8], datagram: Datagram) {
+        let Datagram {
+            length,
+            client,
+            gateway,
+        } = datagram;
+        let Some(message) = buffer.get(..length) else {
+            return;
+        };
+        match server.take(message, gateway, client.ip(), Via::Udp) {
+            Step::Ignore => {}
+            Step::Answer(answer) => self.send(&answer, gateway, client),
+            Step::Forward(forward) => {
+                let (listener, server) = (Rc::clone(self), Rc::clone(server));
+                tokio::task::spawn_local(async move {
+                    let answer = server.forward(forward).await;
+                    listener.send(&answer, gateway, client);
+                });
+            }
+        }
+    }
+
+    /// A full socket buffer loses the answer, as a network would: the client asks again.
+    fn send(&self, answer: &[u8], gateway: IpAddr, client: SocketAddr) {
+        if let Err(error) = send_from(&self.socket, answer, gateway, client) {
+            debug!(client.addr = %client, %error, "dns answer not sent");
+        }
+    }
+}
+
+/// Address family of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// `None` for a datagram that cannot be a query to us.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    if message
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC)
+    {
+        return Ok(None);
+    }
+    let client = message.address.as_ref().and_then(socket_address);
+    let mut gateway = None;
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                gateway = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                gateway = Some(IpAddr::from(info.ipi6_addr.s6_addr));
+            }
+            _other => {}
+        }
+    }
+    // Source port 0 cannot be answered.
+    Ok(client
+        .zip(gateway)
+        .filter(|(client, _)| client.port() != 0)
+        .map(|(client, gateway)| Datagram {
+            length: message.bytes,
+            client,
+            gateway,
+        }))
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = || {
+        address
+            .as_sockaddr_in()
+            .map(|v4| SocketAddr::V4((*v4).into()))
+    };
+    let v6 = || {
+        address
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddr::V6((*v6).into()))
+    };
+    v4().or_else(v6)
+}
+
+fn send_from(
+    socket: &UdpSocket,
+    answer: &[u8],
+    gateway: IpAddr,
+    client: SocketAddr,
+) -> io::Result<()> {
+    let parts = [IoSlice::new(answer)];
+    match (gateway, client) {
+        (IpAddr::V4(gateway), SocketAddr::V4(client)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(gateway.octets()),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            let control = [ControlMessage::Ipv4PacketInfo(&info)];
+            send(socket, &parts, &control, &SockaddrIn::from(client))
+        }
+        (IpAddr::V6(gateway), SocketAddr::V6(client)) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: gateway.octets(),
+                },
+                ipi6_ifindex: client.scope_id(),
+            };
+            let control = [ControlMessage::Ipv6PacketInfo(&info)];
+            send(socket, &parts, &control, &SockaddrIn6::from(client))
+        }
+        // One socket gives addresses of one family.
+        (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+    }
+}
+
+fn send<A: SockaddrLike>(
+    socket: &UdpSocket,
+    parts: &[IoSlice<'_>],
+    control: &[ControlMessage<'_>],
+    client: &A,
+) -> io::Result<()> {
+    sendmsg(
+        socket.as_raw_fd(),
+        parts,
+        control,
+        MsgFlags::MSG_DONTWAIT,
+        Some(client),
+    )?;
+    Ok(())
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    // Anything but a descriptor that is none.
+    !matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL)
+    )
+}

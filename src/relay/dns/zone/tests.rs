@@ -1,0 +1,239 @@
+//! What a network's name service says, case by case.
+
+use super::*;
+use crate::network::snapshot::{NameRecord, ResolverView};
+
+fn name(name: &str, addresses: &[&str]) -> NameRecord {
+    NameRecord {
+        name: name.into(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+    }
+}
+
+fn network(index: u8, name: &str, internal: bool, names: Vec<NameRecord>) -> NetworkView {
+    NetworkView {
+        name: name.into(),
+        bridge: format!("br-{index:012x}").parse().unwrap(),
+        subnets: vec![
+            format!("10.89.{index}.0/24").parse().unwrap(),
+            format!("fd00:89:{index}::/64").parse().unwrap(),
+        ],
+        gateways: vec![
+            format!("10.89.{index}.1").parse().unwrap(),
+            format!("fd00:89:{index}::1").parse().unwrap(),
+        ],
+        internal,
+        dns: Vec::new(),
+        names,
+    }
+}
+
+fn world() -> Zones {
+    let mynet = vec![
+        name("web", &["10.89.1.2", "fd00:89:1::2"]),
+        name("www", &["10.89.1.2", "fd00:89:1::2"]),
+        name("db", &["10.89.1.3"]),
+        name("pool", &["10.89.1.4", "10.89.1.5", "10.89.1.6"]),
+    ];
+    let mut own_dns = network(3, "own", false, vec![name("a", &["10.89.3.2"])]);
+    own_dns.dns = vec!["192.0.2.53".parse().unwrap()];
+    Zones::new(&Snapshot {
+        generation: 1,
+        networks: vec![
+            network(0, "bridge", false, Vec::new()),
+            network(1, "mynet", false, mynet),
+            network(2, "inner", true, vec![name("safe", &["10.89.2.2"])]),
+            own_dns,
+        ],
+        resolver: ResolverView {
+            nameservers: vec!["127.0.0.53".parse().unwrap()],
+            search: vec!["Corp.Example.".into()],
+        },
+    })
+}
+
+fn ask(network: u8, name: &str, kind: RecordType) -> Verdict {
+    let zones = world();
+    let gateway = format!("10.89.{network}.1").parse().unwrap();
+    let client = format!("10.89.{network}.9").parse().unwrap();
+    zones.find(gateway, client).unwrap().decide(name, kind, 0)
+}
+
+fn a(address: &str) -> RData {
+    RData::A(A(address.parse().unwrap()))
+}
+
+#[test]
+fn a_client_sees_the_network_whose_gateway_it_asked_and_only_from_within() {
+    let zones = world();
+    let find = |gateway: &str, client: &str| {
+        zones
+            .find(gateway.parse().unwrap(), client.parse().unwrap())
+            .map(|zone| zone.bridge.clone())
+    };
+    assert_eq!(
+        find("10.89.1.1", "10.89.1.9").unwrap().as_str(),
+        "br-000000000001"
+    );
+    assert_eq!(
+        find("fd00:89:2::1", "fd00:89:2::9").unwrap().as_str(),
+        "br-000000000002"
+    );
+    assert_eq!(find("10.89.1.1", "10.89.2.9"), None);
+    assert_eq!(find("10.89.1.2", "10.89.1.9"), None);
+    assert_eq!(find("127.0.0.1", "127.0.0.1"), None);
+}
+
+#[test]
+fn names_are_answered_bare_and_with_the_networks_name() {
+    assert_eq!(
+        ask(1, "web", RecordType::A),
+        Verdict::Records(vec![a("10.89.1.2")])
+    );
+    assert_eq!(
+        ask(1, "web.mynet", RecordType::A),
+        Verdict::Records(vec![a("10.89.1.2")])
+    );
+    assert_eq!(
+        ask(1, "www", RecordType::AAAA),
+        Verdict::Records(vec![RData::AAAA(AAAA("fd00:89:1::2".parse().unwrap()))])
+    );
+    assert!(matches!(ask(1, "web", RecordType::ANY), Verdict::Records(all) if all.len() == 2));
+}
+
+#[test]
+fn a_name_without_the_type_is_nodata_not_nxdomain() {
+    assert_eq!(ask(1, "db", RecordType::AAAA), Verdict::NoData);
+    assert_eq!(ask(1, "web", RecordType::MX), Verdict::NoData);
+    assert_eq!(ask(1, "web", RecordType::HTTPS), Verdict::NoData);
+}
+
+#[test]
+fn several_addresses_take_turns() {
+    let zones = world();
+    let zone = zones
+        .find("10.89.1.1".parse().unwrap(), "10.89.1.9".parse().unwrap())
+        .unwrap();
+    let first = |turn| match zone.decide("pool", RecordType::A, turn) {
+        Verdict::Records(records) => {
+            assert_eq!(records.len(), 3);
+            records[0].clone()
+        }
+        other => panic!("{other:?}"),
+    };
+    let firsts: Vec<_> = (0..4).map(first).collect();
+    assert_eq!(
+        firsts,
+        [
+            a("10.89.1.4"),
+            a("10.89.1.5"),
+            a("10.89.1.6"),
+            a("10.89.1.4")
+        ]
+    );
+}
+
+#[test]
+fn networks_do_not_see_each_others_names() {
+    assert_eq!(ask(0, "web", RecordType::A), Verdict::Forward);
+    assert_eq!(ask(3, "web", RecordType::A), Verdict::NoSuchName);
+    assert_eq!(
+        ask(3, "2.1.89.10.in-addr.arpa", RecordType::PTR),
+        Verdict::NoSuchName
+    );
+}
+
+#[test]
+fn addresses_lead_back_to_the_first_name() {
+    let web = RData::PTR(PTR(Name::from_ascii("web.").unwrap()));
+    let v4 = "2.1.89.10.in-addr.arpa";
+    assert_eq!(
+        ask(1, v4, RecordType::PTR),
+        Verdict::Records(vec![web.clone()])
+    );
+    assert_eq!(ask(1, v4, RecordType::A), Verdict::NoData);
+    let v6 = format!("2.{}1.0.0.0.9.8.0.0.0.0.d.f.ip6.arpa", "0.".repeat(19));
+    assert_eq!(ask(1, &v6, RecordType::PTR), Verdict::Records(vec![web]));
+    assert_eq!(
+        ask(1, "99.1.89.10.in-addr.arpa", RecordType::PTR),
+        Verdict::NoSuchName
+    );
+    assert_eq!(
+        ask(0, "99.1.89.10.in-addr.arpa", RecordType::PTR),
+        Verdict::NoSuchName
+    );
+    assert_eq!(
+        ask(1, "8.8.8.8.in-addr.arpa", RecordType::PTR),
+        Verdict::Forward
+    );
+    assert_eq!(
+        ask(1, "89.10.in-addr.arpa", RecordType::SOA),
+        Verdict::Forward
+    );
+}
+
+#[test]
+fn internal_networks_never_forward() {
+    assert_eq!(
+        ask(2, "safe", RecordType::A),
+        Verdict::Records(vec![a("10.89.2.2")])
+    );
+    for kind in [RecordType::A, RecordType::TXT, RecordType::NS] {
+        assert_eq!(ask(2, "example.com", kind), Verdict::NoSuchName);
+    }
+    assert_eq!(
+        ask(2, "8.8.8.8.in-addr.arpa", RecordType::PTR),
+        Verdict::NoSuchName
+    );
+}
+
+#[test]
+fn single_labels_and_strayed_names_stay_inside() {
+    assert_eq!(ask(1, "nosuch", RecordType::A), Verdict::NoSuchName);
+    assert_eq!(ask(1, "com", RecordType::NS), Verdict::Forward);
+    assert_eq!(ask(1, "", RecordType::NS), Verdict::Forward);
+    assert_eq!(ask(1, "db.corp.example", RecordType::AAAA), Verdict::NoData);
+    assert_eq!(ask(1, "db.corp.example", RecordType::A), Verdict::Forward);
+    assert_eq!(
+        ask(1, "other.corp.example", RecordType::AAAA),
+        Verdict::Forward
+    );
+    // No name service on the default network: as on the host itself.
+    assert_eq!(ask(0, "nosuch", RecordType::A), Verdict::Forward);
+}
+
+#[test]
+fn special_names_are_answered_here() {
+    assert_eq!(
+        ask(0, "localhost", RecordType::A),
+        Verdict::Records(vec![a("127.0.0.1")])
+    );
+    assert!(matches!(
+        ask(0, "x.localhost", RecordType::AAAA),
+        Verdict::Records(_)
+    ));
+    for name in [
+        "host.docker.internal",
+        "x.mossnet.internal",
+        "mossnet.internal",
+        "a.invalid",
+    ] {
+        assert_eq!(ask(0, name, RecordType::A), Verdict::NoSuchName, "{name}");
+    }
+    assert_eq!(ask(0, "notinvalid", RecordType::A), Verdict::Forward);
+}
+
+#[test]
+fn a_networks_own_resolvers_replace_the_hosts() {
+    let zones = world();
+    let upstreams = |n: u8| {
+        let gateway = format!("10.89.{n}.1").parse().unwrap();
+        let client = format!("10.89.{n}.9").parse().unwrap();
+        zones.find(gateway, client).unwrap().upstreams.to_vec()
+    };
+    assert_eq!(upstreams(3), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
+    assert_eq!(upstreams(1), ["127.0.0.53".parse::<IpAddr>().unwrap()]);
+}
