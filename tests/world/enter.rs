@@ -144,6 +144,7 @@ fn report_skip(test: &str, line: &str) {
 }
 
 /// Process 1: starts the inside, reaps every orphan, ends with the inside's status.
+#[allow(clippy::zombie_processes)] // Every child is waited for, this one too, by the loop.
 fn init(name: &str) {
     let exe = std::env::current_exe().expect("own path");
     let child = Command::new(exe)

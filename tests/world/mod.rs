@@ -153,6 +153,14 @@ impl World {
         self.user(head.into_iter().chain(args))
     }
 
+    /// `mossnet ARGS` where only `path` is searched for programs.
+    pub fn mossnet_with_path(&self, path: &str, args: &[&str]) -> Cmd {
+        Cmd::new(["/usr/bin/setpriv", "--inh-caps=-all", "--ambient-caps=-all"])
+            .then(["--", "/run/world/bin/mossnet", "--root", ROOT])
+            .then(args)
+            .env("PATH", path)
+    }
+
     /// `mossnet run --rm -- ARGV`.
     pub fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         let head = ["run", "--rm", "--"].map(|arg| OsStr::new(arg).to_owned());
@@ -186,11 +194,6 @@ impl World {
     /// A program in `server`.
     pub fn server<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         Cmd::new(argv).under(["nsenter", "--net=/run/netns/server", "--"])
-    }
-
-    /// A program in `isp`.
-    pub fn isp<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
-        Cmd::new(argv).under(["nsenter", "--net=/run/netns/isp", "--"])
     }
 
     /// True if /dev/net/tun was asked for and works.
@@ -311,7 +314,7 @@ pub fn lay_over(path: &str, text: &str) {
     if !target.exists() {
         // A link into /run, such as systemd-resolved's, points to nothing in the private /run.
         let made = target.parent().map(fs::create_dir_all);
-        if !made.is_some_and(|made| made.is_ok()) || fs::write(&target, "").is_err() {
+        if made.is_none_or(|made| made.is_err()) || fs::write(&target, "").is_err() {
             return;
         }
     }
