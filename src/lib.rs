@@ -11,6 +11,7 @@
 pub mod api;
 pub mod cli;
 pub mod daemon;
+pub mod doctor;
 pub mod error;
 pub mod ipam;
 pub mod kernel;

@@ -10,9 +10,21 @@
 //! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
+pub mod act;
+mod idmap;
+mod limits;
 pub mod names;
 pub mod namespace;
+pub mod netlink;
+pub mod privilege;
+pub mod relay;
 pub mod request;
+pub mod router;
+pub mod ruleset;
+pub mod sandbox;
+pub mod serve;
 mod sys;
+pub mod sysctl;
+pub mod uplink;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};

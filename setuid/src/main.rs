@@ -1,3 +1,9 @@
-//! `mossnet-helper`: the helper as a program of its own.
+//! `mossnet-helper`: the helper as a program of its own. `mossnet` contains the same code and needs
+//! no other binary; this one is for an administrator who wants the helper apart, as
+//! `mossnet-helper --socket PATH --relay /usr/bin/mossnet`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mossnet_helper::serve::main(std::env::args_os().skip(1))
+}

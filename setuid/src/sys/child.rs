@@ -20,6 +20,7 @@ pub fn bind_to_parent(command: &mut Command, fds: Vec<(OwnedFd, RawFd)>) {
     let parent = Pid::this();
     let prepare = move || {
         nix::unistd::setsid()?;
+        crate::limits::restore();
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         if Pid::parent() != parent {
             return Err(io::Error::from(Errno::ESRCH));

@@ -4,4 +4,7 @@
 
 pub mod child;
 pub mod fds;
+pub mod loopback;
+pub mod mount;
+pub mod process;
 pub mod sockopt;

@@ -7,7 +7,7 @@
 use super::cache::Cache;
 use super::limits::{Limits, Slot};
 use super::message::{ClientQuery, Rejection, lifetime, record};
-use super::upstream::Upstream;
+use super::upstream::{MAX_SERVERS, Upstream};
 use super::zone::{Verdict, Zone, Zones};
 use crate::network::snapshot::Snapshot;
 use hickory_proto::op::ResponseCode;
@@ -45,6 +45,22 @@ pub struct Quotas {
     pub connections: usize,
     /// The same, for one client.
     pub connections_per_client: usize,
+}
+
+impl Quotas {
+    /// The usual ones, or less where the process may have few descriptors: an eighth of them for
+    /// queries (each holds up to [`MAX_SERVERS`]), a sixteenth for connections.
+    pub fn within(descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let usual = Self::default();
+        let queries = usual.queries.min(most / 8 / MAX_SERVERS);
+        let connections = usual.connections.min(most / 16);
+        Self {
+            queries,
+            connections,
+            ..usual
+        }
+    }
 }
 
 impl Default for Quotas {

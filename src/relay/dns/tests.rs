@@ -8,7 +8,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record, RecordType};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +28,45 @@ fn endpoints_are_named_and_the_spelling_comes_back() {
     );
     let absent = world.ask(&query("nosuch.", RecordType::A));
     assert_eq!(absent.response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn every_gateway_answers_from_its_own_address_over_both_families() {
+    let world = World::new(&[]);
+    let other = SocketAddr::new(OTHER_GATEWAY.parse().unwrap(), world.udp.port());
+    for (server, client) in [
+        (world.udp, "127.0.0.1"),
+        (other, "127.0.0.1"),
+        (world.udp6, "::1"),
+    ] {
+        let socket = world.client_of(server, client);
+        socket
+            .send(&query("web.", RecordType::A).to_vec().unwrap())
+            .unwrap();
+        assert_eq!(receive(&socket).answers.len(), 1, "{server}");
+    }
+    for server in [world.tcp, world.tcp6] {
+        let mut stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write_framed(&mut stream, &query("web.", RecordType::A).to_vec().unwrap());
+        let answer = Message::from_vec(&read_framed(&mut stream)).unwrap();
+        assert_eq!(answer.answers.len(), 1, "{server}");
+    }
+}
+
+#[test]
+fn ipv6_resolvers_are_asked_too() {
+    let world = World::new(&[silent()]);
+    // The port of the world's resolvers, on the IPv6 loopback.
+    let port = world.resolvers[0].port;
+    let Ok(over_v6) = resolver(("::1".parse::<IpAddr>().unwrap(), port).into(), answers(9)) else {
+        eprintln!("skipped: another test has port {port} on ::1");
+        return;
+    };
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec!["::1".parse().unwrap()], false));
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(first_address(&answer).to_string(), "192.0.2.9");
+    assert_eq!(over_v6.count(), 1);
 }
 
 #[test]

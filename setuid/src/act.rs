@@ -1,0 +1,320 @@
+//! Acts: one request, checked, performed with exactly the capabilities of its class.
+//!
+//! Invariant: a request that fails leaves nothing of itself behind; removals of what is absent
+//! succeed. Everything here runs on the main thread.
+
+use crate::names::IfName;
+use crate::namespace::IdMapping;
+use crate::privilege::{Class, with};
+use crate::relay::Relay;
+use crate::request::{
+    BridgeSpec, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory, NetworkRules,
+    PROTOCOL_VERSION, Reply, Request,
+};
+use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
+use crate::sandbox::Sandboxes;
+use crate::uplink::Uplinks;
+use ipnet::IpNet;
+use nix::unistd::Pid;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Bytes: the least that IPv4 and IPv6 ask for, the most that a veth takes.
+const SMALLEST_MTU: u32 = 68;
+const SMALLEST_MTU_V6: u32 = 1280;
+const LARGEST_MTU: u32 = 65535;
+/// More addresses on one interface, or networks in all, are a mistake.
+const MOST_ADDRESSES: usize = 256;
+const MOST_NETWORKS: usize = 4096;
+
+/// Everything that the helper holds.
+#[derive(Debug)]
+pub struct Helper {
+    mapped_ids: u32,
+    router: Router,
+    sandboxes: Sandboxes,
+    relay: Relay,
+    uplinks: Uplinks,
+}
+
+impl Helper {
+    /// With a router netns; `relay` is the program that becomes the relay.
+    pub fn new(mapping: IdMapping, relay: PathBuf) -> Result<Self, Failure> {
+        let router = with(Class::Visit, Router::create)?;
+        let netns = router.netns().try_clone_to_owned();
+        let netns = netns.map_err(|e| Failure::kernel("duplicate the router netns", e))?;
+        Ok(Self {
+            mapped_ids: mapping.count(),
+            router,
+            sandboxes: Sandboxes::new(mapping),
+            relay: Relay::new(relay, netns),
+            uplinks: Uplinks::default(),
+        })
+    }
+
+    /// The relay, for the event loop.
+    pub fn relay(&mut self) -> &mut Relay {
+        &mut self.relay
+    }
+
+    /// Perform one request. `Shutdown` is the event loop's business.
+    pub fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
+        let done = |result: Result<(), Failure>| result.map(|()| Reply::Done);
+        match request {
+            Request::Hello { version } => self.hello(version),
+            Request::Inventory => with(Class::Read, || self.inventory()),
+            Request::Bridge(spec) => {
+                check_bridge(&spec)?;
+                done(with(Class::Visit, || self.router.bridge(&spec)))
+            }
+            Request::RemoveBridge { name } => {
+                check_prefix(&name, BRIDGE_PREFIX)?;
+                done(with(Class::Network, || self.router.remove_link(&name)))
+            }
+            Request::Ruleset { networks } => {
+                check_networks(&networks)?;
+                done(with(Class::Network, || self.router.ruleset(&networks)))
+            }
+            Request::CreateSandbox(spec) => {
+                let stdio = three(fds)?;
+                let pid = with(Class::Sandbox, || self.sandboxes.create(*spec, stdio))?;
+                Ok(Reply::Created { pid })
+            }
+            Request::Attach(spec) => {
+                check_endpoint(&spec)?;
+                let netns = self.sandboxes.netns(&spec.sandbox)?;
+                done(with(Class::Visit, || self.router.attach(&spec, netns)))
+            }
+            Request::Detach { router_ifname } => {
+                check_prefix(&router_ifname, ENDPOINT_PREFIX)?;
+                done(with(Class::Network, || {
+                    self.router.remove_link(&router_ifname)
+                }))
+            }
+            Request::StartSandbox { id } => done(with(Class::Signal, || self.sandboxes.start(&id))),
+            Request::Exec(spec) => {
+                let stdio = three(fds)?;
+                let pid = with(Class::Sandbox, || self.sandboxes.exec(*spec, stdio))?;
+                Ok(Reply::Created { pid })
+            }
+            Request::Signal { id, signal } => {
+                done(with(Class::Signal, || self.sandboxes.signal(&id, signal)))
+            }
+            Request::Forget { id } => {
+                done(with(Class::Signal, || match self.sandboxes.forget(&id) {
+                    Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
+                    other => other,
+                }))
+            }
+            Request::RelaySnapshot { snapshot } => done(self.relay.load(snapshot)),
+            Request::StartUplink(spec) => done(with(Class::Visit, || {
+                self.uplinks.start(&spec, &mut self.router)
+            })),
+            Request::StopUplink { kind } => {
+                self.uplinks.stop(kind);
+                Ok(Reply::Done)
+            }
+            Request::Shutdown => Ok(Reply::Done),
+        }
+    }
+
+    fn hello(&self, version: u32) -> Result<Reply, Failure> {
+        if version != PROTOCOL_VERSION {
+            return Err(Failure::invalid(format!(
+                "the helper speaks version {PROTOCOL_VERSION} of its protocol, the daemon {version}; stop all sandboxes to replace the helper"
+            )));
+        }
+        let pid = std::process::id();
+        Ok(Reply::Hello {
+            version: PROTOCOL_VERSION,
+            pid,
+            mapped_ids: self.mapped_ids,
+        })
+    }
+
+    fn inventory(&mut self) -> Result<Reply, Failure> {
+        let holdings = self.router.holdings()?;
+        Ok(Reply::Inventory(Box::new(Inventory {
+            processes: self.sandboxes.list(),
+            bridges: holdings.bridges,
+            endpoints: holdings.endpoints,
+            relay_pid: self.relay.pid().map(|pid| pid.as_raw().unsigned_abs()),
+            uplinks: self.uplinks.running(),
+        })))
+    }
+
+    /// Whose child has ended, if the daemon must know.
+    pub fn exited(&mut self, pid: Pid, status: ExitStatus, now: Instant) -> Option<Event> {
+        if let Some(id) = self.sandboxes.exited(pid, status) {
+            return Some(Event::Exited { id, status });
+        }
+        if self.relay.exited(pid, status, now) {
+            return None;
+        }
+        let kind = self.uplinks.exited(pid)?;
+        Some(Event::UplinkExited { kind, status })
+    }
+
+    /// End everything.
+    pub fn shut_down(&mut self) {
+        for process in self.sandboxes.list() {
+            let _ = with(Class::Signal, || self.sandboxes.forget(&process.id));
+        }
+        self.relay.stop();
+        for kind in self.uplinks.running() {
+            self.uplinks.stop(kind);
+        }
+    }
+}
+
+fn three(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], Failure> {
+    <[OwnedFd; 3]>::try_from(fds).map_err(|fds| {
+        Failure::invalid(format!(
+            "stdin, stdout and stderr must come along, not {} descriptors",
+            fds.len()
+        ))
+    })
+}
+
+fn check_prefix(name: &IfName, prefix: &str) -> Result<(), Failure> {
+    let rest = name.as_str().strip_prefix(prefix);
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    match rest {
+        Some(rest) if !rest.is_empty() && rest.bytes().all(legal) => Ok(()),
+        _ => Err(Failure::invalid(format!(
+            "interface name '{name}' must be '{prefix}' with letters and digits after it"
+        ))),
+    }
+}
+
+fn check_mtu(mtu: u32, addresses: &[IpNet]) -> Result<(), Failure> {
+    let ipv6 = addresses.iter().any(|address| address.addr().is_ipv6());
+    let smallest = if ipv6 { SMALLEST_MTU_V6 } else { SMALLEST_MTU };
+    if !(smallest..=LARGEST_MTU).contains(&mtu) {
+        return Err(Failure::invalid(format!(
+            "MTU {mtu} must be {smallest} to {LARGEST_MTU} bytes"
+        )));
+    }
+    if addresses.len() > MOST_ADDRESSES {
+        return Err(Failure::invalid(format!(
+            "more than {MOST_ADDRESSES} addresses"
+        )));
+    }
+    let unusable = addresses.iter().find(|net| {
+        let address = net.addr();
+        address.is_multicast() || address.is_unspecified() || address.is_loopback()
+    });
+    match unusable {
+        Some(net) => Err(Failure::invalid(format!(
+            "{net} cannot be the address of an interface"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_bridge(spec: &BridgeSpec) -> Result<(), Failure> {
+    check_prefix(&spec.name, BRIDGE_PREFIX)?;
+    check_mtu(spec.mtu, &spec.addresses)
+}
+
+fn check_endpoint(spec: &EndpointSpec) -> Result<(), Failure> {
+    check_prefix(&spec.bridge, BRIDGE_PREFIX)?;
+    check_prefix(&spec.router_ifname, ENDPOINT_PREFIX)?;
+    if spec.ifname.as_str() == "lo" {
+        return Err(Failure::invalid("an endpoint cannot be called 'lo'"));
+    }
+    let of = |ipv6: bool| {
+        spec.default_routes
+            .iter()
+            .filter(|via| via.is_ipv6() == ipv6)
+            .count()
+    };
+    if of(true) > 1 || of(false) > 1 {
+        return Err(Failure::invalid(
+            "more than one default route for an address family",
+        ));
+    }
+    check_mtu(spec.mtu, &spec.addresses)
+}
+
+fn check_networks(networks: &[NetworkRules]) -> Result<(), Failure> {
+    if networks.len() > MOST_NETWORKS {
+        return Err(Failure::invalid(format!(
+            "more than {MOST_NETWORKS} networks"
+        )));
+    }
+    networks
+        .iter()
+        .try_for_each(|network| check_prefix(&network.bridge, BRIDGE_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bridge(name: &str, mtu: u32, address: &str) -> BridgeSpec {
+        BridgeSpec {
+            name: name.parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mtu,
+            addresses: vec![address.parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn bridges_are_checked() {
+        assert!(check_bridge(&bridge("br-0123456789ab", 1500, "10.0.0.1/24")).is_ok());
+        for bad in [
+            bridge("up0", 1500, "10.0.0.1/24"),
+            bridge("br-", 1500, "10.0.0.1/24"),
+            bridge("br-*", 1500, "10.0.0.1/24"),
+            bridge("br-\"x", 1500, "10.0.0.1/24"),
+            bridge("br-a", 67, "10.0.0.1/24"),
+            bridge("br-a", 65536, "10.0.0.1/24"),
+            bridge("br-a", 1279, "fd00::1/64"),
+            bridge("br-a", 1500, "224.0.0.1/24"),
+            bridge("br-a", 1500, "127.0.0.1/8"),
+            bridge("br-a", 1500, "::/64"),
+        ] {
+            let failure = check_bridge(&bad).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Invalid, "{failure}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_checked() {
+        let good = EndpointSpec {
+            sandbox: crate::SandboxId::from([1; 32]),
+            bridge: "br-a".parse().unwrap(),
+            router_ifname: "ve-a".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.2/24".parse().unwrap()],
+            default_routes: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        };
+        assert!(check_endpoint(&good).is_ok());
+        let bad = [
+            EndpointSpec {
+                bridge: "eth0".parse().unwrap(),
+                ..good.clone()
+            },
+            EndpointSpec {
+                router_ifname: "up0".parse().unwrap(),
+                ..good.clone()
+            },
+            EndpointSpec {
+                ifname: "lo".parse().unwrap(),
+                ..good.clone()
+            },
+            EndpointSpec {
+                default_routes: vec!["10.0.0.1".parse().unwrap(); 2],
+                ..good.clone()
+            },
+        ];
+        for spec in bad {
+            assert!(check_endpoint(&spec).is_err(), "{spec:?}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The relay's life: it is started with the first snapshot, started again when it dies, and given
+//! the last snapshot that it took up.
+//!
+//! The conversation: fd 3 of the relay is one end of a SOCK_SEQPACKET pair, fd 4 the router netns.
+//! The relay says `ready`, or what went wrong. Each snapshot is one message of 8 bytes (the length
+//! of its JSON, little-endian) with a sealed memfd that holds it; the answer is `ok` or an error.
+//!
+//! Invariant: `snapshot` is one that a relay has answered with `ok`, so that a text that kills or
+//! displeases it is never given again. Sources: memfd_create(2), unix(7), prctl(2).
+
+use crate::request::{ExitStatus, Failure};
+use crate::sys::child::bind_to_parent;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{IoSlice, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a relay may take to start, and to take up a snapshot.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before a second restart in a row; doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// A relay that lived this long has not been failing.
+const SOUND: Duration = Duration::from_secs(30);
+/// Longest error text of the relay.
+const LONGEST_ANSWER: usize = 4096;
+
+/// Descriptor numbers in the relay.
+const CONTROL_FD: i32 = 3;
+const ROUTER_FD: i32 = 4;
+
+/// The relay, running or not.
+#[derive(Debug)]
+pub struct Relay {
+    program: PathBuf,
+    router: OwnedFd,
+    snapshot: Option<String>,
+    child: Option<Child>,
+    /// When to start it again, and how the last one ended.
+    restart: Option<(Instant, ExitStatus)>,
+    delay: Duration,
+}
+
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    control: OwnedFd,
+    started: Instant,
+    phase: Phase,
+    /// It replaces one that ended so.
+    replaces: Option<ExitStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Has not said `ready`.
+    Starting,
+    /// Has been given a snapshot.
+    Loading,
+    /// Idle, as far as the helper is concerned.
+    Serving,
+    /// Has hung up; its end will be reported.
+    Ending,
+}
+
+/// What a message of the relay means.
+enum Heard {
+    /// Nothing to do.
+    Nothing,
+    /// A relay that replaces another one serves again.
+    Restarted(ExitStatus),
+    /// The snapshot being loaded was refused.
+    Rejected(String),
+}
+
+impl Relay {
+    /// None runs yet. `program` is executed as `program relay`.
+    pub fn new(program: PathBuf, router: OwnedFd) -> Self {
+        let delay = Duration::ZERO;
+        Self {
+            program,
+            router,
+            snapshot: None,
+            child: None,
+            restart: None,
+            delay,
+        }
+    }
+
+    /// Process id, if it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.child
+            .as_ref()
+            .filter(|child| child.phase != Phase::Ending)
+            .map(|child| child.pid)
+    }
+
+    /// Readable when the relay says something.
+    pub fn control(&self) -> Option<BorrowedFd<'_>> {
+        let child = self
+            .child
+            .as_ref()
+            .filter(|child| child.phase != Phase::Ending)?;
+        Some(child.control.as_fd())
+    }
+
+    /// When [`Relay::tick`] has something to do.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let late = self.child.as_ref().and_then(|child| match child.phase {
+            Phase::Starting | Phase::Loading => Some(child.started + PATIENCE),
+            Phase::Serving | Phase::Ending => None,
+        });
+        late.or(self.restart.map(|(at, _)| at))
+    }
+
+    /// Start it if it is due; end one that does not come to serve.
+    pub fn tick(&mut self, now: Instant) {
+        let late = |child: &Child| {
+            let waiting = matches!(child.phase, Phase::Starting | Phase::Loading);
+            waiting && now >= child.started + PATIENCE
+        };
+        if self.child.as_ref().is_some_and(late) {
+            eprintln!("helper: the relay does not answer; killed");
+            self.hang_up();
+        }
+        if let Some((at, status)) = self.restart
+            && now >= at
+            && self.child.is_none()
+        {
+            self.restart = None;
+            if let Err(failure) = self.spawn(now, Some(status)) {
+                eprintln!("helper: {failure}");
+                self.restart_later(now, status);
+            }
+        }
+    }
+
+    /// Read what the relay says; how the one before ended, once this one serves in its place.
+    pub fn on_control(&mut self) -> Option<ExitStatus> {
+        match self.listen() {
+            Ok(Heard::Restarted(status)) => Some(status),
+            Ok(Heard::Nothing) => None,
+            Ok(Heard::Rejected(words)) => {
+                eprintln!("helper: the relay refused its last snapshot: {words}");
+                None
+            }
+            Err(failure) => {
+                eprintln!("helper: {failure}");
+                None
+            }
+        }
+    }
+
+    /// Give it a snapshot and wait until it has taken it up, starting it if need be.
+    pub fn load(&mut self, snapshot: String) -> Result<(), Failure> {
+        let now = Instant::now();
+        let deadline = now + PATIENCE;
+        if self
+            .child
+            .as_ref()
+            .is_some_and(|child| child.phase == Phase::Ending)
+        {
+            // Its end has not been reported yet; it will be no one's.
+            self.child = None;
+        }
+        if self.child.is_none() {
+            let replaces = self.restart.take().map(|(_, status)| status);
+            self.spawn(now, replaces)?;
+        }
+        self.wait_for_serving(deadline)?;
+        self.send_snapshot(&snapshot)?;
+        self.wait_for_serving(deadline)?;
+        self.snapshot = Some(snapshot);
+        Ok(())
+    }
+
+    /// Note the end of a child; false: it was not the relay.
+    pub fn exited(&mut self, pid: Pid, status: ExitStatus, now: Instant) -> bool {
+        let Some(child) = self.child.take_if(|child| child.pid == pid) else {
+            return false;
+        };
+        if now >= child.started + SOUND {
+            self.delay = Duration::ZERO;
+        }
+        if self.snapshot.is_some() {
+            self.restart_later(now, status);
+        }
+        true
+    }
+
+    /// Kill it for good.
+    pub fn stop(&mut self) {
+        self.snapshot = None;
+        self.restart = None;
+        self.hang_up();
+    }
+
+    fn restart_later(&mut self, now: Instant, status: ExitStatus) {
+        self.restart = Some((now + self.delay, status));
+        self.delay = (self.delay * 2).clamp(FIRST_DELAY, LONGEST_DELAY);
+    }
+
+    fn spawn(&mut self, now: Instant, replaces: Option<ExitStatus>) -> Result<(), Failure> {
+        let failed = |e: std::io::Error| Failure::kernel("start the relay", e);
+        let kind = SockType::SeqPacket;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|e| failed(e.into()))?;
+        let router = self.router.try_clone().map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("relay")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .env_clear();
+        command.envs(std::env::vars_os().filter(|(name, _)| is_diagnostic(name)));
+        bind_to_parent(
+            &mut command,
+            vec![(theirs, CONTROL_FD), (router, ROUTER_FD)],
+        );
+        let process = command.spawn().map_err(failed)?;
+        let pid = Pid::from_raw(process.id().cast_signed());
+        let phase = Phase::Starting;
+        self.child = Some(Child {
+            pid,
+            control: ours,
+            started: now,
+            phase,
+            replaces,
+        });
+        Ok(())
+    }
+
+    /// Until the relay is idle. A rejected snapshot, its end, or the deadline is a failure.
+    fn wait_for_serving(&mut self, deadline: Instant) -> Result<(), Failure> {
+        while let Some(child) = &self.child {
+            match child.phase {
+                Phase::Serving => return Ok(()),
+                Phase::Ending => break,
+                Phase::Starting | Phase::Loading => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(child.control.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) => {
+                    self.hang_up();
+                    let what = format!("the relay did not answer within {PATIENCE:?}");
+                    return Err(Failure::kernel(what, Errno::ETIMEDOUT));
+                }
+                Ok(_) => {
+                    if let Heard::Rejected(words) = self.listen()? {
+                        return Err(Failure::invalid(format!("the relay refused: {words}")));
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Failure::kernel("wait for the relay", errno)),
+            }
+        }
+        Err(Failure::kernel(
+            "the relay ended at once; see helper.log",
+            Errno::EPIPE,
+        ))
+    }
+
+    /// Take one message.
+    fn listen(&mut self) -> Result<Heard, Failure> {
+        let Some(child) = &mut self.child else {
+            return Ok(Heard::Nothing);
+        };
+        let mut buffer = [0; LONGEST_ANSWER];
+        let control = child.control.as_raw_fd();
+        let message = match recv(control, &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) | Err(Errno::ECONNRESET) => {
+                self.hang_up();
+                return Ok(Heard::Nothing);
+            }
+            Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Heard::Nothing),
+            Err(errno) => return Err(Failure::kernel("hear the relay", errno)),
+        };
+        match (child.phase, message.as_str()) {
+            (Phase::Starting, "ready") => match self.snapshot.take() {
+                Some(snapshot) => {
+                    let sent = self.send_snapshot(&snapshot);
+                    self.snapshot = Some(snapshot);
+                    sent.map(|()| Heard::Nothing)
+                }
+                None => Ok(self.serving()),
+            },
+            (Phase::Loading, "ok") => Ok(self.serving()),
+            (Phase::Loading, _) => {
+                self.serving();
+                Ok(Heard::Rejected(message))
+            }
+            (Phase::Starting, _) => {
+                self.hang_up();
+                Err(Failure::kernel(
+                    format!("the relay cannot start: {message}"),
+                    Errno::EPIPE,
+                ))
+            }
+            (Phase::Serving | Phase::Ending, _) => {
+                eprintln!("helper: the relay says, unasked: {message}");
+                Ok(Heard::Nothing)
+            }
+        }
+    }
+
+    fn serving(&mut self) -> Heard {
+        let Some(child) = &mut self.child else {
+            return Heard::Nothing;
+        };
+        child.phase = Phase::Serving;
+        child
+            .replaces
+            .take()
+            .map_or(Heard::Nothing, Heard::Restarted)
+    }
+
+    fn send_snapshot(&mut self, snapshot: &str) -> Result<(), Failure> {
+        let Some(child) = &mut self.child else {
+            return Ok(());
+        };
+        let failed = |e: std::io::Error| Failure::kernel("hand the relay its snapshot", e);
+        let memory = sealed(snapshot).map_err(failed)?;
+        let length = (snapshot.len() as u64).to_le_bytes();
+        let fds = [memory.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let control = child.control.as_raw_fd();
+        sendmsg::<()>(control, &[IoSlice::new(&length)], &rights, flags, None)
+            .map_err(|e| failed(e.into()))?;
+        child.phase = Phase::Loading;
+        Ok(())
+    }
+
+    /// Kill the child; its end is reported later.
+    fn hang_up(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.phase = Phase::Ending;
+            // It is our child and has not been waited for, so the id is still its own.
+            let _ = kill(child.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Variables that the relay may see: what to log.
+fn is_diagnostic(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG")
+}
+
+/// An anonymous file that nobody can change any more, read from its beginning.
+fn sealed(text: &str) -> std::io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"snapshot", flags)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    let seals = SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}

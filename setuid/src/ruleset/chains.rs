@@ -1,0 +1,265 @@
+//! The rules, in the order in which packets meet them. The same for every set of networks, but for
+//! the part that external uplinks need: it brings connection tracking, so it is there only when used.
+
+use super::model::{Base, Chain, Clause, Family, Hook, Priority, Protocol, Rule, SetId};
+use ipnet::Ipv6Net;
+use std::net::Ipv6Addr;
+
+/// Marks what is for a transparent socket of the relay.
+pub const RELAY_MARK: u32 = 1;
+/// Marks what leaves by pasta.
+pub const PASTA_MARK: u32 = 2;
+/// Marks what leaves by slirp4netns.
+pub const SLIRP_MARK: u32 = 3;
+
+/// The tap device that pasta makes in the router netns.
+pub const PASTA_TAP: &str = "pasta0";
+/// The tap device that slirp4netns makes in the router netns.
+pub const SLIRP_TAP: &str = "slirp0";
+
+const BRIDGES: &str = "br-";
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+/// fe80::/10 and ff00::/8.
+pub fn link_local() -> Vec<Ipv6Net> {
+    let prefix =
+        |first: u16, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).ok();
+    [prefix(0xfe80, 10), prefix(0xff00, 8)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn subnets(family: Family) -> Clause {
+    match family {
+        Family::V4 => Clause::Daddr(family, SetId::Subnets4),
+        Family::V6 => Clause::Daddr(family, SetId::Subnets6),
+    }
+}
+
+fn gateways(family: Family) -> Clause {
+    match family {
+        Family::V4 => Clause::IifDaddr(family, SetId::Gateways4),
+        Family::V6 => Clause::IifDaddr(family, SetId::Gateways6),
+    }
+}
+
+fn link_local_destination() -> Clause {
+    Clause::Daddr(Family::V6, SetId::LinkLocal)
+}
+
+fn base(hook: Hook, priority: Priority) -> Base {
+    Base {
+        nat: false,
+        hook,
+        priority,
+        drop: false,
+    }
+}
+
+/// All chains; with `routed`, those for external uplinks too.
+pub fn chains(routed: bool) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    if routed {
+        chains.push(leave_by("by_pasta", PASTA_MARK));
+        chains.push(leave_by("by_slirp", SLIRP_MARK));
+    }
+    chains.push(raw_prerouting(routed));
+    chains.push(prerouting(routed));
+    chains.push(input(routed));
+    chains.push(forward(routed));
+    if routed {
+        chains.push(raw_output());
+        chains.push(postrouting());
+    }
+    chains
+}
+
+/// Nothing that the relay's end of the uplink pair receives is for this host's own stack.
+fn raw_prerouting(routed: bool) -> Chain {
+    let mut rules = vec![vec![Clause::Iif("up1"), Clause::Drop]];
+    if routed {
+        rules.push(vec![Clause::IifNotIn(SetId::Tracked), Clause::Untracked]);
+    }
+    Chain {
+        name: "raw_prerouting",
+        base: Some(base(Hook::Prerouting, Priority::Raw)),
+        rules,
+    }
+}
+
+fn raw_output() -> Chain {
+    let rules = vec![vec![Clause::Untracked]];
+    Chain {
+        name: "raw_output",
+        base: Some(base(Hook::Output, Priority::Raw)),
+        rules,
+    }
+}
+
+/// What is to leave by an external uplink gets its mark; what is for the router or refused does not.
+fn leave_by(name: &'static str, mark: u32) -> Chain {
+    let mut rules = stays_here();
+    rules.push(vec![Clause::SetMark(mark), Clause::Accept]);
+    Chain {
+        name,
+        base: None,
+        rules,
+    }
+}
+
+/// To the router itself, or not to be routed at all.
+fn stays_here() -> Vec<Rule> {
+    let mut rules = vec![
+        vec![Clause::NotForHost, Clause::Accept],
+        vec![link_local_destination(), Clause::Accept],
+    ];
+    rules.extend(BOTH.map(|family| vec![gateways(family), Clause::Accept]));
+    rules.extend(BOTH.map(|family| vec![subnets(family), Clause::Accept]));
+    rules
+}
+
+fn prerouting(routed: bool) -> Chain {
+    let mut rules = Vec::new();
+    if routed {
+        rules.push(vec![Clause::IifIn(SetId::Pasta), Clause::Goto("by_pasta")]);
+        rules.push(vec![Clause::IifIn(SetId::Slirp), Clause::Goto("by_slirp")]);
+    }
+    // Stateless: local delivery finds the socket of the flow. A lookup here would race with its
+    // birth.
+    rules.push(vec![
+        Clause::IifStarts(BRIDGES),
+        Clause::TcpOpens(false),
+        Clause::SetMark(RELAY_MARK),
+        Clause::Accept,
+    ]);
+    // A SYN that the gate has let pass.
+    rules.extend(BOTH.map(|family| {
+        vec![
+            Clause::Iif("up0"),
+            Clause::TcpOpens(true),
+            Clause::Tproxy(family),
+            Clause::SetMark(RELAY_MARK),
+            Clause::Accept,
+        ]
+    }));
+    rules.push(vec![Clause::IifStartsNot(BRIDGES), Clause::Accept]);
+    let (here, elsewhere) = split_stays_here();
+    rules.extend(here);
+    rules.push(vec![Clause::IifIn(SetId::Closed), Clause::Drop]);
+    rules.extend(elsewhere);
+    // Traceroute: on to the gate.
+    rules.extend(BOTH.map(|family| {
+        vec![
+            Clause::L4(Protocol::Udp),
+            Clause::HopsBelow(family, 32),
+            Clause::Accept,
+        ]
+    }));
+    rules.extend(BOTH.map(|family| {
+        vec![
+            Clause::L4(Protocol::Udp),
+            Clause::Tproxy(family),
+            Clause::SetMark(RELAY_MARK),
+            Clause::Accept,
+        ]
+    }));
+    // Everything else (SYN, ICMP) is routed to up0.
+    Chain {
+        name: "prerouting",
+        base: Some(base(Hook::Prerouting, Priority::Mangle)),
+        rules,
+    }
+}
+
+/// The same rules as [`stays_here`], those for other networks apart: closed networks come between.
+fn split_stays_here() -> (Vec<Rule>, Vec<Rule>) {
+    let mut here = stays_here();
+    let elsewhere = here.split_off(here.len() - BOTH.len());
+    (here, elsewhere)
+}
+
+/// Containers reach the router's own addresses on their own network only: the name server there
+/// answers for that network.
+fn input(routed: bool) -> Chain {
+    let mut rules = vec![
+        vec![Clause::Mark(RELAY_MARK), Clause::Accept],
+        vec![Clause::Iif("lo"), Clause::Accept],
+    ];
+    rules.extend(BOTH.map(|family| vec![gateways(family), Clause::Accept]));
+    let neighbours = Clause::L4(Protocol::Icmpv6);
+    rules.push(vec![
+        Clause::IifStarts(BRIDGES),
+        neighbours,
+        link_local_destination(),
+        Clause::Accept,
+    ]);
+    if routed {
+        rules.push(vec![Clause::Iif(PASTA_TAP), neighbours, Clause::Accept]);
+        rules.push(vec![Clause::Iif(SLIRP_TAP), neighbours, Clause::Accept]);
+    }
+    let base = Base {
+        drop: true,
+        ..base(Hook::Input, Priority::Filter)
+    };
+    Chain {
+        name: "input",
+        base: Some(base),
+        rules,
+    }
+}
+
+fn forward(routed: bool) -> Chain {
+    let mut rules: Vec<Rule> = BOTH
+        .map(|family| vec![Clause::IifStarts(BRIDGES), subnets(family), Clause::Reject])
+        .into();
+    rules.push(vec![
+        Clause::IifIn(SetId::Relay),
+        Clause::Oif("up0"),
+        Clause::Accept,
+    ]);
+    rules.push(vec![
+        Clause::Iif("up0"),
+        Clause::OifIn(SetId::Relay),
+        Clause::Accept,
+    ]);
+    if routed {
+        for (bridges, tap) in [(SetId::Pasta, PASTA_TAP), (SetId::Slirp, SLIRP_TAP)] {
+            rules.push(vec![
+                Clause::IifIn(bridges),
+                Clause::Oif(tap),
+                Clause::Accept,
+            ]);
+            rules.push(vec![
+                Clause::Iif(tap),
+                Clause::OifIn(bridges),
+                Clause::Reply,
+                Clause::Accept,
+            ]);
+        }
+    }
+    let base = Base {
+        drop: true,
+        ..base(Hook::Forward, Priority::Filter)
+    };
+    Chain {
+        name: "forward",
+        base: Some(base),
+        rules,
+    }
+}
+
+fn postrouting() -> Chain {
+    let rules = [PASTA_TAP, SLIRP_TAP]
+        .map(|tap| vec![Clause::Oif(tap), Clause::Masquerade])
+        .into();
+    let base = Base {
+        nat: true,
+        ..base(Hook::Postrouting, Priority::Srcnat)
+    };
+    Chain {
+        name: "postrouting",
+        base: Some(base),
+        rules,
+    }
+}

@@ -1,0 +1,337 @@
+//! A ruleset as one nfnetlink batch: the old table goes and the new one comes in one transaction.
+//!
+//! Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Set key types are those of
+//! nft(8), which lists them; the kernel keeps them without looking.
+
+use super::model::{Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TABLE};
+use super::{expression, text};
+use crate::netlink::Message;
+use netlink_bindings::nftables::{
+    Nfgenmsg, PushChainAttrs, PushRuleAttrs, PushSetAttrs, PushSetelemListAttrs, PushTableAttrs,
+    SetElemFlags, SetFlags,
+};
+use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
+use std::net::IpAddr;
+
+/// NFNETLINK_V0 messages around a transaction, and what they are for.
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+
+/// Elements in one message: an attribute holds at most 65,535 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 256;
+
+/// Interface names fill a register.
+const NAME_LENGTH: usize = libc::IFNAMSIZ;
+
+/// A transaction, ready to be sent.
+#[derive(Debug)]
+pub struct Batch {
+    /// All messages.
+    pub bytes: Vec<u8>,
+    /// Sequence number of the message that asks for an acknowledgement.
+    pub acknowledged: u32,
+    /// What each message does, by sequence number from 1.
+    parts: Vec<String>,
+}
+
+impl Batch {
+    fn push(
+        &mut self,
+        part: impl Into<String>,
+        kind: i32,
+        flags: i32,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let kind = (SUBSYSTEM << 8) | kind as u16;
+        self.push_raw(part.into(), kind, flags, libc::NFPROTO_INET as u8, 0, fill);
+    }
+
+    fn push_raw(
+        &mut self,
+        part: String,
+        kind: u16,
+        flags: i32,
+        family: u8,
+        resource: u16,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut fixed = Nfgenmsg::new();
+        fixed.nfgen_family = family;
+        fixed._res_id_be = resource.to_be();
+        let mut message = Message::new(kind, flags, fixed.as_slice());
+        fill(message.attributes());
+        self.parts.push(part);
+        message.finish(self.parts.len() as u32, 0);
+        self.bytes.extend_from_slice(message.bytes());
+    }
+
+    fn frame(&mut self, kind: u16) {
+        self.push_raw("transaction".to_owned(), kind, 0, 0, SUBSYSTEM, |_| {});
+    }
+
+    /// What the message with this sequence number was to do.
+    pub fn describe(&self, sequence: u32) -> &str {
+        let index = (sequence as usize).checked_sub(1);
+        index
+            .and_then(|index| self.parts.get(index))
+            .map_or("transaction", String::as_str)
+    }
+}
+
+/// The transaction that makes the kernel's table equal to `ruleset`.
+pub fn encode(ruleset: &Ruleset) -> Batch {
+    let mut batch = Batch {
+        bytes: Vec::new(),
+        acknowledged: 0,
+        parts: Vec::new(),
+    };
+    batch.frame(BATCH_BEGIN);
+    let name_table = |attributes: &mut Vec<u8>| {
+        PushTableAttrs::new(attributes)
+            .push_name_bytes(TABLE.as_bytes())
+            .end_nested();
+    };
+    // Deleting a table that is not there would fail, so it is made first.
+    batch.push(
+        "add table",
+        libc::NFT_MSG_NEWTABLE,
+        libc::NLM_F_CREATE,
+        name_table,
+    );
+    batch.push("delete table", libc::NFT_MSG_DELTABLE, 0, name_table);
+    batch.push(
+        "add table",
+        libc::NFT_MSG_NEWTABLE,
+        libc::NLM_F_CREATE,
+        name_table,
+    );
+    for (id, set) in (1..).zip(&ruleset.sets) {
+        push_set(&mut batch, id, set);
+        push_elements(&mut batch, id, set);
+    }
+    for chain in &ruleset.chains {
+        push_chain(&mut batch, chain);
+    }
+    for chain in &ruleset.chains {
+        for rule in &chain.rules {
+            push_rule(&mut batch, chain.name, rule);
+        }
+    }
+    // The last one, since answers come in order and an error must be seen first.
+    batch.push(
+        "update table",
+        libc::NFT_MSG_NEWTABLE,
+        libc::NLM_F_ACK,
+        name_table,
+    );
+    batch.acknowledged = batch.parts.len() as u32;
+    batch.frame(BATCH_END);
+    batch
+}
+
+/// Byte order of keys, which nft(8) keeps with a set and needs for listing it: type 0, 4 bytes.
+const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
+const NETWORK_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
+
+/// nft(8)'s numbers of data types.
+mod data_type {
+    pub const IPV4: u32 = 7;
+    pub const IPV6: u32 = 8;
+    pub const IFNAME: u32 = 41;
+    /// One type after another.
+    pub const fn pair(first: u32, second: u32) -> u32 {
+        first << 6 | second
+    }
+}
+
+fn push_set(batch: &mut Batch, id: u32, set: &Set) {
+    let name = NAME_LENGTH as u32;
+    let (kind, length, flags) = match &set.elements {
+        Elements::Interfaces(_) => (data_type::IFNAME, name, 0),
+        Elements::Prefixes4(_) => (data_type::IPV4, 4, SetFlags::Interval as u32),
+        Elements::Prefixes6(_) => (data_type::IPV6, 16, SetFlags::Interval as u32),
+        Elements::Gateways4(_) => (
+            data_type::pair(data_type::IFNAME, data_type::IPV4),
+            name + 4,
+            0,
+        ),
+        Elements::Gateways6(_) => (
+            data_type::pair(data_type::IFNAME, data_type::IPV6),
+            name + 16,
+            0,
+        ),
+    };
+    let order = match &set.elements {
+        Elements::Interfaces(_) => HOST_ORDER,
+        Elements::Prefixes4(_)
+        | Elements::Prefixes6(_)
+        | Elements::Gateways4(_)
+        | Elements::Gateways6(_) => NETWORK_ORDER,
+    };
+    let what = format!("add set {}", set.id.name());
+    batch.push(
+        what,
+        libc::NFT_MSG_NEWSET,
+        libc::NLM_F_CREATE,
+        |attributes| {
+            PushSetAttrs::new(attributes)
+                .push_table_bytes(TABLE.as_bytes())
+                .push_name_bytes(set.id.name().as_bytes())
+                .push_flags(flags)
+                .push_key_type(kind)
+                .push_key_len(length)
+                .push_id(id)
+                .push_userdata(&order)
+                .end_nested();
+        },
+    );
+}
+
+/// A key, and whether it is the first one after an interval.
+type Key = (Vec<u8>, bool);
+
+fn push_elements(batch: &mut Batch, id: u32, set: &Set) {
+    let keys: Vec<Key> = match &set.elements {
+        Elements::Interfaces(names) => names.iter().map(|name| (padded(name), false)).collect(),
+        Elements::Prefixes4(nets) => nets
+            .iter()
+            .flat_map(|net| interval(net.network().into(), net.broadcast().into()))
+            .collect(),
+        Elements::Prefixes6(nets) => nets
+            .iter()
+            .flat_map(|net| interval(net.network().into(), net.broadcast().into()))
+            .collect(),
+        Elements::Gateways4(pairs) => pairs
+            .iter()
+            .map(|(name, address)| joined(name, (*address).into()))
+            .collect(),
+        Elements::Gateways6(pairs) => pairs
+            .iter()
+            .map(|(name, address)| joined(name, (*address).into()))
+            .collect(),
+    };
+    for keys in keys.chunks(ELEMENTS_PER_MESSAGE) {
+        let what = format!("add elements to set {}", set.id.name());
+        batch.push(
+            what,
+            libc::NFT_MSG_NEWSETELEM,
+            libc::NLM_F_CREATE,
+            |attributes| {
+                let mut list = PushSetelemListAttrs::new(attributes)
+                    .push_table_bytes(TABLE.as_bytes())
+                    .push_set_bytes(set.id.name().as_bytes())
+                    .push_set_id(id)
+                    .nested_elements();
+                for (key, after) in keys {
+                    let element = list.nested_elem().nested_key().push_value(key).end_nested();
+                    let flags = if *after {
+                        SetElemFlags::IntervalEnd as u32
+                    } else {
+                        0
+                    };
+                    list = element.push_flags(&flags.to_be_bytes()).end_nested();
+                }
+                list.end_nested().end_nested();
+            },
+        );
+    }
+}
+
+/// First address, and the one after the last unless the interval ends with the address space.
+fn interval(first: IpAddr, last: IpAddr) -> Vec<Key> {
+    let mut keys = vec![(octets(first), false)];
+    let mut after = octets(last);
+    for byte in after.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            break;
+        }
+    }
+    if after.iter().any(|byte| *byte != 0) {
+        keys.push((after, true));
+    }
+    keys
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// An interface name as the kernel compares it.
+pub(super) fn padded(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(NAME_LENGTH, 0);
+    bytes
+}
+
+fn joined(name: &str, address: IpAddr) -> Key {
+    let mut key = padded(name);
+    key.extend(octets(address));
+    (key, false)
+}
+
+fn push_chain(batch: &mut Batch, chain: &Chain) {
+    let what = format!("add chain {}", chain.name);
+    batch.push(
+        what,
+        libc::NFT_MSG_NEWCHAIN,
+        libc::NLM_F_CREATE,
+        |attributes| {
+            let named = PushChainAttrs::new(attributes)
+                .push_table_bytes(TABLE.as_bytes())
+                .push_name_bytes(chain.name.as_bytes());
+            match chain.base {
+                Some(base) => push_base(named, base).end_nested(),
+                None => named.end_nested(),
+            };
+        },
+    );
+}
+
+fn push_base<P: netlink_bindings::traits::Pusher>(
+    chain: PushChainAttrs<P>,
+    base: Base,
+) -> PushChainAttrs<P> {
+    let hook = match base.hook {
+        Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
+        Hook::Output => libc::NF_INET_LOCAL_OUT,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING,
+    };
+    let priority = match base.priority {
+        Priority::Raw => libc::NF_IP_PRI_RAW,
+        Priority::Mangle => libc::NF_IP_PRI_MANGLE,
+        Priority::Filter => libc::NF_IP_PRI_FILTER,
+        Priority::Srcnat => libc::NF_IP_PRI_NAT_SRC,
+    };
+    chain
+        .nested_hook()
+        .push_num(hook as u32)
+        .push_priority(priority)
+        .end_nested()
+        .push_policy(if base.drop {
+            libc::NF_DROP
+        } else {
+            libc::NF_ACCEPT
+        } as u32)
+        .push_type(if base.nat { c"nat" } else { c"filter" })
+}
+
+fn push_rule(batch: &mut Batch, chain: &str, rule: &[Clause]) {
+    let what = format!("add rule '{}' to chain {chain}", text::rule_text(rule));
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
+    batch.push(what, libc::NFT_MSG_NEWRULE, flags, |attributes| {
+        PushRuleAttrs::new(&mut *attributes)
+            .push_table_bytes(TABLE.as_bytes())
+            .push_chain_bytes(chain.as_bytes())
+            .end_nested();
+        let list = push_nested_header(attributes, expression::NFTA_RULE_EXPRESSIONS);
+        expression::Writer::new(attributes).rule(rule);
+        finalize_nested_header(attributes, list);
+    });
+}

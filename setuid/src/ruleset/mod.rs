@@ -1,0 +1,188 @@
+//! The nftables ruleset of the router netns: from the list of networks to typed rules, to text, and
+//! to one nfnetlink transaction.
+//!
+//! Invariant: the number of rules does not depend on the number of networks; what differs from
+//! network to network stands in sets. Sources: nft(8), linux/netfilter/nf_tables.h, design.md
+//! section 4 (the data path and its traps).
+
+mod chains;
+mod encode;
+mod expression;
+mod model;
+mod text;
+
+pub use encode::{Batch, encode};
+pub use model::Ruleset;
+
+use crate::netlink::Netlink;
+use crate::request::{Failure, NetworkRules, UplinkKind};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use model::{Elements, Set, SetId};
+use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Both address families, or IPv4 only where the kernel has no IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// IPv6 too.
+    pub ipv6: bool,
+}
+
+/// The ruleset for these networks.
+pub fn ruleset(networks: &[NetworkRules], families: Families) -> Ruleset {
+    let routed = networks.iter().any(|network| uplink_of(network).is_some());
+    let mut ruleset = Ruleset {
+        sets: sets(networks),
+        chains: chains::chains(routed),
+    };
+    if !families.ipv6 {
+        ruleset.sets.retain(|set| !set.id.is_ipv6());
+        for chain in &mut ruleset.chains {
+            chain
+                .rules
+                .retain(|rule| !rule.iter().any(model::Clause::is_ipv6));
+        }
+    }
+    ruleset
+}
+
+/// Replace the ruleset of the netns of `netfilter`, in one transaction.
+pub fn apply(netfilter: &mut Netlink, ruleset: &Ruleset) -> Result<(), Failure> {
+    let batch = encode(ruleset);
+    netfilter
+        .transaction(&batch.bytes, batch.acknowledged)
+        .map_err(|refused| {
+            let part = batch.describe(refused.sequence);
+            let hint = hint(refused.errno, part);
+            refused.failure(format!("nftables: {part}{hint}"))
+        })
+}
+
+/// What a refusal of this part of the ruleset usually means.
+fn hint(errno: Errno, part: &str) -> &'static str {
+    let missing = matches!(
+        errno,
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT
+    );
+    match part {
+        _ if !missing => "",
+        _ if part.contains("tproxy") => {
+            " (the kernel lacks nft_tproxy; as root: modprobe nft_tproxy)"
+        }
+        _ if part.contains("masquerade") => {
+            " (the kernel lacks nft_masq; as root: modprobe nft_masq)"
+        }
+        _ if part.contains("notrack") || part.contains("ct state") => {
+            " (the kernel lacks nft_ct; as root: modprobe nft_ct)"
+        }
+        _ if part.contains("reject") => {
+            " (the kernel lacks nft_reject_inet; as root: modprobe nft_reject_inet)"
+        }
+        _ => " (the kernel lacks nf_tables; as root: modprobe nf_tables)",
+    }
+}
+
+/// The external uplink of a network, if it has one.
+fn uplink_of(network: &NetworkRules) -> Option<UplinkKind> {
+    match network.uplink {
+        UplinkKind::Pasta | UplinkKind::Slirp if !network.internal => Some(network.uplink),
+        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Relay | UplinkKind::None => None,
+    }
+}
+
+fn sets(networks: &[NetworkRules]) -> Vec<Set> {
+    let bridges = |wanted: &dyn Fn(&NetworkRules) -> bool| {
+        let chosen = networks.iter().filter(|network| wanted(network));
+        Elements::Interfaces(chosen.map(|network| network.bridge.to_string()).collect())
+    };
+    let closed = |network: &NetworkRules| network.internal || network.uplink == UplinkKind::None;
+    let relay = |network: &NetworkRules| !closed(network) && network.uplink == UplinkKind::Relay;
+    let via = |kind| move |network: &NetworkRules| uplink_of(network) == Some(kind);
+    let (subnets4, subnets6) = subnets(networks);
+    let (gateways4, gateways6) = gateways(networks);
+    let mut sets = vec![
+        Set {
+            id: SetId::Closed,
+            elements: bridges(&closed),
+        },
+        Set {
+            id: SetId::Relay,
+            elements: bridges(&relay),
+        },
+        Set {
+            id: SetId::Pasta,
+            elements: bridges(&via(UplinkKind::Pasta)),
+        },
+        Set {
+            id: SetId::Slirp,
+            elements: bridges(&via(UplinkKind::Slirp)),
+        },
+        Set {
+            id: SetId::Subnets4,
+            elements: Elements::Prefixes4(subnets4),
+        },
+        Set {
+            id: SetId::Subnets6,
+            elements: Elements::Prefixes6(subnets6),
+        },
+        Set {
+            id: SetId::Gateways4,
+            elements: Elements::Gateways4(gateways4),
+        },
+        Set {
+            id: SetId::Gateways6,
+            elements: Elements::Gateways6(gateways6),
+        },
+        Set {
+            id: SetId::LinkLocal,
+            elements: Elements::Prefixes6(chains::link_local()),
+        },
+    ];
+    let mut tracked: BTreeSet<String> = networks
+        .iter()
+        .filter(|n| uplink_of(n).is_some())
+        .map(|n| n.bridge.to_string())
+        .collect();
+    if !tracked.is_empty() {
+        tracked.extend([chains::PASTA_TAP.to_owned(), chains::SLIRP_TAP.to_owned()]);
+        sets.push(Set {
+            id: SetId::Tracked,
+            elements: Elements::Interfaces(tracked),
+        });
+    }
+    sets
+}
+
+/// Prefixes of all networks, merged where they overlap or touch: an interval set takes each
+/// address once.
+fn subnets(networks: &[NetworkRules]) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for subnet in networks.iter().flat_map(|network| &network.subnets) {
+        match subnet {
+            IpNet::V4(net) => v4.push(net.trunc()),
+            IpNet::V6(net) => v6.push(net.trunc()),
+        }
+    }
+    (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
+}
+
+type Pairs<A> = BTreeSet<(String, A)>;
+
+fn gateways(networks: &[NetworkRules]) -> (Pairs<std::net::Ipv4Addr>, Pairs<std::net::Ipv6Addr>) {
+    let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+    for network in networks {
+        for gateway in &network.gateways {
+            match gateway {
+                IpAddr::V4(address) => v4.insert((network.bridge.to_string(), *address)),
+                IpAddr::V6(address) => v6.insert((network.bridge.to_string(), *address)),
+            };
+        }
+    }
+    (v4, v6)
+}
+
+pub use chains::{PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The golden file says what the ruleset is; the kernel and nft(8), where they are there, that the
+//! encoding means the same as the text.
+
+use super::*;
+use std::process::{Command, Stdio};
+
+const BOTH: Families = Families { ipv6: true };
+
+fn network(bridge: &str, subnets: &[&str], gateways: &[&str], uplink: UplinkKind) -> NetworkRules {
+    NetworkRules {
+        bridge: bridge.parse().unwrap(),
+        subnets: subnets
+            .iter()
+            .map(|subnet| subnet.parse().unwrap())
+            .collect(),
+        gateways: gateways
+            .iter()
+            .map(|gateway| gateway.parse().unwrap())
+            .collect(),
+        internal: false,
+        uplink,
+    }
+}
+
+fn two_networks() -> Vec<NetworkRules> {
+    vec![
+        network(
+            "br-0123456789ab",
+            &["10.89.0.0/24", "fd00:89::/64"],
+            &["10.89.0.1", "fd00:89::1"],
+            UplinkKind::Relay,
+        ),
+        NetworkRules {
+            internal: true,
+            ..network(
+                "br-ba9876543210",
+                &["10.89.7.0/24"],
+                &["10.89.7.1"],
+                UplinkKind::Relay,
+            )
+        },
+    ]
+}
+
+fn with_uplinks() -> Vec<NetworkRules> {
+    let mut networks = two_networks();
+    networks.push(network(
+        "br-aaaaaaaaaaaa",
+        &["10.1.0.0/16"],
+        &["10.1.0.1"],
+        UplinkKind::Pasta,
+    ));
+    networks.push(network(
+        "br-bbbbbbbbbbbb",
+        &["10.2.0.0/16"],
+        &["10.2.0.1"],
+        UplinkKind::Slirp,
+    ));
+    networks.push(network(
+        "br-cccccccccccc",
+        &["10.3.0.0/16"],
+        &["10.3.0.1"],
+        UplinkKind::None,
+    ));
+    networks
+}
+
+#[test]
+fn the_ruleset_is_the_golden_one() {
+    for (file, golden, networks) in [
+        (
+            "ruleset.nft",
+            include_str!("../../tests/golden/ruleset.nft"),
+            two_networks(),
+        ),
+        (
+            "ruleset-uplinks.nft",
+            include_str!("../../tests/golden/ruleset-uplinks.nft"),
+            with_uplinks(),
+        ),
+    ] {
+        let text = ruleset(&networks, BOTH).to_string();
+        if text != golden {
+            let path = std::env::temp_dir().join(file);
+            std::fs::write(&path, &text).unwrap();
+            panic!("tests/golden/{file} differs from {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_number_of_rules_does_not_depend_on_the_number_of_networks() {
+    let count = |networks: &[NetworkRules]| {
+        ruleset(networks, BOTH)
+            .chains
+            .iter()
+            .map(|chain| chain.rules.len())
+            .sum::<usize>()
+    };
+    assert_eq!(count(&two_networks()), count(&[]));
+}
+
+#[test]
+fn without_ipv6_nothing_of_it_is_left() {
+    let text = ruleset(&with_uplinks(), Families { ipv6: false }).to_string();
+    assert!(!text.contains("ip6") && !text.contains("ipv6"), "{text}");
+}
+
+#[test]
+fn subnets_that_overlap_or_touch_are_merged() {
+    let networks = [
+        network(
+            "br-a",
+            &["10.0.0.0/24", "10.0.1.0/24"],
+            &[],
+            UplinkKind::Relay,
+        ),
+        network(
+            "br-b",
+            &["10.0.0.128/25", "0.0.0.0/0"],
+            &[],
+            UplinkKind::Relay,
+        ),
+    ];
+    assert_eq!(subnets(&networks).0, vec!["0.0.0.0/0".parse().unwrap()]);
+    assert_eq!(
+        subnets(&networks[..1]).0,
+        vec!["10.0.0.0/23".parse().unwrap()]
+    );
+}
+
+#[test]
+fn a_refusal_names_the_rule() {
+    let batch = encode(&ruleset(&two_networks(), BOTH));
+    let named = (0..200).any(|n| batch.describe(n).contains("iifname \"up1\" drop"));
+    assert!(named);
+    assert_eq!(batch.describe(u32::MAX), "transaction");
+}
+
+/// Set in the child that lives in a fresh user and net namespace.
+const INSIDE: &str = "MOSSNET_TEST_INSIDE";
+
+#[test]
+fn the_kernel_has_what_the_text_says() {
+    if Command::new("nft")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        eprintln!("skipped: nft is not installed");
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    for (case, networks) in [("two", two_networks()), ("uplinks", with_uplinks())] {
+        let mut child = Command::new("unshare");
+        child.args(["--user", "--map-root-user", "--net"]).arg(&exe);
+        child.args([
+            "--exact",
+            "ruleset::tests::applied_and_listed",
+            "--nocapture",
+            "--ignored",
+        ]);
+        let output = child.env(INSIDE, case).output().unwrap();
+        let listed = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success(),
+            "{listed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+
+        let mut reference = Command::new("unshare");
+        reference.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
+        reference.arg("printf '%s' \"$TEXT\" | nft -f - && nft list ruleset");
+        reference.env("TEXT", ruleset(&networks, BOTH).to_string());
+        let output = reference.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let expected = String::from_utf8(output.stdout).unwrap();
+        assert!(expected.contains("tproxy"));
+        assert_eq!(normal(&listed), normal(&expected));
+    }
+}
+
+/// The table alone, elements of sets in order, one line each.
+fn normal(listing: &str) -> String {
+    let table = &listing[listing.find("table inet").unwrap_or(0)..];
+    let table = &table[..table.rfind("\n}").map_or(table.len(), |at| at + 2)];
+    let mut parts: Vec<String> = Vec::new();
+    for (index, part) in table.split("elements = {").enumerate() {
+        if index == 0 {
+            parts.push(part.to_owned());
+            continue;
+        }
+        let (elements, rest) = part.split_once('}').unwrap();
+        let mut elements: Vec<&str> = elements.split(',').map(str::trim).collect();
+        elements.sort_unstable();
+        parts.push(format!("{{ {} }}{rest}", elements.join(", ")));
+    }
+    parts.concat()
+}
+
+#[test]
+#[ignore = "runs inside a namespace, started by the test above"]
+fn applied_and_listed() {
+    let networks = match std::env::var(INSIDE).as_deref() {
+        Ok("two") => two_networks(),
+        _ => with_uplinks(),
+    };
+    let mut netfilter = Netlink::netfilter().unwrap();
+    let wanted = ruleset(&networks, BOTH);
+    // Twice: the second transaction replaces the first.
+    apply(&mut netfilter, &ruleset(&[], BOTH)).unwrap();
+    apply(&mut netfilter, &wanted).unwrap();
+    assert!(
+        Command::new("nft")
+            .args(["list", "ruleset"])
+            .status()
+            .unwrap()
+            .success()
+    );
+}

@@ -1,0 +1,155 @@
+//! A ruleset in the words of nft(8): for tests and messages, never for a program to read.
+
+use super::model::{
+    Base, Chain, Clause, Elements, Family, Hook, Priority, Protocol, Ruleset, Set, SetId, TABLE,
+};
+use std::fmt::{self, Display, Write};
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {TABLE} {{")?;
+        for set in &self.sets {
+            write!(f, "{set}")?;
+        }
+        for chain in &self.chains {
+            write!(f, "{chain}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tset {} {{", self.id.name())?;
+        let (kind, interval) = match &self.elements {
+            Elements::Interfaces(_) => ("ifname", false),
+            Elements::Prefixes4(_) => ("ipv4_addr", true),
+            Elements::Prefixes6(_) => ("ipv6_addr", true),
+            Elements::Gateways4(_) => ("ifname . ipv4_addr", false),
+            Elements::Gateways6(_) => ("ifname . ipv6_addr", false),
+        };
+        writeln!(f, "\t\ttype {kind}")?;
+        if interval {
+            writeln!(f, "\t\tflags interval")?;
+        }
+        let elements: Vec<String> = match &self.elements {
+            Elements::Interfaces(names) => names.iter().map(|name| format!("\"{name}\"")).collect(),
+            Elements::Prefixes4(nets) => nets.iter().map(ToString::to_string).collect(),
+            Elements::Prefixes6(nets) => nets.iter().map(ToString::to_string).collect(),
+            Elements::Gateways4(pairs) => pairs.iter().map(pair).collect(),
+            Elements::Gateways6(pairs) => pairs.iter().map(pair).collect(),
+        };
+        if !elements.is_empty() {
+            writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;
+        }
+        writeln!(f, "\t}}\n")
+    }
+}
+
+fn pair<A: Display>((name, address): &(String, A)) -> String {
+    format!("\"{name}\" . {address}")
+}
+
+impl Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if let Some(base) = self.base {
+            writeln!(f, "\t\t{base}")?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{}", rule_text(rule))?;
+        }
+        writeln!(f, "\t}}\n")
+    }
+}
+
+/// One rule on one line.
+pub fn rule_text(rule: &[Clause]) -> String {
+    let mut text = String::new();
+    for clause in rule {
+        let separator = if text.is_empty() { "" } else { " " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{separator}{clause}");
+    }
+    text
+}
+
+impl Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.nat { "nat" } else { "filter" };
+        let hook = match self.hook {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        };
+        let priority = match self.priority {
+            Priority::Raw => "raw",
+            Priority::Mangle => "mangle",
+            Priority::Filter => "filter",
+            Priority::Srcnat => "srcnat",
+        };
+        let policy = if self.drop { "drop" } else { "accept" };
+        write!(
+            f,
+            "type {kind} hook {hook} priority {priority}; policy {policy};"
+        )
+    }
+}
+
+impl Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iif(name) => write!(f, "iifname \"{name}\""),
+            Self::IifStarts(name) => write!(f, "iifname \"{name}*\""),
+            Self::IifStartsNot(name) => write!(f, "iifname != \"{name}*\""),
+            Self::IifIn(set) => write!(f, "iifname @{}", set.name()),
+            Self::IifNotIn(set) => write!(f, "iifname != @{}", set.name()),
+            Self::Oif(name) => write!(f, "oifname \"{name}\""),
+            Self::OifIn(set) => write!(f, "oifname @{}", set.name()),
+            Self::L4(protocol) => write!(f, "meta l4proto {protocol}"),
+            Self::TcpOpens(true) => f.write_str("tcp flags & (fin | syn | rst | ack) == syn"),
+            Self::TcpOpens(false) => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
+            Self::NotForHost => f.write_str("meta pkttype != host"),
+            Self::Daddr(family, set) => write!(f, "{} daddr @{}", family.header(), set.name()),
+            Self::IifDaddr(family, set) => iif_daddr(f, *family, *set),
+            Self::HopsBelow(Family::V4, hops) => write!(f, "ip ttl < {hops}"),
+            Self::HopsBelow(Family::V6, hops) => write!(f, "ip6 hoplimit < {hops}"),
+            Self::Mark(mark) => write!(f, "meta mark {mark:#010x}"),
+            Self::Reply => f.write_str("ct state established,related"),
+            Self::SetMark(mark) => write!(f, "meta mark set {mark:#010x}"),
+            Self::Tproxy(Family::V4) => f.write_str("tproxy ip to 127.0.0.1:7000"),
+            Self::Tproxy(Family::V6) => f.write_str("tproxy ip6 to [::1]:7000"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Reject => f.write_str("reject with icmpx admin-prohibited"),
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Untracked => f.write_str("notrack"),
+        }
+    }
+}
+
+fn iif_daddr(f: &mut fmt::Formatter<'_>, family: Family, set: SetId) -> fmt::Result {
+    write!(f, "iifname . {} daddr @{}", family.header(), set.name())
+}
+
+impl Family {
+    fn header(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+}
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmpv6 => "ipv6-icmp",
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! The namespaces of a sandbox, held open by the helper so that later processes can enter them
+//! whatever the sandbox's first process does.
+
+use crate::request::Failure;
+use crate::sandbox::channel::setup;
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// Descriptors of namespaces.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// User namespace.
+    pub user: OwnedFd,
+    /// Network namespace; `None`: the host's.
+    pub net: Option<OwnedFd>,
+    ipc: OwnedFd,
+    uts: OwnedFd,
+    pid: OwnedFd,
+    mnt: OwnedFd,
+}
+
+impl Namespaces {
+    /// Those of a child that is in them already.
+    pub fn of(pid: Pid, host_netns: bool) -> Result<Self, Failure> {
+        let open = |name: &str| {
+            File::open(format!("/proc/{pid}/ns/{name}"))
+                .map(OwnedFd::from)
+                .map_err(|e| setup(format!("hold the sandbox's {name} namespace"), e))
+        };
+        Ok(Self {
+            user: open("user")?,
+            net: (!host_netns).then(|| open("net")).transpose()?,
+            ipc: open("ipc")?,
+            uts: open("uts")?,
+            pid: open("pid")?,
+            mnt: open("mnt")?,
+        })
+    }
+
+    /// Enter all of them; the pid namespace is that of later children. The user namespace comes
+    /// first, since it gives the right to enter the others.
+    pub fn enter(&self) -> nix::Result<()> {
+        setns(&self.user, CloneFlags::CLONE_NEWUSER)?;
+        setns(&self.ipc, CloneFlags::CLONE_NEWIPC)?;
+        setns(&self.uts, CloneFlags::CLONE_NEWUTS)?;
+        if let Some(net) = &self.net {
+            setns(net, CloneFlags::CLONE_NEWNET)?;
+        }
+        setns(&self.pid, CloneFlags::CLONE_NEWPID)?;
+        setns(&self.mnt, CloneFlags::CLONE_NEWNS)
+    }
+}

@@ -1,0 +1,107 @@
+//! Kernel parameters of the router netns (those of sandboxes: `sandbox::netview`).
+//!
+//! A thread sees the /proc/sys/net of the network namespace it is in, so all of this runs inside
+//! [`crate::namespace::in_netns`]. Parameters that the data path depends on must be writable;
+//! the others are tuning or hygiene, and older kernels may lack them.
+//!
+//! Sources: Documentation/networking/ip-sysctl.rst; design.md section 4 for the reasons.
+
+use crate::request::Failure;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// (path under /proc/sys/net, value)
+type Parameter = (&'static str, &'static str);
+
+/// Router netns: without these nothing is forwarded. rp_filter must be off before links are made,
+/// which copy `default`.
+const ROUTER_NEEDED: &[Parameter] = &[
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+];
+
+/// Router netns, IPv6.
+const ROUTER_NEEDED_V6: &[Parameter] = &[
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
+];
+
+/// Router netns: tuning and hygiene. arp_ignore keeps a container from reaching the gateway of
+/// another network; reno, because these legs are lossless and bbr halves their speed.
+const ROUTER_WANTED: &[Parameter] = &[
+    ("ipv4/tcp_congestion_control", "reno"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/tcp_tw_reuse", "1"),
+    ("ipv4/tcp_max_syn_backlog", "65536"),
+    ("core/somaxconn", "65535"),
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+];
+
+/// br_netfilter would run prerouting at bridge level and lose the socket that tproxy assigned.
+/// Present only while that module is loaded, which can happen at any time.
+const BRIDGE_NETFILTER: &[Parameter] = &[
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+    ("bridge/bridge-nf-call-arptables", "0"),
+];
+
+/// Whether the kernel speaks IPv6 at all (it may be booted with ipv6.disable=1).
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Prepare the router netns, before any link is made in it.
+pub fn prepare_router() -> Result<(), Failure> {
+    require(ROUTER_NEEDED)?;
+    if has_ipv6() {
+        require(ROUTER_NEEDED_V6)?;
+    }
+    wish(ROUTER_WANTED);
+    wish(BRIDGE_NETFILTER);
+    Ok(())
+}
+
+/// Keep br_netfilter out; repeated whenever a bridge is made, since the module may have come.
+pub fn keep_bridges_plain() {
+    wish(BRIDGE_NETFILTER);
+}
+
+fn require(parameters: &[Parameter]) -> Result<(), Failure> {
+    for parameter in parameters {
+        write(parameter).map_err(|error| {
+            let (name, value) = parameter;
+            Failure::kernel(format!("write {value} to /proc/sys/net/{name}"), error)
+        })?;
+    }
+    Ok(())
+}
+
+fn wish(parameters: &[Parameter]) {
+    for parameter in parameters {
+        match write(parameter) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let (name, value) = parameter;
+                eprintln!("helper: write {value} to /proc/sys/net/{name}: {error}");
+            }
+        }
+    }
+}
+
+fn write((name, value): &Parameter) -> io::Result<()> {
+    let path: PathBuf = Path::new("/proc/sys/net").join(name);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+}

@@ -1,0 +1,150 @@
+//! Sandboxes on the real kernel. Each test is a process of its own: uid 1000 (or the caller's, if
+//! that is not root) as the helper is, in a fresh user and mount namespace. `cargo test -p
+//! mossnet-helper --test sandbox -- WORD` runs those whose name contains WORD.
+
+// Nothing but tests here, though clippy cannot know.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cases;
+mod world;
+
+use mossnet_helper::sandbox::seal;
+use std::ffi::CString;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// Names the test that this process is to run.
+const CASE: &str = "MOSSNET_SANDBOX_CASE";
+
+/// Instead of a test: try to change the program, and say what came of it.
+const WRITE_SELF: &str = "write self";
+
+/// Instead of a test: be a helper that is killed.
+const DYING_HELPER: &str = "dying helper";
+
+/// Whom root becomes.
+const UNPRIVILEGED: u32 = 1000;
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        return run_case(&name);
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        for (name, _) in cases::ALL {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filter = words.iter().find(|word| !word.starts_with('-'));
+    let chosen = |name: &str| filter.is_none_or(|word| name.contains(word.as_str()));
+    let mut ran = 0;
+    let mut failed = Vec::new();
+    for (name, _) in cases::ALL.iter().filter(|(name, _)| chosen(name)) {
+        ran += 1;
+        if in_process(name) {
+            println!("test {name} ... ok");
+        } else {
+            println!("test {name} ... FAILED");
+            failed.push(*name);
+        }
+    }
+    println!("\n{ran} run, {} failed {failed:?}", failed.len());
+    let nothing_ran = ran == 0 && filter.is_none();
+    if nothing_ran || !failed.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Run one test in a process of its own.
+fn in_process(name: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if name == cases::MANY_IDS && !root {
+        println!("note: {name} needs root, to map further ids, and is skipped");
+        return true;
+    }
+    let copy = (name == cases::SEALED).then(own_copy);
+    let mut command = Command::new(copy.as_deref().unwrap_or(Path::new("/proc/self/exe")));
+    command.env(CASE, name).current_dir("/");
+    if root {
+        // For root, std also drops the supplementary groups.
+        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
+    }
+    if name != cases::MANY_IDS {
+        let success = command.status().unwrap().success();
+        if let Some(copy) = copy {
+            fs::remove_file(copy).unwrap();
+        }
+        return success;
+    }
+    let (mut unshared, tell_unshared) = std::io::pipe().unwrap();
+    command.stdin(Stdio::piped()).stdout(tell_unshared);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    unshared.read_exact(&mut [0]).unwrap();
+    for (map, id) in [("uid_map", UNPRIVILEGED), ("gid_map", UNPRIVILEGED)] {
+        let text = format!("0 {id} 1\n1 100000 65536\n");
+        fs::write(format!("/proc/{}/{map}", child.id()), text).unwrap();
+    }
+    // End of file is the sign to go on.
+    drop(child.stdin.take());
+    let success = child.wait().unwrap().success();
+    std::io::copy(&mut unshared, &mut std::io::stdout()).unwrap();
+    success
+}
+
+/// A copy of this program that the one who runs the tests may write to.
+fn own_copy() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("mossnet-sandbox-exe-{}", std::process::id()));
+    fs::copy("/proc/self/exe", &path).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+    }
+    path
+}
+
+/// Change the program's file. Opening it for writing fails in any case while it runs (ETXTBSY), so
+/// its mode is changed.
+pub fn change_program() -> std::io::Result<()> {
+    fs::set_permissions("/proc/self/exe", PermissionsExt::from_mode(0o755))
+}
+
+/// Be the helper, and run one test.
+fn run_case(name: &str) -> ExitCode {
+    if name == WRITE_SELF {
+        println!("{:?}", change_program().unwrap_err().kind());
+        return ExitCode::SUCCESS;
+    }
+    if name == DYING_HELPER {
+        cases::dying_helper();
+    }
+    let (_, case) = cases::ALL
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("an existing test");
+    if name == cases::MANY_IDS {
+        world::become_helper_mapped_by(|| {
+            std::io::stdout().write_all(b"u").unwrap();
+            std::io::stdout().flush().unwrap();
+            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        });
+    } else if name != cases::SEALED || !seal::is_sealed() {
+        assert!(!nix::unistd::geteuid().is_root());
+        world::become_helper();
+    }
+    if name == cases::SEALED && !seal::is_sealed() {
+        // It is our own file: without the seal we can change it.
+        change_program().unwrap();
+        let argv = [c"sandbox".to_owned()];
+        let env = [CString::new(format!("{CASE}={name}")).unwrap()];
+        let Err(failure) = seal::execute_sealed(&argv, &env);
+        panic!("{failure}");
+    }
+    case();
+    ExitCode::SUCCESS
+}
