@@ -93,11 +93,14 @@ impl Builder {
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
         let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, || {
-            let world = World::build(&self);
-            body(&world);
-            world.check_leftovers();
-        });
+        enter::enter(self.deadline, &name, || self.run_here(body));
+    }
+
+    /// Builds the world around the current process, which is inside already, and runs `body`.
+    pub fn run_here<F: FnOnce(&World)>(&self, body: F) {
+        let world = World::build(self);
+        body(&world);
+        world.check_leftovers();
     }
 }
 
@@ -258,6 +261,7 @@ pub fn installed(program: &str) -> bool {
 fn private_directories() {
     let product = std::env::var_os(enter::PRODUCT).expect("path of the program under test");
     let program = fs::File::open(&product).expect("open the program under test");
+    let itself = fs::File::open("/proc/self/exe").expect("open the own program");
     let tun = std::env::var_os(enter::TUN).and_then(|path| fs::File::open(path).ok());
     tmpfs("/run", "mode=0755,uid=1000,gid=1000");
     for directory in ["bin", "home", "etc"] {
@@ -266,6 +270,7 @@ fn private_directories() {
     fs::create_dir_all("/run/user/1000").expect("make a directory");
     fs::set_permissions("/run/user/1000", fs::Permissions::from_mode(0o700)).expect("close it");
     bind_file(&program, "/run/world/bin/mossnet");
+    bind_file(&itself, "/run/world/bin/itself");
     if let Some(tun) = tun {
         bind_file(&tun, "/run/world/tun");
     }
