@@ -1,6 +1,6 @@
 //! `mossnet run`: the command, its streams, its terminal, its signals, its surroundings.
 
-use crate::world::{Cmd, World, eventually, seconds};
+use crate::world::{Cmd, World, eventually, installed, seconds};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
@@ -269,13 +269,13 @@ fn network_none_host_and_container() {
 #[test]
 fn a_root_file_system_of_its_own() {
     World::test(|world| {
-        let Some(busybox) = ["/usr/bin/busybox", "/bin/busybox"]
-            .into_iter()
-            .find(|p| Path::new(p).exists())
-        else {
-            crate::world::enter::skip("busybox is not installed");
+        if !installed("busybox") {
             return;
-        };
+        }
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+            .into_iter()
+            .find(|p| Path::new(p).exists());
+        let busybox = busybox.expect("busybox from the package busybox-static");
         let root = Path::new("/run/world/home/rootfs");
         for directory in ["bin", "etc", "proc", "dev", "sys", "tmp"] {
             fs::create_dir_all(root.join(directory)).unwrap();

@@ -253,6 +253,8 @@ pub fn installed(program: &str) -> bool {
         .split(':')
         .any(|directory| Path::new(directory).join(program).exists());
     if !found {
+        let strict = std::env::var_os(enter::STRICT).is_some();
+        assert!(!strict, "{} is set and {program} is missing", enter::STRICT);
         enter::skip(&format!("{program} is not installed"));
     }
     found
