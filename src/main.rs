@@ -4,16 +4,19 @@
 //! capability-scoped part, `mossnet relay` the data plane, `mossnet probe` what `doctor` tries in
 //! namespaces of its own. All start before any thread exists.
 
+use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
 use mossnet::cli::{self, Command};
-use mossnet::doctor;
+use mossnet::daemon;
 use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("helper") => return mossnet_helper::serve::main(args),
+        Some("relay") => return mossnet::relay::run(),
         Some("probe") => return doctor::probe::main(),
         _ => {}
     }
@@ -27,6 +30,11 @@ fn main() -> ExitCode {
             let report = doctor::run(&paths);
             cli::show(&report, args.format, report.works)
         }
+        Command::Daemon(args) => daemon::run(daemon::Options {
+            paths,
+            idle: Duration::from_secs(args.idle),
+            background: args.background,
+        }),
         command => cli::run(command, paths),
     }
 }

@@ -6,6 +6,7 @@
 //!   `hold`: what a client that vanishes leaves behind.
 //! * `client`: what the CLI calls; `launch`: starts the daemon for it. `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
 //! * `paths`: where the sockets and the state live.
+//! * `doctor`: what the machine lets mossnet do; needs no daemon.
 //!
 //! The same in OpenAPI's words: `docs/openapi.json`.
 
@@ -13,10 +14,9 @@ pub mod client;
 pub mod control;
 mod hold;
 mod launch;
+pub mod doctor;
 pub mod paths;
 mod routes;
 pub mod server;
 pub mod stdio;
 pub mod types;
-
-pub use crate::doctor;

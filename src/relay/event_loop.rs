@@ -119,12 +119,22 @@ impl Interest {
     pub const READ: Self = Self(libc::EPOLLIN as u32);
     /// Room to write, a finished connect. Told as long as it lasts.
     pub const WRITE: Self = Self(libc::EPOLLOUT as u32);
+    /// Nothing but errors.
+    pub const NONE: Self = Self(0);
     /// Everything about a stream socket, urgent data included, each change told once.
     pub const STREAM_EDGE: Self = Self(
         (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32,
     );
     /// Data, each arrival told once.
     pub const READ_EDGE: Self = Self((libc::EPOLLIN | libc::EPOLLET) as u32);
+}
+
+impl Interest {
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// What happened.

@@ -119,6 +119,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether `other` admits exactly the same; names and resolvers aside.
+    pub fn admits_as(&self, other: &Self) -> bool {
+        (&self.networks, &self.v4, &self.v6) == (&other.networks, &other.v4, &other.v6)
+    }
+
     /// Whether an address lies in one of our networks.
     pub fn is_ours(&self, address: IpAddr) -> bool {
         self.network_of(address).is_some()
@@ -210,13 +215,15 @@ impl RulesReader {
         }
     }
 
-    /// Takes up newer rules, if there are any.
-    pub fn refresh(&mut self) {
+    /// Takes up newer rules, if there are any. Whether they admit other flows than the ones before.
+    pub fn refresh(&mut self) -> bool {
         let version = self.shared.version.load(Ordering::Acquire);
-        if version != self.version {
-            self.rules = self.shared.load();
-            self.version = version;
+        if version == self.version {
+            return false;
         }
+        let before = std::mem::replace(&mut self.rules, self.shared.load());
+        self.version = version;
+        !self.rules.admits_as(&before)
     }
 
     /// As of the last refresh.
@@ -336,7 +343,9 @@ mod tests {
         shared.replace(rules());
         let source = "10.89.0.2".parse().unwrap();
         assert!(!reader.get().is_ours(source));
-        reader.refresh();
+        assert!(reader.refresh());
         assert!(reader.get().is_ours(source));
+        shared.replace(rules());
+        assert!(!reader.refresh(), "nothing else is admitted");
     }
 }

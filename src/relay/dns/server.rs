@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{debug, trace};
 
 /// Seconds for which a container may keep an endpoint's address: short, as addresses move.
@@ -45,6 +45,8 @@ pub struct Quotas {
     pub connections: usize,
     /// The same, for one client.
     pub connections_per_client: usize,
+    /// For a TCP client to deliver its next message, and to take an answer off us.
+    pub idle: Duration,
 }
 
 impl Quotas {
@@ -70,6 +72,7 @@ impl Default for Quotas {
             queries_per_client: 256,
             connections: 256,
             connections_per_client: 32,
+            idle: Duration::from_secs(10),
         }
     }
 }
@@ -81,6 +84,7 @@ pub struct Server {
     upstream: Upstream,
     queries: Limits,
     connections: Limits,
+    idle: Duration,
 }
 
 struct State {
@@ -125,7 +129,13 @@ impl Server {
             upstream,
             queries: Limits::new(quotas.queries, quotas.queries_per_client),
             connections: Limits::new(quotas.connections, quotas.connections_per_client),
+            idle: quotas.idle,
         }
+    }
+
+    /// How long a TCP client may stall.
+    pub fn idle(&self) -> Duration {
+        self.idle
     }
 
     /// Room for one TCP connection; `None` for strangers and for clients that have their share.

@@ -166,6 +166,24 @@ fn servfail_when_nobody_answers() {
 }
 
 #[test]
+fn a_resolver_that_is_not_there_costs_no_time() {
+    let world = World::new(&[answers(3)]);
+    let (nobody, somebody) = ([127, 0, 0, 250].into(), [127, 0, 0, 2].into());
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody], false));
+    let start = Instant::now();
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(answer.response_code, ResponseCode::ServFail);
+    assert!(
+        start.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        start.elapsed()
+    );
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody, somebody], false));
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(first_address(&answer).to_string(), "192.0.2.3");
+}
+
+#[test]
 fn forged_answers_are_not_heard() {
     let forging: Arc<Script> = Arc::new(|query, _| {
         // Two datagrams cannot be sent by a script; so the first query is answered wrongly, and the
@@ -294,6 +312,38 @@ fn stalled_tcp_clients_hold_up_nobody_and_are_few() {
     assert_ne!(
         ended.err().map(|e| e.kind()),
         Some(io::ErrorKind::WouldBlock)
+    );
+}
+
+#[test]
+fn tcp_clients_that_stall_are_let_go_and_make_room() {
+    let quotas = Quotas {
+        connections_per_client: 1,
+        idle: Duration::from_millis(200),
+        ..Quotas::default()
+    };
+    let world = World::with(&[], quotas, false);
+    // Nothing, half a length, half a message, and bytes trickling in: all end alike.
+    for begun in [&b""[..], b"\0", b"\0\x20half"] {
+        let mut stream = world.connect();
+        stream.write_all(begun).unwrap();
+        let ended = stream.read(&mut [0; 1]);
+        assert!(matches!(ended, Ok(0)), "{begun:?}: {ended:?}");
+    }
+    let mut trickle = world.connect();
+    let start = Instant::now();
+    trickle
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let open = |stream: &mut TcpStream| match stream.read(&mut [0; 1]) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    while start.elapsed() < PATIENCE && trickle.write_all(b"\x01").is_ok() && open(&mut trickle) {}
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
     );
 }
 
