@@ -19,3 +19,5 @@ pub mod network;
 pub mod relay;
 pub mod state;
 pub mod sys;
+
+pub use api::doctor;

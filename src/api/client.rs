@@ -486,6 +486,8 @@ impl Call {
             .header("content-type", "application/json")
             .body(Full::new(self.body.clone()))
             .map_err(|error| ClientError::Request(io::Error::other(error)))?;
+        // After an answer the connection needs a moment before it takes the next request.
+        sender.ready().await.map_err(|source| self.broken(source))?;
         let sent = sender.send_request(request).await;
         let answer = sent.map_err(|source| self.broken(source))?;
         let status = answer.status();

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 )]
 pub struct Cli {
     /// Keep all state and sockets below DIR: a daemon, networks and sandboxes of their own.
-    #[arg(long, global = true, value_name = "DIR", env = "MOSSNET_ROOT", value_hint = clap::ValueHint::DirPath)]
+    #[arg(long, global = true, value_name = "DIR", env = "MOSSNET_ROOT", hide_env_values = true, help_heading = "Global options", value_hint = clap::ValueHint::DirPath)]
     pub root: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
@@ -225,7 +225,8 @@ pub struct DaemonArgs {
         long,
         value_name = "SECONDS",
         default_value_t = 30,
-        env = "MOSSNET_IDLE"
+        env = "MOSSNET_IDLE",
+        hide_env_values = true
     )]
     pub idle: u64,
     /// Leave the caller's session, and say 'ready' or what is wrong on standard output.

@@ -84,14 +84,17 @@ impl CliError {
             return ExitCode::SUCCESS;
         }
         self.print();
-        let code = match self {
+        ExitCode::from(self.code(ours))
+    }
+
+    pub(super) fn code(&self, ours: bool) -> u8 {
+        match self {
             // Without a daemon no command can do anything: Docker's code for that, too.
             Self::Client(ClientError::Paths(_) | ClientError::Launch(_)) => EXIT_FAILURE,
             Self::Client(error) if ours => error.exit_code(),
             _ if ours => EXIT_FAILURE,
             _ => 1,
-        };
-        ExitCode::from(code)
+        }
     }
 
     /// Prints it without ending the command.

@@ -100,3 +100,7 @@ async fn connect(paths: Paths) -> Result<Client, CliError> {
     }
     Ok(client)
 }
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

@@ -216,4 +216,4 @@ fn failed(error: ClientError) -> u8 {
 
 #[cfg(test)]
 #[path = "sandboxes_tests.rs"]
-mod tests;
+pub(super) mod tests;

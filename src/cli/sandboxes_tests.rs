@@ -3,7 +3,7 @@ use crate::api::types::EndpointInfo;
 use mossnet_helper::SandboxId;
 use std::time::{Duration, UNIX_EPOCH};
 
-fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
+pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
     SandboxInfo {
         id: SandboxId::from([byte; 32]),
         name: name.to_owned(),

@@ -41,15 +41,14 @@ fn condensed(text: &str) -> (String, String) {
             wrong.push(line);
         }
     }
-    // Further tips only repeat how '--' works.
-    let mut hint = tips.first().copied().unwrap_or_default().to_owned();
+    let similar = tips.iter().find(|tip| !tip.starts_with("to pass"));
+    let mut hint = similar.copied().unwrap_or_default().to_owned();
     if hint.is_empty() {
-        // `mossnet run [OPTIONS] <CMD>...` → `mossnet run`
-        let words = usage
-            .unwrap_or("mossnet")
-            .split(' ')
-            .take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
-        hint = format!("see '{} --help'", words.collect::<Vec<_>>().join(" "));
+        // `mossnet run [OPTIONS] <CMD>...` → `mossnet run`, whatever the program is called.
+        let words = usage.into_iter().flat_map(|usage| usage.split(' ').skip(1));
+        let words = words.take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
+        let command: String = words.flat_map(|word| [" ", word]).collect();
+        hint = format!("see 'mossnet{command} --help'");
     }
     (wrong.join(" "), hint)
 }

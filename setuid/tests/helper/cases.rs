@@ -11,6 +11,11 @@ use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
 
+/// Needs a /dev/net/tun that everyone may use.
+pub const EXTERNAL: &str = "external_uplinks";
+/// Needs an administrator who forbids user namespaces.
+pub const FORBIDDEN: &str = "user_namespaces_forbidden";
+
 pub const ALL: &[(&str, fn())] = &[
     ("sandboxes_on_a_bridge", sandboxes_on_a_bridge),
     (
@@ -20,6 +25,8 @@ pub const ALL: &[(&str, fn())] = &[
     ("requests_repeat_safely", requests_repeat_safely),
     ("failures_leave_nothing", failures_leave_nothing),
     ("uplinks_that_fail", uplinks_that_fail),
+    (EXTERNAL, external_uplinks),
+    (FORBIDDEN, user_namespaces_forbidden),
     ("bad_requests_are_answered", bad_requests_are_answered),
     ("bridges_change_in_place", bridges_change_in_place),
     (
@@ -446,4 +453,71 @@ fn many_sandboxes() {
     ));
     assert_eq!(count(), before);
     shut_down(world, client);
+}
+
+fn external_uplinks() {
+    if fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .is_err()
+    {
+        println!("note: /dev/net/tun is not for us; external_uplinks is skipped");
+        return;
+    }
+    let (world, mut client) = with_bridge();
+    for (kind, program) in [
+        (UplinkKind::Pasta, "/usr/bin/pasta"),
+        (UplinkKind::Slirp, "/usr/bin/slirp4netns"),
+    ] {
+        if !fs::exists(program).unwrap() {
+            println!("note: {program} is not installed");
+            continue;
+        }
+        let mut rules = network(false);
+        rules.uplink = kind;
+        client.done(Request::Ruleset {
+            networks: vec![rules],
+        });
+        let start = Request::StartUplink(UplinkSpec {
+            kind,
+            program: program.into(),
+        });
+        client.done(start.clone());
+        client.done(start.clone());
+        assert_eq!(inventory(&mut client).uplinks, [kind]);
+        let helper = world.child.id();
+        let children = format!("/proc/{helper}/task/{helper}/children");
+        let children = fs::read_to_string(children).unwrap();
+        // One that was stopped may still be there, before it.
+        let child = children
+            .split_whitespace()
+            .next_back()
+            .unwrap()
+            .parse()
+            .unwrap();
+        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+        let status = ExitStatus::Signal(9);
+        assert_eq!(client.event(), Event::UplinkExited { kind, status });
+        client.done(start);
+        client.done(Request::StopUplink { kind });
+        client.done(Request::StopUplink { kind });
+        assert!(inventory(&mut client).uplinks.is_empty());
+    }
+    shut_down(world, client);
+}
+
+fn user_namespaces_forbidden() {
+    let directory = std::env::temp_dir().join(format!("mossnet-helper-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    let (mut child, line) = start(&directory.join("helper.sock"));
+    assert!(!child.wait().unwrap().success());
+    let failure: Failure = serde_json::from_str(&line).unwrap();
+    assert!(
+        failure.what.contains("sysctl -w user.max_user_namespaces="),
+        "{failure}"
+    );
+    assert_eq!(failure.errno, Some(libc::ENOSPC));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    fs::remove_dir(&directory).unwrap();
 }

@@ -59,13 +59,44 @@ fn main() -> ExitCode {
 
 /// Run one test in a process of its own.
 fn in_process(name: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
     let mut command = Command::new("/proc/self/exe");
+    if name == cases::EXTERNAL && root {
+        command = with_tun();
+    } else if name == cases::FORBIDDEN {
+        command = where_forbidden();
+    }
     command.env(CASE, name).current_dir("/");
-    if nix::unistd::geteuid().is_root() {
+    if root && name != cases::EXTERNAL {
         // For root, std also drops the supplementary groups.
         command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }
     command.status().unwrap().success()
+}
+
+/// This program where everyone may use /dev/net/tun, as on a desktop.
+fn with_tun() -> Command {
+    const SCRIPT: &str = "directory=$(mktemp -d) && mknod -m 666 $directory/tun c 10 200 && \
+        mount --bind $directory/tun /dev/net/tun; rm -r $directory; \
+        exec setpriv --reuid $1 --regid $1 --clear-groups $0";
+    let mut command = Command::new("unshare");
+    let exe = std::env::current_exe().unwrap();
+    command
+        .args(["--mount", "sh", "-c", SCRIPT])
+        .arg(exe)
+        .arg(UNPRIVILEGED.to_string());
+    command
+}
+
+/// This program where the administrator has forbidden user namespaces.
+fn where_forbidden() -> Command {
+    const SCRIPT: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec $0";
+    let mut command = Command::new("unshare");
+    let exe = std::env::current_exe().unwrap();
+    command
+        .args(["--user", "--map-root-user", "sh", "-c", SCRIPT])
+        .arg(exe);
+    command
 }
 
 fn run_case(name: &str) -> ExitCode {
