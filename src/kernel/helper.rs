@@ -7,6 +7,7 @@ use super::{framing, launch};
 use mossnet_helper::request::{
     Event, Failure, FailureKind, Frame, Inventory, PROTOCOL_VERSION, Reply, Request,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -108,7 +109,12 @@ impl Helper {
                 return Err(HelperError::Connect { path, source });
             }
         };
-        Self::over(stream).await.map(Some)
+        match Self::over(stream).await {
+            Ok(connected) => Ok(Some(connected)),
+            // It was about to end when we came.
+            Err(HelperError::Gone) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts a helper at `socket`, its messages going to `log`, and connects to it.
@@ -195,6 +201,18 @@ impl Helper {
             Reply::Done | Reply::Hello { .. } | Reply::Created { .. } => {
                 Err(HelperError::OutOfTurn)
             }
+        }
+    }
+
+    /// Resolves when its process has ended, and with it every sandbox; at once where that cannot be
+    /// followed.
+    pub async fn ended(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
+        let watched = pidfd.and_then(|pidfd| crate::sys::readiness::watch(pidfd).ok());
+        if let Some(watched) = watched {
+            // A pidfd is readable once its process has ended (pidfd_open(2)).
+            let _ = watched.readable().await;
         }
     }
 
