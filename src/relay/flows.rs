@@ -111,17 +111,20 @@ impl<K: Hash + Eq + Clone, F> Flows<K, F> {
     /// Which flow has to go before `client` may have another one.
     pub fn victim(&self, client: IpAddr) -> Option<Key> {
         let own = self.clients.get(&client);
-        let index = if own.is_some_and(|own| own.count >= self.limits.per_client) {
-            own?.oldest
+        if own.is_some_and(|own| own.count >= self.limits.per_client) {
+            self.at(own?.oldest?)
         } else if self.len() >= self.limits.total {
-            self.clients
-                .values()
-                .max_by_key(|client| client.count)?
-                .oldest
+            self.oldest_of_largest()
         } else {
             None
-        };
-        self.at(index?)
+        }
+    }
+
+    /// The least recently used flow of the client that has most: the one to go when something
+    /// that all share runs out.
+    pub fn oldest_of_largest(&self) -> Option<Key> {
+        let largest = self.clients.values().max_by_key(|client| client.count)?;
+        self.at(largest.oldest?)
     }
 
     /// Adds a flow; one that had the key already is returned.

@@ -165,23 +165,39 @@ impl State {
             return None;
         }
         self.make_room(key.client.ip(), cx);
-        // The second one is for a reply socket.
-        if !cx.budget.take(2, cx.now) {
-            return None;
-        }
-        match self.open(key, ttl, cx) {
-            Ok(id) => Some(id),
-            Err(error) => {
-                cx.budget.release(2);
+        let opened = self.open_within_budget(key, ttl, cx).or_else(|error| {
+            if !ran_out(&error) {
+                return Err(error);
+            }
+            // Descriptors or ports of the host: at the cost of whoever has most of them.
+            let victim = self.flows.oldest_of_largest().ok_or(error)?;
+            self.evict(victim, cx);
+            self.open_within_budget(key, ttl, cx)
+        });
+        opened
+            .inspect_err(|error| {
                 tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, %error, "UDP flow not opened");
-                if let Some(notice) = Notice::of(&error) {
+                if let Some(notice) = Notice::of(error) {
                     for datagram in datagrams {
                         notify(key, datagram, notice, cx);
                     }
                 }
-                None
-            }
+            })
+            .ok()
+    }
+
+    fn open_within_budget(
+        &mut self,
+        key: FlowKey,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Key> {
+        // The second one is for a reply socket.
+        if !cx.budget.take(2, cx.now) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        self.open(key, ttl, cx)
+            .inspect_err(|_| cx.budget.release(2))
     }
 
     /// Opens the sockets of a flow, for which two descriptors were taken from the budget.
@@ -270,6 +286,22 @@ impl State {
             RouterSide::Shared | RouterSide::Declined => false,
         }
     }
+}
+
+/// The failure is one that another flow's end may mend.
+fn ran_out(error: &io::Error) -> bool {
+    // EAGAIN: no free port.
+    let errno = [
+        libc::EAGAIN,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+    ];
+    error.kind() == io::ErrorKind::QuotaExceeded
+        || error
+            .raw_os_error()
+            .is_some_and(|error| errno.contains(&error))
 }
 
 /// How many datagrams a batch holds.
