@@ -133,11 +133,14 @@ impl ClientError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Another daemon may know the answer.
-    fn daemon_ended(&self) -> bool {
+    /// Another daemon may know the answer, or do what this one did not.
+    pub fn daemon_ended(&self) -> bool {
         matches!(
             self,
-            Self::Broken { .. } | Self::Connect { .. } | Self::Refused { status: 503, .. }
+            Self::Broken { .. }
+                | Self::Connect { .. }
+                | Self::Refused { status: 503, .. }
+                | Self::Stdio(StdioError::Socket { .. })
         )
     }
 

@@ -12,9 +12,9 @@
 
 pub mod client;
 pub mod control;
+pub mod doctor;
 mod hold;
 mod launch;
-pub mod doctor;
 pub mod paths;
 mod routes;
 pub mod server;
