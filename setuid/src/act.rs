@@ -9,7 +9,7 @@ use crate::privilege::{Class, with};
 use crate::relay::Relay;
 use crate::request::{
     BridgeSpec, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory, NetworkRules,
-    PROTOCOL_VERSION, Reply, Request,
+    PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
@@ -57,6 +57,12 @@ impl Helper {
     /// The relay, for the event loop.
     pub fn relay(&mut self) -> &mut Relay {
         &mut self.relay
+    }
+
+    /// Whether anything runs, or waits to, that the daemon asked for.
+    pub fn is_busy(&self) -> bool {
+        let ended = |info: &ProcessInfo| matches!(info.state, ProcessState::Exited(_));
+        !self.sandboxes.list().iter().all(ended)
     }
 
     /// Perform one request. `Shutdown` is the event loop's business.

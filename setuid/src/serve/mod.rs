@@ -64,6 +64,8 @@ fn start(
 ) -> Result<(event_loop::EventLoop, Socket), Failure> {
     let options = parse(args)?;
     close_others_on_exec();
+    // Else it would be called after the descriptor that it was executed from.
+    let _ = nix::sys::prctl::set_name(c"mossnet-helper");
     // EPERM: it leads a session already.
     let _ = nix::unistd::setsid();
     nix::unistd::chdir("/").map_err(|e| Failure::kernel("change to /", e))?;
