@@ -70,7 +70,7 @@ impl Helper {
         let done = |result: Result<(), Failure>| result.map(|()| Reply::Done);
         match request {
             Request::Hello { version } => self.hello(version),
-            Request::Inventory => with(Class::Read, || self.inventory()),
+            Request::Inventory => with(Class::None, || self.inventory()),
             Request::Bridge(spec) => {
                 check_bridge(&spec)?;
                 done(with(Class::Visit, || self.router.bridge(&spec)))
@@ -99,17 +99,17 @@ impl Helper {
                     self.router.remove_link(&router_ifname)
                 }))
             }
-            Request::StartSandbox { id } => done(with(Class::Signal, || self.sandboxes.start(&id))),
+            Request::StartSandbox { id } => done(with(Class::None, || self.sandboxes.start(&id))),
             Request::Exec(spec) => {
                 let stdio = three(fds)?;
                 let pid = with(Class::Sandbox, || self.sandboxes.exec(*spec, stdio))?;
                 Ok(Reply::Created { pid })
             }
             Request::Signal { id, signal } => {
-                done(with(Class::Signal, || self.sandboxes.signal(&id, signal)))
+                done(with(Class::None, || self.sandboxes.signal(&id, signal)))
             }
             Request::Forget { id } => {
-                done(with(Class::Signal, || match self.sandboxes.forget(&id) {
+                done(with(Class::None, || match self.sandboxes.forget(&id) {
                     Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
                     other => other,
                 }))
@@ -166,7 +166,7 @@ impl Helper {
     /// End everything.
     pub fn shut_down(&mut self) {
         for process in self.sandboxes.list() {
-            let _ = with(Class::Signal, || self.sandboxes.forget(&process.id));
+            let _ = with(Class::None, || self.sandboxes.forget(&process.id));
         }
         self.relay.stop();
         for kind in self.uplinks.running() {

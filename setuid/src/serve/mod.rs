@@ -43,6 +43,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok((mut event_loop, socket)) => {
             let result = say("ready").and_then(|()| event_loop.run());
             let _ = fs::remove_file(&socket.path);
+            // The lock before the connection: at its end of file, the daemon may start another.
+            drop(socket);
+            drop(event_loop);
             match result {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(failure) => {
