@@ -1,4 +1,212 @@
-//! The data plane, in a process of its own.
+//! The data plane, in a process of its own: everything that reads bytes chosen by a container or a
+//! remote peer.
+//!
+//! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
+//! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
+//! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
+//! ([`offender`]); beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
+//! [`socket_pool`], [`budget`]; then [`control`].
+//!
+//! Invariant: no byte from outside is read before the process has locked itself in.
 
+pub mod budget;
+pub mod control;
 pub mod dns;
+pub mod event_loop;
+pub mod flows;
+pub mod gate;
+pub mod icmp;
+pub mod offender;
+pub mod pending;
+pub mod router_side;
+pub mod rules;
+pub mod sandbox;
+pub mod seccomp;
+pub mod slots;
+pub mod socket_pool;
+pub mod tcp;
+pub mod udp;
 pub mod wire;
+pub mod worker;
+
+use crate::error::one_line;
+use crate::sys;
+use budget::FdBudget;
+use control::Control;
+use flows::Limits as UdpLimits;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pending::{Limits, Pending};
+use router_side::{RouterSide, RouterSideError};
+use rules::SharedRules;
+use sandbox::SandboxError;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
+use worker::{Shared, Worker};
+
+/// Where the helper leaves the control socket.
+const CONTROL: i32 = 3;
+/// Where it leaves the router netns.
+const ROUTER_NETNS: i32 = 4;
+
+/// Beyond four workers the kernel's side of a flow is the bottleneck.
+const MAX_WORKERS: usize = 4;
+
+/// Why the relay does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Started by something else than the helper.
+    #[error("descriptor {number} must be the {what}; the relay is started by the mossnet helper")]
+    Inherited {
+        /// Its number.
+        number: i32,
+        /// What it should be.
+        what: &'static str,
+        /// Why it is not.
+        source: io::Error,
+    },
+    /// Descriptor limit.
+    #[error("raise the limit of open files")]
+    Limit(#[source] io::Error),
+    /// Sockets of the router netns.
+    #[error(transparent)]
+    RouterSide(#[from] RouterSideError),
+    /// It could not lock itself in.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A worker or the name server could not be started.
+    #[error("start {what}")]
+    Start {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The helper cannot be talked to.
+    #[error("talk to the helper")]
+    Control(#[source] io::Error),
+}
+
+/// Runs the relay until the helper ends.
+pub fn run() -> ExitCode {
+    crate::log::init();
+    let netns = match inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            tracing::error!(error = one_line(&error), "relay not started");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (control, netns) = netns;
+    let rules = Arc::new(SharedRules::default());
+    let result = start(netns, &rules).and_then(|()| {
+        control.say("ready").map_err(RelayError::Control)?;
+        tracing::info!("relay ready");
+        control.serve(&rules).map_err(RelayError::Control)
+    });
+    match result {
+        Ok(()) => {
+            tracing::info!("helper gone, relay ends");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let error = one_line(&error);
+            tracing::error!(error, "relay ends");
+            // The helper may be the reason.
+            let _ = control.say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The two descriptors from the helper; all others are closed.
+fn inherited() -> Result<(Control, OwnedFd), RelayError> {
+    let take = |number, what| {
+        sys::inherited::take(number).map_err(|source| RelayError::Inherited {
+            number,
+            what,
+            source,
+        })
+    };
+    let control = take(CONTROL, "control socket")?;
+    let netns = take(ROUTER_NETNS, "router netns")?;
+    // Fails before Linux 5.9 only; the helper marks its own descriptors close-on-exec.
+    let _ = sys::inherited::close_from(ROUTER_NETNS + 1);
+    let control = Control::new(control).map_err(|source| RelayError::Inherited {
+        number: CONTROL,
+        what: "control socket",
+        source,
+    })?;
+    Ok((control, netns))
+}
+
+/// Sets everything up, locks the process in, and lets the workers go.
+fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<(), RelayError> {
+    let nofile = raise_descriptor_limit().map_err(RelayError::Limit)?;
+    // A worker that panics has left its flows in an unknown state: end the process, and let the
+    // helper start another.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "relay panicked");
+        std::process::abort();
+    }));
+    // The process has one thread: what follows counts for all that come.
+    sandbox::empty_root()?;
+    sandbox::no_new_privileges()?;
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_WORKERS);
+    let side = router_side::start(netns, workers)?;
+    sandbox::drop_capabilities()?;
+    let locked_in = Arc::new(Barrier::new(workers + 1));
+    start_threads(side, rules, nofile, &locked_in)?;
+    seccomp::install()?;
+    locked_in.wait();
+    Ok(())
+}
+
+fn start_threads(
+    side: RouterSide,
+    rules: &Arc<SharedRules>,
+    nofile: u64,
+    locked_in: &Arc<Barrier>,
+) -> Result<(), RelayError> {
+    let start = |what| move |source| RelayError::Start { what, source };
+    let budget = Arc::new(FdBudget::new(nofile));
+    let udp_flows = (budget.limit() / side.workers.len().max(1) / 2).max(64);
+    let shared = Shared {
+        rules: Arc::clone(rules),
+        pending: Arc::new(Pending::new(Limits::for_descriptors(budget.limit()))),
+        budget,
+        pool: side.pool,
+        udp: UdpLimits {
+            per_client: udp_flows / 2,
+            total: udp_flows,
+        },
+        macs: side.macs,
+    };
+    for (number, sockets) in side.workers.into_iter().enumerate() {
+        let worker = Worker::new(sockets, &shared).map_err(start("a worker"))?;
+        let locked_in = Arc::clone(locked_in);
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                locked_in.wait();
+                let error = worker.run();
+                tracing::error!(%error, "worker ended");
+                std::process::abort();
+            })
+            .map_err(start("a worker"))?;
+    }
+    dns::spawn(side.dns, Arc::clone(rules)).map_err(start("the name server"))?;
+    Ok(())
+}
+
+/// Raises the soft limit to the hard one, and tells it.
+fn raise_descriptor_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}

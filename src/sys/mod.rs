@@ -1,4 +1,12 @@
 //! The only place where mossnet calls the kernel through `unsafe`. One module per mechanism.
 #![allow(unsafe_code)]
 
+pub mod descriptors;
+pub mod epoll;
+pub mod inheritance;
+pub mod inherited;
+pub mod packet;
+pub mod readiness;
+pub mod splice;
+pub mod tcp;
 pub mod udp;

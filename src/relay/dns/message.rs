@@ -14,6 +14,8 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 /// Fixed part of every message, bytes.
 pub const HEADER_LEN: usize = 12;
+/// Largest query taken, bytes: one name, EDNS and its padding (RFC 8467) come to a fraction of it.
+pub const MAX_QUERY: usize = 4096;
 /// Largest UDP answer to a client without EDNS, bytes (RFC 1035 §4.2.1).
 pub const PLAIN_UDP_LIMIT: usize = 512;
 /// What we announce to take by UDP: fits unfragmented through an IPv6 path (DNS flag day 2020).

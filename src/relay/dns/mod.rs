@@ -8,13 +8,19 @@
 //! Invariants: the network of a query is found by the address that it was sent to, and only its own
 //! sandboxes are answered; nothing here blocks, touches the file system, or grows without bound.
 //!
-//! Descriptors: at most 3 × 1024 for queries under way, 256 for TCP clients, and a handful.
-//! System calls of the running thread (for the relay's seccomp list): `epoll_wait`/`epoll_pwait`,
-//! `epoll_ctl`, `read`/`write` (eventfd), `recvmsg`, `sendmsg`, `recvfrom`, `sendto`, `accept4`,
-//! `getsockname`, `socket` (AF_INET and AF_INET6; SOCK_DGRAM and SOCK_STREAM), `bind`, `connect`,
-//! `getsockopt` (SO_ERROR), `setsockopt` (TCP_NODELAY), `shutdown`, `close`, `getrandom`, `futex`,
-//! `clock_gettime`, and what malloc and the log need (`mmap`, `munmap`, `mremap`, `madvise`, `brk`,
-//! `write`). Everything else happens in [`spawn`], on the calling thread.
+//! Descriptors: at most 3 × 1024 for queries under way, 256 for TCP clients, and a handful; together
+//! at most a fifth of RLIMIT_NOFILE where that is small.
+//!
+//! System calls of the running thread (for the relay's seccomp list): `epoll_wait`, `epoll_ctl`,
+//! `read`/`write` (eventfd), `recvmsg`, `sendmsg`, `recvfrom`, `sendto`, `accept4`, `getsockname`,
+//! `socket` (AF_INET and AF_INET6; SOCK_DGRAM and SOCK_STREAM), `bind`, `connect`, `getsockopt`
+//! (SO_ERROR), `setsockopt` (TCP_NODELAY), `shutdown`, `close`, `getrandom`, `futex`,
+//! `clock_gettime`, what malloc and the log need (`mmap`, `munmap`, `mremap`, `mprotect`, `madvise`,
+//! `brk`, `write`), and in debug builds `fcntl` (F_GETFD, before each close). A thread that starts
+//! under the filter also needs `rseq`, `set_robust_list`, `sigaltstack`, `sched_getaffinity`,
+//! `gettid`, `prctl` (PR_SET_NAME), and `openat` must fail with an error rather than kill: malloc
+//! counts the CPUs in /sys on its first contended use and does without. Everything else happens in
+//! [`spawn`], on the calling thread.
 
 mod cache;
 mod limits;
@@ -25,13 +31,14 @@ mod udp;
 mod upstream;
 mod zone;
 
-pub use server::Rules;
-
+use super::rules::SharedRules;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use server::{Quotas, Server};
+use nix::sys::resource::{Resource, getrlimit};
+use server::{Quotas, Rules, Server};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -56,12 +63,12 @@ pub struct DnsSockets {
 /// Starts the thread. Whatever can fail fails here, before the relay locks itself in. The thread
 /// ends when every socket is broken, that is, not before the relay does.
 ///
-/// `rules` gives the current snapshot; it is called once per query.
-///
 /// # Errors
 /// The runtime's epoll instance, a socket's options, or the thread could not be had.
-pub fn spawn(sockets: DnsSockets, rules: Rules) -> io::Result<JoinHandle<()>> {
-    spawn_with(sockets, rules, Timing::default(), Quotas::default())
+pub fn spawn(sockets: DnsSockets, rules: Arc<SharedRules>) -> io::Result<JoinHandle<()>> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let current = Box::new(move || Arc::clone(rules.load().snapshot()));
+    spawn_with(sockets, current, Timing::default(), Quotas::within(limit))
 }
 
 fn spawn_with(

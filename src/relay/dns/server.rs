@@ -7,7 +7,7 @@
 use super::cache::Cache;
 use super::limits::{Limits, Slot};
 use super::message::{ClientQuery, Rejection, lifetime, record};
-use super::upstream::Upstream;
+use super::upstream::{MAX_SERVERS, Upstream};
 use super::zone::{Verdict, Zone, Zones};
 use crate::network::snapshot::Snapshot;
 use hickory_proto::op::ResponseCode;
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{debug, trace};
 
 /// Seconds for which a container may keep an endpoint's address: short, as addresses move.
@@ -45,6 +45,24 @@ pub struct Quotas {
     pub connections: usize,
     /// The same, for one client.
     pub connections_per_client: usize,
+    /// For a TCP client to deliver its next message, and to take an answer off us.
+    pub idle: Duration,
+}
+
+impl Quotas {
+    /// The usual ones, or less where the process may have few descriptors: an eighth of them for
+    /// queries (each holds up to [`MAX_SERVERS`]), a sixteenth for connections.
+    pub fn within(descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let usual = Self::default();
+        let queries = usual.queries.min(most / 8 / MAX_SERVERS);
+        let connections = usual.connections.min(most / 16);
+        Self {
+            queries,
+            connections,
+            ..usual
+        }
+    }
 }
 
 impl Default for Quotas {
@@ -54,6 +72,7 @@ impl Default for Quotas {
             queries_per_client: 256,
             connections: 256,
             connections_per_client: 32,
+            idle: Duration::from_secs(10),
         }
     }
 }
@@ -65,6 +84,7 @@ pub struct Server {
     upstream: Upstream,
     queries: Limits,
     connections: Limits,
+    idle: Duration,
 }
 
 struct State {
@@ -109,7 +129,13 @@ impl Server {
             upstream,
             queries: Limits::new(quotas.queries, quotas.queries_per_client),
             connections: Limits::new(quotas.connections, quotas.connections_per_client),
+            idle: quotas.idle,
         }
+    }
+
+    /// How long a TCP client may stall.
+    pub fn idle(&self) -> Duration {
+        self.idle
     }
 
     /// Room for one TCP connection; `None` for strangers and for clients that have their share.

@@ -1,11 +1,12 @@
 //! DNS over TCP, on a wildcard listener of the router netns.
 //!
 //! Place: transport in front of `server`. Invariants: a connection is a task of its own and cannot
-//! hold up another; it has [`IDLE`] to deliver each message whole, and its answers leave as they
+//! hold up another; it has [`Server::idle`] to deliver each message whole, and its answers leave as they
 //! become ready (RFC 7766 §6.2.1.1, §7); what it may have under way is bounded, beyond which we do
 //! not read on (CVE-2024-8418, CVE-2026-35406).
 
 use super::limits::Slot;
+use super::message::MAX_QUERY;
 use super::server::{Server, Step, Via};
 use std::io;
 use std::net::IpAddr;
@@ -20,8 +21,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-/// For a client to deliver its next message, and to take an answer off us.
-const IDLE: Duration = Duration::from_secs(10);
 /// Queries of one connection under way; more wait in its socket.
 const MAX_PIPELINED: usize = 32;
 /// Rest after a failed accept (out of descriptors): retrying at once would burn the CPU.
@@ -78,7 +77,10 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
         let (answers, outgoing) = mpsc::channel(MAX_PIPELINED);
-        tokio::join!(self.read_all(reader, answers), write_all(writer, outgoing));
+        tokio::join!(
+            self.read_all(reader, answers),
+            self.write_all(writer, outgoing)
+        );
     }
 
     /// Reads until the client ends, errs, or stalls; then waits for the answers under way.
@@ -87,7 +89,7 @@ impl Connection {
         while under_way.len() < MAX_PIPELINED || under_way.join_next().await.is_some() {
             while under_way.try_join_next().is_some() {}
             let message = tokio::select! {
-                message = timeout(IDLE, read_message(&mut reader)) => message,
+                message = timeout(self.server.idle(), read_message(&mut reader)) => message,
                 () = answers.closed() => return,
             };
             let Ok(Ok(message)) = message else {
@@ -116,26 +118,32 @@ impl Connection {
         drop(answers);
         while under_way.join_next().await.is_some() {}
     }
+
+    /// Writes answers until no more can come, or the client stops taking them.
+    async fn write_all(&self, mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Vec<u8>>) {
+        while let Some(answer) = outgoing.recv().await {
+            let Ok(length) = u16::try_from(answer.len()) else {
+                return;
+            };
+            let mut framed = length.to_be_bytes().to_vec();
+            framed.extend_from_slice(&answer);
+            if !matches!(
+                timeout(self.server.idle(), writer.write_all(&framed)).await,
+                Ok(Ok(()))
+            ) {
+                return;
+            }
+        }
+    }
 }
 
 /// One message behind its length (RFC 1035 §4.2.2).
 async fn read_message(reader: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
-    let length = reader.read_u16().await?;
-    let mut message = vec![0; usize::from(length)];
+    let length = usize::from(reader.read_u16().await?);
+    if length > MAX_QUERY {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; length];
     reader.read_exact(&mut message).await?;
     Ok(message)
-}
-
-/// Writes answers until no more can come, or the client stops taking them.
-async fn write_all(mut writer: OwnedWriteHalf, mut outgoing: mpsc::Receiver<Vec<u8>>) {
-    while let Some(answer) = outgoing.recv().await {
-        let Ok(length) = u16::try_from(answer.len()) else {
-            return;
-        };
-        let mut framed = length.to_be_bytes().to_vec();
-        framed.extend_from_slice(&answer);
-        if !matches!(timeout(IDLE, writer.write_all(&framed)).await, Ok(Ok(()))) {
-            return;
-        }
-    }
 }

@@ -8,7 +8,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record, RecordType};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +28,45 @@ fn endpoints_are_named_and_the_spelling_comes_back() {
     );
     let absent = world.ask(&query("nosuch.", RecordType::A));
     assert_eq!(absent.response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn every_gateway_answers_from_its_own_address_over_both_families() {
+    let world = World::new(&[]);
+    let other = SocketAddr::new(OTHER_GATEWAY.parse().unwrap(), world.udp.port());
+    for (server, client) in [
+        (world.udp, "127.0.0.1"),
+        (other, "127.0.0.1"),
+        (world.udp6, "::1"),
+    ] {
+        let socket = world.client_of(server, client);
+        socket
+            .send(&query("web.", RecordType::A).to_vec().unwrap())
+            .unwrap();
+        assert_eq!(receive(&socket).answers.len(), 1, "{server}");
+    }
+    for server in [world.tcp, world.tcp6] {
+        let mut stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write_framed(&mut stream, &query("web.", RecordType::A).to_vec().unwrap());
+        let answer = Message::from_vec(&read_framed(&mut stream)).unwrap();
+        assert_eq!(answer.answers.len(), 1, "{server}");
+    }
+}
+
+#[test]
+fn ipv6_resolvers_are_asked_too() {
+    let world = World::new(&[silent()]);
+    // The port of the world's resolvers, on the IPv6 loopback.
+    let port = world.resolvers[0].port;
+    let Ok(over_v6) = resolver(("::1".parse::<IpAddr>().unwrap(), port).into(), answers(9)) else {
+        eprintln!("skipped: another test has port {port} on ::1");
+        return;
+    };
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec!["::1".parse().unwrap()], false));
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(first_address(&answer).to_string(), "192.0.2.9");
+    assert_eq!(over_v6.count(), 1);
 }
 
 #[test]
@@ -124,6 +163,24 @@ fn servfail_when_nobody_answers() {
     let nobody = World::new(&[]);
     let answer = nobody.ask(&query("example.com.", RecordType::A));
     assert_eq!(answer.response_code, ResponseCode::ServFail);
+}
+
+#[test]
+fn a_resolver_that_is_not_there_costs_no_time() {
+    let world = World::new(&[answers(3)]);
+    let (nobody, somebody) = ([127, 0, 0, 250].into(), [127, 0, 0, 2].into());
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody], false));
+    let start = Instant::now();
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(answer.response_code, ResponseCode::ServFail);
+    assert!(
+        start.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        start.elapsed()
+    );
+    *world.rules.lock().unwrap() = Arc::new(snapshot(vec![nobody, somebody], false));
+    let answer = world.ask(&query("example.com.", RecordType::A));
+    assert_eq!(first_address(&answer).to_string(), "192.0.2.3");
 }
 
 #[test]
@@ -255,6 +312,38 @@ fn stalled_tcp_clients_hold_up_nobody_and_are_few() {
     assert_ne!(
         ended.err().map(|e| e.kind()),
         Some(io::ErrorKind::WouldBlock)
+    );
+}
+
+#[test]
+fn tcp_clients_that_stall_are_let_go_and_make_room() {
+    let quotas = Quotas {
+        connections_per_client: 1,
+        idle: Duration::from_millis(200),
+        ..Quotas::default()
+    };
+    let world = World::with(&[], quotas, false);
+    // Nothing, half a length, half a message, and bytes trickling in: all end alike.
+    for begun in [&b""[..], b"\0", b"\0\x20half"] {
+        let mut stream = world.connect();
+        stream.write_all(begun).unwrap();
+        let ended = stream.read(&mut [0; 1]);
+        assert!(matches!(ended, Ok(0)), "{begun:?}: {ended:?}");
+    }
+    let mut trickle = world.connect();
+    let start = Instant::now();
+    trickle
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let open = |stream: &mut TcpStream| match stream.read(&mut [0; 1]) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    while start.elapsed() < PATIENCE && trickle.write_all(b"\x01").is_ok() && open(&mut trickle) {}
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
     );
 }
 

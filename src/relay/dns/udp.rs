@@ -3,6 +3,7 @@
 //! Place: transport in front of `server`. Invariant: an answer leaves from the address that was
 //! asked. Sources: ip(7) IP_PKTINFO, RFC 3542 §6.2 (IPV6_PKTINFO).
 
+use super::message::MAX_QUERY;
 use super::server::{Server, Step, Via};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike,
@@ -15,9 +16,6 @@ use std::rc::Rc;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::{debug, warn};
-
-/// Largest query taken, bytes. Beyond EDNS padding (RFC 8467: 128) there is nothing to say.
-const MAX_QUERY: usize = 4096;
 
 /// A listening socket, ready for the runtime that is being entered.
 pub struct UdpListener {

@@ -10,13 +10,15 @@
 
 use super::message::{ClientQuery, is_truncated, response_code};
 use hickory_proto::op::{Message, ResponseCode};
+use nix::sys::socket::{MsgFlags, recv};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -183,19 +185,21 @@ async fn by_udp(query: &ClientQuery, server: SocketAddr, resend: Duration) -> io
 
 /// The first datagram that answers the query; others are forgeries or late.
 async fn hear(socket: &UdpSocket, query: &ClientQuery, id: u16) -> io::Result<Vec<u8>> {
+    // A refusal (ICMP) shows as an error alone, not as something to read.
+    let interest = Interest::READABLE | Interest::ERROR;
     loop {
-        socket.readable().await?;
-        let answer = DATAGRAM.with_borrow_mut(|buffer| {
-            let length = socket.try_recv(buffer)?;
-            Ok::<_, io::Error>(buffer.get(..length).unwrap_or_default().to_vec())
-        });
-        match answer {
-            Ok(answer) if query.matches(&answer, id) => return Ok(answer),
-            Ok(_stranger) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        let answer = socket.async_io(interest, || receive(socket)).await?;
+        if query.matches(&answer, id) {
+            return Ok(answer);
         }
     }
+}
+
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    DATAGRAM.with_borrow_mut(|buffer| {
+        let length = recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
+        Ok(buffer.get(..length).unwrap_or_default().to_vec())
+    })
 }
 
 thread_local! {

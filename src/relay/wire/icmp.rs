@@ -3,6 +3,7 @@
 use super::checksum::{Checksum, fill};
 use super::ip::{Addresses, Header, Packet, Protocol};
 use super::{WireError, fixed, ipv4, ipv6};
+use std::io;
 use std::net::IpAddr;
 
 /// Bytes of the header, with the four that depend on the type.
@@ -207,6 +208,21 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// What a failed connect(2) or send(2) towards the destination means to the sender. `None`
+    /// where a router would be silent (blackhole routes: EINVAL), or where the fault is our own.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error()? {
+            // The last two: no address, or no protocol, of the destination's family.
+            libc::ENETUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT => {
+                Some(Self::NoRoute)
+            }
+            libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(Self::HostUnreachable),
+            libc::ECONNREFUSED => Some(Self::PortUnreachable),
+            libc::EACCES | libc::EPERM => Some(Self::Prohibited),
+            _ => None,
+        }
+    }
+
     /// Type and code, and the next four bytes.
     fn numbers(self, family: Family) -> ([u8; 2], u32) {
         match (self, family) {

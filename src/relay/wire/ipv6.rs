@@ -27,6 +27,8 @@ pub struct Fragment {
     pub more: bool,
     /// Identifies the datagram.
     pub identification: u32,
+    /// Number of the header that the datagram's fragmentable part begins with.
+    pub next_header: u8,
 }
 
 impl Fragment {
@@ -43,6 +45,7 @@ pub struct Packet<'a> {
     header: &'a [u8; HEADER_LEN],
     protocol: Protocol,
     fragment: Option<Fragment>,
+    fragmentable: &'a [u8],
     payload: &'a [u8],
 }
 
@@ -57,13 +60,14 @@ impl<'a> Packet<'a> {
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let rest = first("IPv6", rest, length)?;
         let bytes = first("IPv6", bytes, HEADER_LEN + length)?;
-        let (protocol, fragment, payload) = upper_layer(header[6], rest)?;
+        let upper = upper_layer(header[6], rest)?;
         Ok(Self {
             bytes,
             header,
-            protocol,
-            fragment,
-            payload,
+            protocol: upper.protocol,
+            fragment: upper.fragment,
+            fragmentable: upper.fragmentable,
+            payload: upper.payload,
         })
     }
 
@@ -102,6 +106,11 @@ impl<'a> Packet<'a> {
         self.fragment
     }
 
+    /// Behind the fragment header, where there is one; empty otherwise.
+    pub fn fragmentable(&self) -> &'a [u8] {
+        self.fragmentable
+    }
+
     /// Behind all extension headers.
     pub fn payload(&self) -> &'a [u8] {
         self.payload
@@ -116,40 +125,53 @@ impl<'a> Packet<'a> {
     }
 }
 
-type Upper<'a> = (Protocol, Option<Fragment>, &'a [u8]);
+struct Upper<'a> {
+    protocol: Protocol,
+    fragment: Option<Fragment>,
+    fragmentable: &'a [u8],
+    payload: &'a [u8],
+}
 
 fn upper_layer(first_header: u8, bytes: &[u8]) -> Result<Upper<'_>, WireError> {
     const LAYER: &str = "IPv6 extension header";
-    let (mut next, mut rest, mut fragment) = (first_header, bytes, None);
+    let (mut next, mut rest) = (first_header, bytes);
+    let (mut fragment, mut fragmentable) = (None::<Fragment>, <&[u8]>::default());
     for _ in 0..=MAX_EXTENSION_HEADERS {
+        // Behind the header of a later fragment stands the middle of something, not a header.
+        let later = fragment.is_some_and(|fragment| fragment.offset > 0);
         let length = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS if !later => {
                 let (head, _) = fixed::<2>(LAYER, rest)?;
                 (usize::from(head[1]) + 1) * 8
             }
-            AUTHENTICATION => {
+            AUTHENTICATION if !later => {
                 let (head, _) = fixed::<2>(LAYER, rest)?;
                 (usize::from(head[1]) + 2) * 4
             }
-            FRAGMENT => {
-                let (head, _) = fixed::<FRAGMENT_LEN>(LAYER, rest)?;
+            FRAGMENT if fragment.is_none() => {
+                let (head, behind) = fixed::<FRAGMENT_LEN>(LAYER, rest)?;
                 let field = u16::from_be_bytes([head[2], head[3]]);
+                fragmentable = behind;
                 fragment = Some(Fragment {
                     offset: usize::from(field & !7),
                     more: field & 1 == 1,
                     identification: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
+                    next_header: head[0],
                 });
                 FRAGMENT_LEN
             }
-            upper => return Ok((upper.into(), fragment, rest)),
+            upper => {
+                return Ok(Upper {
+                    protocol: upper.into(),
+                    fragment,
+                    fragmentable,
+                    payload: rest,
+                });
+            }
         };
         let header = first(LAYER, rest, length)?;
         next = header.first().copied().unwrap_or_default();
         rest = rest.get(length..).unwrap_or_default();
-        if fragment.is_some_and(|fragment| fragment.offset > 0) {
-            // What follows is the middle of something, not a header.
-            return Ok((next.into(), fragment, rest));
-        }
     }
     Err(WireError::ExtensionHeaders)
 }

@@ -16,6 +16,7 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod fragments;
 pub mod icmp;
 pub mod ip;
 pub mod ipv4;

@@ -297,7 +297,8 @@ fn later_fragments_are_not_taken_for_headers() {
         Some(ipv6::Fragment {
             offset: 0x5a8,
             more: true,
-            identification: 9
+            identification: 9,
+            next_header: 17
         })
     );
 }

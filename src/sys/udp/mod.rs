@@ -19,7 +19,7 @@ pub use send::{Datagram, MAX_BATCH, Segmentation, Sent, send};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What the kernel shall tell about each datagram, besides data and sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,34 @@ pub fn enable(socket: BorrowedFd<'_>, v6: bool, report: Report) -> io::Result<()
         (Report::Errors, false) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         (Report::Errors, true) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
         (Report::Segments, _) => setsockopt(&socket, sockopt::UdpGroSegment, &true)?,
+    }
+    Ok(())
+}
+
+/// Sends what is longer than the path carries not in fragments, but not at all: EMSGSIZE, and an
+/// entry with the MTU in the error queue (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER).
+pub fn never_fragment(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    let (level, option, value) = if v6 {
+        (
+            libc::SOL_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DO,
+        )
+    } else {
+        (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+    };
+    // SAFETY: `value` outlives the call, which only reads its four bytes.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

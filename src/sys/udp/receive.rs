@@ -138,6 +138,10 @@ impl Slot {
     }
 
     /// Notes what the kernel wrote.
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "msg_controllen is 32 bits wide in musl"
+    )]
     fn note(&mut self, header: &libc::msghdr, data_len: usize) {
         self.name_len = header.msg_namelen as usize;
         self.control_len = header.msg_controllen as usize;

@@ -34,7 +34,8 @@ impl Datagram<'_> {
         self.segment.unwrap_or(self.data.len())
     }
 
-    fn segments(&self) -> usize {
+    /// How many datagrams it is.
+    pub fn segments(&self) -> usize {
         self.data.len().div_ceil(self.size().max(1)).max(1)
     }
 

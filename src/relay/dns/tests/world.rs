@@ -5,6 +5,7 @@ use crate::network::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
 use hickory_proto::op::{Message, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub const GATEWAY: &str = "127.0.0.1";
+/// A second address of the same server, as every other network's gateway is.
+pub const OTHER_GATEWAY: &str = "127.0.1.1";
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sees a query and says what to send back; `None` for silence. The flag tells TCP from UDP.
@@ -21,6 +24,7 @@ pub type Script = dyn Fn(&Message, bool) -> Option<Vec<u8>> + Send + Sync;
 pub struct Resolver {
     pub asked: Arc<AtomicUsize>,
     pub ports: Arc<Mutex<Vec<u16>>>,
+    pub port: u16,
 }
 
 impl Resolver {
@@ -33,6 +37,7 @@ pub fn resolver(address: SocketAddr, script: Arc<Script>) -> io::Result<Resolver
     let resolver = Resolver {
         asked: Arc::default(),
         ports: Arc::default(),
+        port: address.port(),
     };
     let udp = UdpSocket::bind(address)?;
     let tcp = StdListener::bind(address)?;
@@ -124,6 +129,8 @@ pub fn silent() -> Arc<Script> {
 pub struct World {
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
+    pub udp6: SocketAddr,
+    pub tcp6: SocketAddr,
     pub resolvers: Vec<Resolver>,
     pub rules: Arc<Mutex<Arc<Snapshot>>>,
 }
@@ -145,8 +152,10 @@ pub fn snapshot(nameservers: Vec<IpAddr>, internal: bool) -> Snapshot {
         networks: vec![NetworkView {
             name: "mynet".into(),
             bridge: "br-000000000001".parse().unwrap(),
-            subnets: vec!["127.0.0.0/16".parse().unwrap()],
-            gateways: vec![GATEWAY.parse().unwrap()],
+            subnets: vec!["127.0.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
+            gateways: [GATEWAY, OTHER_GATEWAY, "::1"]
+                .map(|at| at.parse().unwrap())
+                .into(),
             internal,
             dns: Vec::new(),
             names,
@@ -168,6 +177,18 @@ pub fn timing(port: u16) -> Timing {
     }
 }
 
+/// Bound as the relay binds its own: to IPv6 alone.
+fn wildcard_v6(kind: Type) -> Socket {
+    let socket = Socket::new(Domain::IPV6, kind, None).unwrap();
+    socket.set_only_v6(true).unwrap();
+    let any: SocketAddr = "[::]:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    if kind == Type::STREAM {
+        socket.listen(16).unwrap();
+    }
+    socket
+}
+
 impl World {
     pub fn new(scripts: &[Arc<Script>]) -> Self {
         Self::with(scripts, Quotas::default(), false)
@@ -182,25 +203,29 @@ impl World {
         let rules = Arc::new(Mutex::new(Arc::new(snapshot(nameservers, internal))));
         let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
         let tcp = StdListener::bind("0.0.0.0:0").unwrap();
-        let at = |port| SocketAddr::new(GATEWAY.parse().unwrap(), port);
-        let (udp_at, tcp_at) = (
-            at(udp.local_addr().unwrap().port()),
-            at(tcp.local_addr().unwrap().port()),
-        );
-        let sockets = DnsSockets {
-            udp4: Some(udp.into()),
-            tcp4: Some(tcp.into()),
-            ..DnsSockets::default()
+        let udp6: UdpSocket = wildcard_v6(Type::DGRAM).into();
+        let tcp6: StdListener = wildcard_v6(Type::STREAM).into();
+        let at = |gateway: &str, bound: io::Result<SocketAddr>| {
+            SocketAddr::new(gateway.parse().unwrap(), bound.unwrap().port())
         };
-        let current = Arc::clone(&rules);
-        let rules_of = Box::new(move || Arc::clone(&current.lock().unwrap()));
-        spawn_with(sockets, rules_of, timing(port), quotas).unwrap();
-        Self {
-            udp: udp_at,
-            tcp: tcp_at,
+        let world = Self {
+            udp: at(GATEWAY, udp.local_addr()),
+            tcp: at(GATEWAY, tcp.local_addr()),
+            udp6: at("::1", udp6.local_addr()),
+            tcp6: at("::1", tcp6.local_addr()),
             resolvers,
             rules,
-        }
+        };
+        let sockets = DnsSockets {
+            udp4: Some(udp.into()),
+            udp6: Some(udp6.into()),
+            tcp4: Some(tcp.into()),
+            tcp6: Some(tcp6.into()),
+        };
+        let current = Arc::clone(&world.rules);
+        let rules_of = Box::new(move || Arc::clone(&current.lock().unwrap()));
+        spawn_with(sockets, rules_of, timing(port), quotas).unwrap();
+        world
     }
 
     pub fn ask(&self, message: &Message) -> Message {
@@ -216,10 +241,14 @@ impl World {
     }
 
     pub fn client(&self, address: &str) -> UdpSocket {
+        self.client_of(self.udp, address)
+    }
+
+    pub fn client_of(&self, server: SocketAddr, address: &str) -> UdpSocket {
         let socket = UdpSocket::bind((address, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         // Connected: an answer from any other address than the one asked is not heard.
-        socket.connect(self.udp).unwrap();
+        socket.connect(server).unwrap();
         socket
     }
 

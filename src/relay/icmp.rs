@@ -1,0 +1,525 @@
+//! ICMP relay: echo requests of containers, asked again from the host's ping sockets.
+//!
+//! On the path: container → bridge → `up0` ═ `up1` → gate → **icmp** → ping socket → world, and
+//! back as packets injected through the gate. The kernel picks the id of a ping socket; each flow
+//! (client, destination, id) has one, so that the container's own id is put back. TTL and DSCP
+//! pass both ways, ICMP errors come back as such: traceroute -I shows the real hops.
+//!
+//! Invariants: only echo leaves; flows are bounded and end after [`IDLE`]; where the host's
+//! `net.ipv4.ping_group_range` excludes us, the container is told at once.
+//!
+//! System calls: socket, setsockopt, connect, sendmmsg, recvmmsg, recvmsg (error queue), close,
+//! epoll_ctl.
+//!
+//! Sources: RFC 792, RFC 4443, RFC 5508 (ICMP through NAT), icmp(7).
+
+use super::event_loop::{Interest, Key, Owner, Readiness, Token};
+use super::flows::{Flows, Limits};
+use super::offender;
+use super::wire::fragments::{Reassembly, split};
+use super::wire::icmp::{Echo, Family, Message, Notice};
+use super::wire::ip::{Addresses, Header, Packet};
+use super::worker::Context;
+use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Received, Report, Segmentation};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// RFC 5508 REQ-1 asks for a minute of silence at least where state is scarce; ours is renewed by
+/// each request, and ping gives up on an answer after ten seconds.
+pub const IDLE: Duration = Duration::from_secs(30);
+
+/// Flows of one worker: each is a process that pings, of which there are few.
+pub const LIMITS: Limits = Limits {
+    per_client: 128,
+    total: 1024,
+};
+
+/// Messages taken by one system call.
+const SLOTS: usize = 8;
+/// The longest message.
+const SLOT_LEN: usize = 65_536;
+/// Bytes kept of a message that an error is about.
+const QUOTED: usize = 1232;
+/// Errors taken from a socket before others get their turn.
+const ERROR_ROUNDS: usize = 64;
+/// How often idle flows are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// What every IPv6 path carries (RFC 8200 §5).
+const MIN_MTU: usize = 1280;
+
+/// Who asks whom, under which id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct EchoKey {
+    client: IpAddr,
+    destination: IpAddr,
+    id: u16,
+}
+
+struct EchoFlow {
+    key: EchoKey,
+    /// Connected to the destination.
+    host: OwnedFd,
+    /// The longest packet seen of the client, so that the way back carries as much.
+    mtu: usize,
+    /// Of the last request.
+    sequence: u16,
+}
+
+/// A request, whole.
+struct Request<'a> {
+    packet: Packet<'a>,
+    /// Length of its longest fragment.
+    mtu: usize,
+    /// The container does not want it fragmented.
+    indivisible: bool,
+}
+
+/// The echo flows of one worker.
+pub struct Icmp {
+    flows: Flows<EchoKey, EchoFlow>,
+    batch: Batch,
+    errors: ErrorQueue,
+    fragments: Reassembly,
+    /// Counts the packets that routers may fragment.
+    identification: u32,
+    swept: Instant,
+    /// It was told already that ping sockets are not permitted.
+    complained: bool,
+}
+
+impl Icmp {
+    /// No flows yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            flows: Flows::new(LIMITS),
+            batch: Batch::new(SLOTS, SLOT_LEN),
+            errors: ErrorQueue::new(QUOTED),
+            fragments: Reassembly::new(),
+            identification: 0,
+            swept: now,
+            complained: false,
+        }
+    }
+
+    /// How many flows there are.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Passes an echo request on. `packet`: any ICMP or ICMPv6 packet that left the router netns,
+    /// fragments included; what is no echo request is dropped.
+    pub fn echo_request(&mut self, packet: &Packet<'_>, cx: &mut Context<'_>) {
+        if !packet.is_fragment() {
+            let indivisible = match packet {
+                Packet::V4(packet) => packet.dont_fragment(),
+                Packet::V6(_) => true,
+            };
+            let request = Request {
+                packet: *packet,
+                mtu: packet.bytes().len(),
+                indivisible,
+            };
+            return self.request(&request, cx);
+        }
+        let Some(whole) = self.fragments.add(packet, cx.now) else {
+            return;
+        };
+        if let Ok(packet) = Packet::parse(&whole.bytes) {
+            let request = Request {
+                packet,
+                mtu: whole.largest,
+                indivisible: false,
+            };
+            self.request(&request, cx);
+        }
+    }
+
+    /// Handles an event of a ping socket.
+    pub fn ready(&mut self, token: Token, readiness: Readiness, cx: &mut Context<'_>) {
+        if readiness.error() {
+            self.report_errors(token.key, cx);
+        }
+        if readiness.readable() {
+            self.pass_replies(token.key, cx);
+        }
+    }
+
+    /// Ends idle flows. To be called at least every second while there are flows.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        if cx.now.saturating_duration_since(self.swept) < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept = cx.now;
+        self.fragments.expire(cx.now);
+        for idle in self.flows.sweep(cx.now, |_| IDLE) {
+            self.close(idle, cx);
+        }
+    }
+
+    /// Ends flows that the rules no longer admit. To be called when there are new rules.
+    pub fn recheck(&mut self, cx: &mut Context<'_>) {
+        let ids: Vec<Key> = self.flows.ids().collect();
+        for id in ids {
+            let Some(key) = self.flows.get(id).map(|flow| flow.key) else {
+                continue;
+            };
+            if cx.rules.admit(key.client, key.destination).is_err() {
+                self.close(id, cx);
+            }
+        }
+    }
+
+    fn close(&mut self, id: Key, cx: &Context<'_>) {
+        if self.flows.remove(id).is_some() {
+            cx.budget.release(1);
+        }
+    }
+
+    fn request(&mut self, request: &Request<'_>, cx: &mut Context<'_>) {
+        let packet = &request.packet;
+        let Ok(message) = Message::of(packet) else {
+            return;
+        };
+        let Some(echo) = message.echo_request() else {
+            return;
+        };
+        let key = EchoKey {
+            client: packet.source(),
+            destination: packet.destination(),
+            id: echo.id,
+        };
+        let known = self.flows.find(&key);
+        let Some(id) = known.or_else(|| self.admit(key, request, cx)) else {
+            return;
+        };
+        self.flows.touch(id, cx.now);
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        flow.mtu = flow.mtu.max(request.mtu);
+        flow.sequence = echo.sequence;
+        let datagram = Datagram {
+            data: packet.payload(),
+            segment: None,
+            tos: packet.tos(),
+            ttl: Some(packet.ttl()),
+        };
+        if let Some(error) = send(flow, datagram)
+            && let Some(notice) = Notice::of(&error)
+        {
+            cx.gate.notify(notice, packet);
+        }
+    }
+
+    fn admit(&mut self, key: EchoKey, request: &Request<'_>, cx: &mut Context<'_>) -> Option<Key> {
+        let packet = &request.packet;
+        if let Err(refusal) = cx.rules.admit(key.client, key.destination) {
+            tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason = refusal.reason(), "echo flow denied");
+            offender::refuse(refusal, packet, cx);
+            return None;
+        }
+        while let Some(victim) = self.flows.victim(key.client) {
+            self.close(victim, cx);
+        }
+        if !cx.budget.take(1, cx.now) {
+            return None;
+        }
+        match self.open(key, request, cx) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                cx.budget.release(1);
+                self.complain(&error);
+                if let Some(notice) = Notice::of(&error) {
+                    cx.gate.notify(notice, packet);
+                }
+                None
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        key: EchoKey,
+        request: &Request<'_>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Key> {
+        let host = ping_socket(key.destination)?;
+        if request.indivisible {
+            udp::never_fragment(host.as_fd(), key.destination.is_ipv6())?;
+        }
+        let flow = EchoFlow {
+            key,
+            host,
+            mtu: MIN_MTU,
+            sequence: 0,
+        };
+        let (id, _) = self.flows.insert(key, key.client, flow, cx.now);
+        let flow = self.flows.get(id).ok_or(io::ErrorKind::NotFound)?;
+        let token = Token::new(Owner::IcmpHost, id);
+        cx.poller
+            .add(flow.host.as_fd(), token, Interest::READ)
+            .inspect_err(|_| {
+                self.flows.remove(id);
+            })?;
+        Ok(id)
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+        if forbidden && !self.complained {
+            self.complained = true;
+            tracing::warn!(
+                "the host permits us no ping sockets: containers cannot ping; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'"
+            );
+        } else {
+            tracing::debug!(%error, "echo flow not opened");
+        }
+    }
+
+    fn pass_replies(&mut self, id: Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get(id) else {
+            return;
+        };
+        let received = self.batch.receive(flow.host.as_fd()).or_else(|error| {
+            // An ICMP error is also reported once by whatever call comes next.
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(error);
+            }
+            self.batch.receive(flow.host.as_fd())
+        });
+        if received.is_err() {
+            return;
+        }
+        for received in self.batch.iter() {
+            self.identification = self.identification.wrapping_add(1);
+            for packet in reply(flow, &received, self.identification) {
+                cx.gate.inject(&packet);
+            }
+        }
+        self.flows.touch(id, cx.now);
+    }
+
+    fn report_errors(&mut self, id: Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.flows.get(id) else {
+            return;
+        };
+        for _ in 0..ERROR_ROUNDS {
+            match self.errors.next(flow.host.as_fd()) {
+                Ok(Some(queued)) => {
+                    let Some(bytes) = rebuild(flow, queued.data) else {
+                        continue;
+                    };
+                    if let Ok(packet) = Packet::parse(&bytes) {
+                        offender::tell(&queued.error, &packet, cx);
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn family(destination: IpAddr) -> Family {
+    if destination.is_ipv6() {
+        Family::V6
+    } else {
+        Family::V4
+    }
+}
+
+fn ping_socket(destination: IpAddr) -> io::Result<OwnedFd> {
+    let v6 = destination.is_ipv6();
+    let (domain, protocol) = if v6 {
+        (Domain::IPV6, Protocol::ICMPV6)
+    } else {
+        (Domain::IPV4, Protocol::ICMPV4)
+    };
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(protocol))?;
+    for report in [Report::Errors, Report::Ttl, Report::Tos] {
+        udp::enable(socket.as_fd(), v6, report)?;
+    }
+    socket.connect(&SockAddr::from(SocketAddr::new(destination, 0)))?;
+    Ok(socket.into())
+}
+
+/// Sends one request; why it could not be sent.
+fn send(flow: &EchoFlow, datagram: Datagram<'_>) -> Option<io::Error> {
+    let attempt = || {
+        let v6 = flow.key.destination.is_ipv6();
+        let none = Segmentation { largest: 0 };
+        udp::send(flow.host.as_fd(), None, v6, &[datagram], none).error
+    };
+    // The first failure may be an ICMP error about an earlier request.
+    attempt().and_then(|_| attempt())
+}
+
+/// A reply as the container expects it, in as many packets as it takes.
+fn reply(flow: &EchoFlow, received: &Received<'_>, identification: u32) -> Vec<Vec<u8>> {
+    let EchoKey {
+        client,
+        destination,
+        id,
+    } = flow.key;
+    let family = family(destination);
+    let message = Message::parse(family, received.data);
+    let echo = message.ok().and_then(|message| message.echo_reply());
+    let (Some(echo), Some(addresses)) = (echo, Addresses::new(destination, client)) else {
+        return Vec::new();
+    };
+    let mut header = Header::new(addresses, family.protocol());
+    header.tos = received.tos;
+    header.ttl = received.ttl.unwrap_or(header.ttl);
+    header.identification = Some(identification as u16);
+    let message = Echo { id, ..echo }.emit_reply(addresses);
+    split(&header, &message, flow.mtu, identification).unwrap_or_default()
+}
+
+/// A request as the container sent it, or as much of it as `quoted`.
+fn rebuild(flow: &EchoFlow, quoted: &[u8]) -> Option<Vec<u8>> {
+    let EchoKey {
+        client,
+        destination,
+        id,
+    } = flow.key;
+    let family = family(destination);
+    let addresses = Addresses::new(client, destination)?;
+    let message = Message::parse(family, quoted).ok();
+    let echo = match message.and_then(|message| message.echo_request()) {
+        Some(echo) => Echo { id, ..echo },
+        // Our own kernel quotes nothing.
+        None => Echo {
+            id,
+            sequence: flow.sequence,
+            data: &[],
+        },
+    };
+    let mut header = Header::new(addresses, family.protocol());
+    // Whoever reports an error has seen the last hop of it.
+    header.ttl = 1;
+    header.emit(&echo.emit_request(addresses)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::wire::ip::Protocol;
+
+    fn flow(destination: &str, client: &str) -> EchoFlow {
+        let key = EchoKey {
+            client: client.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            id: 77,
+        };
+        let host = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        EchoFlow {
+            key,
+            host,
+            mtu: MIN_MTU,
+            sequence: 5,
+        }
+    }
+
+    fn received(data: &[u8]) -> Received<'_> {
+        Received {
+            data,
+            source: None,
+            original_destination: None,
+            ttl: Some(55),
+            tos: 8,
+            segment: None,
+            truncated: false,
+        }
+    }
+
+    fn flows() -> [EchoFlow; 2] {
+        [
+            flow("192.0.2.1", "10.89.0.2"),
+            flow("2001:db8::1", "fd00::2"),
+        ]
+    }
+
+    #[test]
+    fn replies_get_the_containers_id_back() {
+        for flow in flows() {
+            let way = Addresses::new(flow.key.destination, flow.key.client).unwrap();
+            let echo = Echo {
+                id: 4242,
+                sequence: 9,
+                data: b"payload",
+            };
+            let message = echo.emit_reply(way);
+            let packets = reply(&flow, &received(&message), 1);
+            assert_eq!(packets.len(), 1);
+            let packet = Packet::parse(&packets[0]).unwrap();
+            assert_eq!(
+                (packet.addresses(), packet.ttl(), packet.tos()),
+                (way, 55, 8)
+            );
+            let message = Message::of(&packet).unwrap();
+            assert_eq!(message.echo_reply(), Some(Echo { id: 77, ..echo }));
+            assert!(message.verify_checksum(way));
+            assert!(reply(&flow, &received(&echo.emit_request(way)), 1).is_empty());
+        }
+    }
+
+    #[test]
+    fn long_ipv6_replies_are_fragmented_as_the_requests_were() {
+        let [_, mut flow] = flows();
+        flow.mtu = 1500;
+        let way = Addresses::new(flow.key.destination, flow.key.client).unwrap();
+        let data = vec![3; 4000];
+        let message = Echo {
+            id: 1,
+            sequence: 1,
+            data: &data,
+        }
+        .emit_reply(way);
+        let packets = reply(&flow, &received(&message), 1);
+        assert!(packets.len() == 3 && packets.iter().all(|packet| packet.len() <= 1500));
+    }
+
+    #[test]
+    fn errors_are_about_the_containers_own_request() {
+        for flow in flows() {
+            let way = Addresses::new(flow.key.client, flow.key.destination).unwrap();
+            let sent = Echo {
+                id: 4242,
+                sequence: 9,
+                data: b"xy",
+            };
+            let message = sent.emit_request(way);
+            for (quoted, expected) in [
+                (&message[..], Echo { id: 77, ..sent }),
+                (
+                    &message[..8],
+                    Echo {
+                        id: 77,
+                        sequence: 9,
+                        data: &[],
+                    },
+                ),
+                (
+                    &[][..],
+                    Echo {
+                        id: 77,
+                        sequence: 5,
+                        data: &[],
+                    },
+                ),
+            ] {
+                let bytes = rebuild(&flow, quoted).unwrap();
+                let packet = Packet::parse(&bytes).unwrap();
+                assert_eq!(packet.addresses(), way);
+                assert_eq!(Message::of(&packet).unwrap().echo_request(), Some(expected));
+                assert!(matches!(
+                    packet.protocol(),
+                    Protocol::Icmp | Protocol::Icmpv6
+                ));
+            }
+        }
+    }
+}

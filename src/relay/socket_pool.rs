@@ -1,0 +1,166 @@
+//! Address-transparent sockets of the router netns, made in advance by the one thread that may.
+//!
+//! Setting IP_TRANSPARENT takes CAP_NET_RAW; using it (bind to a foreign address) does not. So a
+//! single thread in the router netns, holding that one capability and reading nothing that anybody
+//! sent, keeps a stock of fresh sockets; workers take one and bind it themselves.
+//!
+//! Invariant: whoever takes a socket waits at most for the making of one batch.
+//!
+//! Sources: ip(7), capabilities(7); `inet_can_nonlocal_bind` in the kernel tests the socket's flag.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What sockets there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKind {
+    /// UDP over IPv4.
+    UdpV4,
+    /// UDP over IPv6 only.
+    UdpV6,
+    /// TCP over IPv4.
+    TcpV4,
+    /// TCP over IPv6 only.
+    TcpV6,
+}
+
+const KINDS: [SocketKind; 4] = [
+    SocketKind::UdpV4,
+    SocketKind::UdpV6,
+    SocketKind::TcpV4,
+    SocketKind::TcpV6,
+];
+
+/// Sockets made at once, once a kind has been asked for.
+const BATCH: usize = 32;
+/// The stock is filled up when it falls below this.
+const LOW: usize = 16;
+/// A socket takes microseconds to make; longer than this, and the machine is in trouble.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    stock: VecDeque<OwnedFd>,
+    wanted: bool,
+    /// Why the last batch could not be made; tells those who wait.
+    failure: Option<i32>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    shelves: Mutex<[Shelf; 4]>,
+    wanted: Condvar,
+    filled: Condvar,
+}
+
+/// A handle of the stock.
+#[derive(Debug, Clone, Default)]
+pub struct SocketPool {
+    shared: Arc<Shared>,
+}
+
+impl SocketPool {
+    /// A fresh non-blocking socket of the router netns, IP_TRANSPARENT set, not bound.
+    ///
+    /// EMFILE at the descriptor limit, EAFNOSUPPORT without IPv6, `TimedOut` where the thread that
+    /// makes them does not answer.
+    pub fn take(&self, kind: SocketKind) -> io::Result<OwnedFd> {
+        let mut shelves = self.shelves();
+        loop {
+            let shelf = &mut shelves[kind as usize];
+            if let Some(socket) = shelf.stock.pop_front() {
+                if shelf.stock.len() < LOW && !shelf.wanted {
+                    shelf.wanted = true;
+                    self.shared.wanted.notify_one();
+                }
+                return Ok(socket);
+            }
+            shelf.wanted = true;
+            shelf.failure = None;
+            self.shared.wanted.notify_one();
+            let (guard, timeout) = self
+                .shared
+                .filled
+                .wait_timeout_while(shelves, PATIENCE, |shelves| {
+                    let shelf = &shelves[kind as usize];
+                    shelf.stock.is_empty() && shelf.failure.is_none()
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            shelves = guard;
+            let shelf = &shelves[kind as usize];
+            if shelf.stock.is_empty() {
+                if let Some(errno) = shelf.failure {
+                    return Err(io::Error::from_raw_os_error(errno));
+                }
+                if timeout.timed_out() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+
+    /// Makes sockets whenever they are wanted; does not return. For the thread in the router netns.
+    pub fn serve(&self) -> ! {
+        let mut shelves = self.shelves();
+        loop {
+            let Some(kind) = KINDS
+                .into_iter()
+                .find(|kind| shelves[*kind as usize].wanted)
+            else {
+                shelves = self
+                    .shared
+                    .wanted
+                    .wait(shelves)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(shelves);
+            let mut failure = None;
+            let mut batch = Vec::with_capacity(BATCH);
+            for _ in 0..BATCH {
+                match transparent(kind) {
+                    Ok(socket) => batch.push(socket),
+                    Err(error) => {
+                        failure = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                        break;
+                    }
+                }
+            }
+            shelves = self.shelves();
+            let shelf = &mut shelves[kind as usize];
+            shelf.stock.extend(batch);
+            shelf.wanted = false;
+            shelf.failure = failure;
+            self.shared.filled.notify_all();
+        }
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, [Shelf; 4]> {
+        self.shared
+            .shelves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transparent, non-blocking socket in the network namespace of the calling thread.
+pub(super) fn transparent(kind: SocketKind) -> io::Result<OwnedFd> {
+    let (domain, kind, protocol) = match kind {
+        SocketKind::UdpV4 => (Domain::IPV4, Type::DGRAM, Protocol::UDP),
+        SocketKind::UdpV6 => (Domain::IPV6, Type::DGRAM, Protocol::UDP),
+        SocketKind::TcpV4 => (Domain::IPV4, Type::STREAM, Protocol::TCP),
+        SocketKind::TcpV6 => (Domain::IPV6, Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+        socket.set_ip_transparent_v6(true)?;
+    } else {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,251 @@
+//! Host-side connects under way, each for a SYN that waits at the gate.
+//!
+//! On the path: gate → **connect** → [`Pending`] and the SYN's second passage; or a refusal back.
+//!
+//! Invariant: while an attempt lives, [`DESCRIPTORS`] are taken from the budget; they pass to the
+//! pending table with the socket, or are given back.
+
+use super::flow::{DESCRIPTORS, reset_on_close};
+use super::refusal::Answer;
+use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::offender;
+use crate::relay::pending::{FourTuple, Pending, Syn};
+use crate::relay::slots::Slots;
+use crate::relay::wire::ip::Packet;
+use crate::relay::wire::{ethernet, reset, tcp};
+use crate::relay::worker::Context;
+use crate::sys::packet::VNET_HEADER_LEN;
+use crate::sys::udp::{self, ErrorQueue, QueuedError, Report};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A SYN with less than this came from a TCP traceroute: the host side's SYN gets the same.
+const LOW_TTL: u8 = 32;
+
+/// Idle time after which the world is asked whether it is still there. NATs on the way forget
+/// established connections after two hours and more (RFC 5382 §5), many after minutes.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// One attempt.
+#[derive(Debug)]
+struct Attempt {
+    host: OwnedFd,
+    tuple: FourTuple,
+    isn: u32,
+    /// As read at the gate, virtio-net header included.
+    frame: Box<[u8]>,
+}
+
+/// One worker's attempts.
+pub struct Connects {
+    attempts: Slots<Attempt>,
+    pending: Arc<Pending>,
+    errors: ErrorQueue,
+}
+
+impl Connects {
+    /// None yet.
+    pub fn new(pending: Arc<Pending>) -> Self {
+        Self {
+            attempts: Slots::new(),
+            pending,
+            // Of what an error quotes nothing is needed.
+            errors: ErrorQueue::new(128),
+        }
+    }
+
+    /// A SYN without ACK has come to the gate in `frame` (virtio-net header first).
+    pub fn first_syn(
+        &mut self,
+        frame: &[u8],
+        packet: &Packet<'_>,
+        segment: &tcp::Segment<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let tuple = FourTuple {
+            client: SocketAddr::new(packet.source(), segment.source_port()),
+            destination: SocketAddr::new(packet.destination(), segment.destination_port()),
+        };
+        if let Err(refusal) = cx.rules.admit(tuple.client.ip(), tuple.destination.ip()) {
+            tracing::debug!(
+                flow.client = %tuple.client,
+                flow.destination = %tuple.destination,
+                reason = refusal.reason(),
+                "flow denied"
+            );
+            return offender::refuse(refusal, packet, cx);
+        }
+        let isn = segment.sequence();
+        match self.pending.syn(tuple, isn, cx.now) {
+            Syn::Connecting | Syn::TooMany => return,
+            Syn::PassOn => return cx.gate.reinject(frame),
+            Syn::New { abandoned } => {
+                if let Some(host) = abandoned {
+                    abandon(&host, cx);
+                }
+            }
+        }
+        if !cx.budget.take(DESCRIPTORS, cx.now) {
+            self.pending.forget(tuple, isn);
+            return refuse(packet, Answer::Reset, cx);
+        }
+        if let Err(error) = self.start(tuple, isn, frame, packet.ttl(), cx) {
+            cx.budget.release(DESCRIPTORS);
+            self.pending.forget(tuple, isn);
+            tracing::debug!(flow.destination = %tuple.destination, %error, "connect not begun");
+            refuse(packet, Answer::to(&error, None), cx);
+        }
+    }
+
+    fn start(
+        &mut self,
+        tuple: FourTuple,
+        isn: u32,
+        frame: &[u8],
+        ttl: u8,
+        cx: &Context<'_>,
+    ) -> io::Result<()> {
+        let host = host_socket(tuple.destination, ttl)?;
+        match SockRef::from(&host).connect(&SockAddr::from(tuple.destination)) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        let key = self.attempts.insert(Attempt {
+            host,
+            tuple,
+            isn,
+            frame: frame.into(),
+        });
+        let Some(attempt) = self.attempts.get(key) else {
+            return Ok(());
+        };
+        let token = Token::new(Owner::TcpConnect, key);
+        let added = cx.poller.add(attempt.host.as_fd(), token, Interest::WRITE);
+        if added.is_err() {
+            self.attempts.remove(key);
+        }
+        added
+    }
+
+    /// A connect has come to an end.
+    pub fn ready(&mut self, key: Key, cx: &mut Context<'_>) {
+        let Some(attempt) = self.attempts.remove(key) else {
+            return;
+        };
+        match SockRef::from(&attempt.host).take_error() {
+            Ok(None) => self.connected(attempt, cx),
+            Ok(Some(error)) | Err(error) => self.failed(&attempt, &error, cx),
+        }
+    }
+
+    fn connected(&mut self, attempt: Attempt, cx: &mut Context<'_>) {
+        let Attempt {
+            host,
+            tuple,
+            isn,
+            frame,
+        } = attempt;
+        // Another worker may accept the flow; a failure would leave it with a stale token here.
+        if let Err(error) = cx.poller.remove(host.as_fd()) {
+            tracing::debug!(%error, "connected socket not taken out of the epoll set");
+        }
+        match self.pending.ready(tuple, isn, host, cx.now) {
+            Ok(()) => cx.gate.reinject(&frame),
+            Err(host) => abandon(&host, cx),
+        }
+    }
+
+    fn failed(&mut self, attempt: &Attempt, error: &io::Error, cx: &mut Context<'_>) {
+        self.pending.forget(attempt.tuple, attempt.isn);
+        cx.budget.release(DESCRIPTORS);
+        let queued = self.queued_error(attempt);
+        let answer = Answer::to(error, queued);
+        tracing::debug!(
+            flow.client = %attempt.tuple.client,
+            flow.destination = %attempt.tuple.destination,
+            %error,
+            "connect failed"
+        );
+        if let Some(packet) = packet_of(&attempt.frame) {
+            refuse(&packet, answer, cx);
+        }
+    }
+
+    /// The newest ICMP error about the attempt.
+    fn queued_error(&mut self, attempt: &Attempt) -> Option<QueuedError> {
+        let mut newest = None;
+        while let Ok(queued) = self.errors.next(attempt.host.as_fd()) {
+            newest = queued.map(|queued| queued.error).or(newest);
+        }
+        newest
+    }
+
+    /// Drops attempts that nobody waits for any more.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        let over: Vec<Key> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| self.pending.abandoned(attempt.tuple, attempt.isn, cx.now))
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            if let Some(attempt) = self.attempts.remove(key) {
+                self.pending.forget(attempt.tuple, attempt.isn);
+                cx.budget.release(DESCRIPTORS);
+            }
+        }
+        for host in self.pending.sweep(cx.now) {
+            abandon(&host, cx);
+        }
+    }
+}
+
+/// Gives up a connected host side that nobody took: the peer sees a reset, as when a client dies.
+fn abandon(host: &OwnedFd, cx: &Context<'_>) {
+    reset_on_close(host);
+    cx.budget.release(DESCRIPTORS);
+}
+
+/// A socket of the host netns, ready for a connect to `destination`.
+fn host_socket(destination: SocketAddr, ttl: u8) -> io::Result<OwnedFd> {
+    let v6 = destination.is_ipv6();
+    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    udp::enable(socket.as_fd(), v6, Report::Errors)?;
+    if ttl < LOW_TTL {
+        let ttl = u32::from(ttl.max(1));
+        if v6 {
+            socket.set_unicast_hops_v6(ttl)?;
+        } else {
+            socket.set_ttl_v4(ttl)?;
+        }
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Ok(socket.into())
+}
+
+fn refuse(packet: &Packet<'_>, answer: Answer, cx: &mut Context<'_>) {
+    match answer {
+        Answer::Silence => {}
+        Answer::Reset => {
+            if let Ok(Some(reset)) = reset::reset(packet) {
+                cx.gate.inject(&reset);
+            }
+        }
+        Answer::Reported(error) => offender::tell(&error, packet, cx),
+        Answer::Notice(notice) => cx.gate.notify(notice, packet),
+    }
+}
+
+/// The IP packet in a frame that was one before.
+fn packet_of(frame: &[u8]) -> Option<Packet<'_>> {
+    let frame = ethernet::Frame::parse(frame.get(VNET_HEADER_LEN..)?).ok()?;
+    Packet::parse(frame.payload()).ok()
+}

@@ -1,0 +1,303 @@
+//! TCP: joins the router netns's kernel TCP, which talks to the container, with the host's, which
+//! talks to the world.
+//!
+//! On the path: gate → [`connect`] (host side first) → the SYN goes back into the router netns →
+//! listener → **here** (a flow of two sockets) → [`flow`] → [`direction`] (copy or splice).
+//!
+//! Invariant: a flow is begun only when the world has accepted it; it owns two descriptors, taken
+//! from the budget before the first one was opened, and a pipe only while bytes are in it.
+//!
+//! Traps, measured: a listener must be bound to the loopback address, not the wildcard (`socket
+//! wildcard` in nft); congestion control comes from the host (bbr costs a third on a veth pair), so
+//! the router side's is set to reno, and inherited from the listener as are the other options.
+
+pub mod connect;
+pub mod direction;
+pub mod flow;
+pub mod pipe_pool;
+pub mod refusal;
+
+#[cfg(test)]
+mod tests;
+
+use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
+use super::pending::{FourTuple, Pending};
+use super::slots::Slots;
+use super::wire::ip::Packet;
+use super::wire::tcp::Segment;
+use super::worker::Context;
+use crate::sys;
+use connect::Connects;
+use direction::Scratch;
+use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
+use socket2::{SockAddr, SockRef};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Connections accepted at once, so that flows get their turn.
+const ACCEPT_BATCH: usize = 64;
+
+/// How often dying flows are looked after.
+const DYING_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Idle pipes are closed after this long without a bulk transfer.
+const PIPES_IDLE: Duration = Duration::from_secs(30);
+
+/// One worker's TCP.
+pub struct Tcp {
+    /// IPv4, IPv6.
+    listeners: [Option<OwnedFd>; 2],
+    pending: Arc<Pending>,
+    connects: Connects,
+    flows: Slots<Flow>,
+    scratch: Scratch,
+    /// Flows whose turn was over with work left.
+    queue: VecDeque<Key>,
+    dying: Vec<Key>,
+    last_bulk: Option<Instant>,
+}
+
+impl Tcp {
+    /// Serves the listeners (IPv4, IPv6).
+    pub fn new(
+        listeners: [Option<OwnedFd>; 2],
+        pending: Arc<Pending>,
+        poller: &Poller,
+    ) -> io::Result<Self> {
+        for (slot, listener) in (0..).zip(&listeners) {
+            if let Some(listener) = listener {
+                let token = Token::new(Owner::TcpListener, Key::fixed(slot));
+                poller.add(listener.as_fd(), token, Interest::READ)?;
+            }
+        }
+        Ok(Self {
+            listeners,
+            connects: Connects::new(Arc::clone(&pending)),
+            pending,
+            flows: Slots::new(),
+            scratch: Scratch::new(),
+            queue: VecDeque::new(),
+            dying: Vec::new(),
+            last_bulk: None,
+        })
+    }
+
+    /// A SYN without ACK has come to the gate in `frame` (virtio-net header first).
+    pub fn first_syn(
+        &mut self,
+        frame: &[u8],
+        packet: &Packet<'_>,
+        segment: &Segment<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        self.connects.first_syn(frame, packet, segment, cx);
+    }
+
+    /// Handles an event of one of its descriptors.
+    pub fn ready(&mut self, token: Token, readiness: Readiness, cx: &mut Context<'_>) {
+        match token.owner {
+            Owner::TcpListener => self.accept(token.key, cx),
+            Owner::TcpConnect => self.connects.ready(token.key, cx),
+            Owner::TcpRouter => self.flow_ready(token.key, Side::Router, readiness, cx),
+            Owner::TcpHost => self.flow_ready(token.key, Side::Host, readiness, cx),
+            Owner::Gate
+            | Owner::UdpListener
+            | Owner::UdpHost
+            | Owner::UdpRouter
+            | Owner::UdpReply
+            | Owner::IcmpHost => {}
+        }
+    }
+
+    /// How long the worker may wait for events.
+    pub fn patience(&self) -> Option<Duration> {
+        if !self.queue.is_empty() {
+            Some(Duration::ZERO)
+        } else if !self.dying.is_empty() {
+            Some(DYING_INTERVAL)
+        } else {
+            None
+        }
+    }
+
+    /// Goes on with flows that wait for no event; once a round of the loop.
+    pub fn resume(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..self.queue.len() {
+            let Some(key) = self.queue.pop_front() else {
+                break;
+            };
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.queued = false;
+                let outcome = flow.pump(&mut self.scratch, cx.now);
+                self.settle(key, outcome, cx);
+            }
+        }
+        for key in std::mem::take(&mut self.dying) {
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.watched = false;
+                let outcome = flow.pump(&mut self.scratch, cx.now);
+                self.settle(key, outcome, cx);
+            }
+        }
+    }
+
+    /// Once a second or so.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        self.connects.tick(cx);
+        if self
+            .last_bulk
+            .is_some_and(|last| cx.now.duration_since(last) >= PIPES_IDLE)
+        {
+            self.scratch.pipes.shrink();
+            self.last_bulk = None;
+        }
+    }
+
+    /// Resets flows that the rules no longer admit. To be called when there are new rules.
+    pub fn recheck(&mut self, cx: &mut Context<'_>) {
+        let over: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| {
+                // Asked of the kernel: addresses would double the size of a flow.
+                let router = flow.socket(Side::Router);
+                let admitted = ends(&router).map(|tuple| {
+                    cx.rules
+                        .admit(tuple.client.ip(), tuple.destination.ip())
+                        .is_ok()
+                });
+                admitted == Some(false)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in over {
+            self.close(key, cx);
+        }
+    }
+
+    fn accept(&mut self, key: Key, cx: &mut Context<'_>) {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(Some(listener)) = self.listeners.get(key.slot as usize) else {
+                return;
+            };
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            match SockRef::from(listener).accept4(flags) {
+                Ok((socket, client)) => self.accepted(socket.into(), &client, cx),
+                Err(error) => match error.raw_os_error() {
+                    // Gone before we came.
+                    Some(libc::ECONNABORTED | libc::EINTR) => {}
+                    Some(libc::EAGAIN) => return,
+                    _ => {
+                        tracing::warn!(%error, "connection not accepted");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn accepted(&mut self, router: OwnedFd, client: &SockAddr, cx: &mut Context<'_>) {
+        let destination = SockRef::from(&router).local_addr();
+        let tuple = destination
+            .ok()
+            .and_then(|destination| four_tuple(client, &destination));
+        let host = tuple.and_then(|tuple| {
+            let isn = initial_sequence(&router);
+            self.pending.accept(tuple, isn, cx.now)
+        });
+        let (Some(tuple), Some(host)) = (tuple, host) else {
+            // Nobody asked for it, or its host side was given up meanwhile.
+            return reset_on_close(&router);
+        };
+        let key = self.flows.insert(Flow::new(router, host));
+        tracing::debug!(
+            flow.id = key.slot,
+            flow.client = %tuple.client,
+            flow.destination = %tuple.destination,
+            "flow begun"
+        );
+        let Some(flow) = self.flows.get(key) else {
+            return;
+        };
+        for (side, owner) in [
+            (Side::Router, Owner::TcpRouter),
+            (Side::Host, Owner::TcpHost),
+        ] {
+            let token = Token::new(owner, key);
+            if let Err(error) = cx
+                .poller
+                .add(flow.socket(side), token, Interest::STREAM_EDGE)
+            {
+                tracing::warn!(%error, "flow not watched");
+                return self.close(key, cx);
+            }
+        }
+    }
+
+    fn flow_ready(&mut self, key: Key, side: Side, readiness: Readiness, cx: &mut Context<'_>) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            let outcome = flow.ready(side, readiness, &mut self.scratch, cx.now);
+            self.settle(key, outcome, cx);
+        }
+    }
+
+    fn settle(&mut self, key: Key, outcome: Outcome, cx: &mut Context<'_>) {
+        match outcome {
+            Outcome::Wait => {}
+            Outcome::TurnOver => {
+                self.last_bulk = Some(cx.now);
+                if let Some(flow) = self.flows.get_mut(key)
+                    && !flow.queued
+                {
+                    flow.queued = true;
+                    self.queue.push_back(key);
+                }
+            }
+            Outcome::Dying => {
+                if let Some(flow) = self.flows.get_mut(key)
+                    && !flow.watched
+                {
+                    flow.watched = true;
+                    self.dying.push(key);
+                }
+            }
+            Outcome::Over => self.close(key, cx),
+        }
+    }
+
+    fn close(&mut self, key: Key, cx: &Context<'_>) {
+        if let Some(flow) = self.flows.remove(key) {
+            flow.close(&mut self.scratch.pipes);
+            cx.budget.release(DESCRIPTORS);
+            tracing::debug!(flow.id = key.slot, "flow over");
+        }
+    }
+}
+
+/// Ends of an accepted connection. `None` where it is not connected any more.
+fn ends(router: &BorrowedFd<'_>) -> Option<FourTuple> {
+    let router = SockRef::from(router);
+    four_tuple(&router.peer_addr().ok()?, &router.local_addr().ok()?)
+}
+
+fn four_tuple(client: &SockAddr, destination: &SockAddr) -> Option<FourTuple> {
+    Some(FourTuple {
+        client: client.as_socket()?,
+        destination: destination.as_socket()?,
+    })
+}
+
+/// The initial sequence number of the SYN that made an accepted connection.
+fn initial_sequence(socket: &OwnedFd) -> Option<u32> {
+    let syn = sys::tcp::saved_syn(socket.as_fd()).ok()?;
+    syn_sequence(syn.bytes())
+}
+
+/// Sequence number in the headers of a SYN, from the IP header on; its data may be missing.
+pub fn syn_sequence(headers: &[u8]) -> Option<u32> {
+    let packet = Packet::parse(headers).ok()?;
+    Segment::of(&packet).ok().map(|segment| segment.sequence())
+}

@@ -1,0 +1,203 @@
+//! Sends a batch to the end, whatever the kernel says about parts of it.
+//!
+//! Invariant: datagrams leave in order; one that fails does not hold up those behind it.
+
+use crate::sys::udp::{Datagram, MAX_BATCH, Segmentation, send};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+/// Payload that fits an ethernet frame unfragmented: what may be sent segmented at first.
+pub(super) fn usual_segmentation(v6: bool) -> Segmentation {
+    Segmentation {
+        largest: if v6 { 1452 } else { 1472 },
+    }
+}
+
+/// Where a batch goes.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) socket: BorrowedFd<'a>,
+    /// `None`: to where the socket is connected.
+    pub(super) destination: Option<SocketAddr>,
+    pub(super) v6: bool,
+}
+
+/// Sends `batch`; what is left when the socket's buffer is full.
+///
+/// `segmentation` is lowered when the path turns out not to carry segments of some size.
+/// `failed` is told of each datagram that the kernel would not send, and why.
+pub(super) fn transmit<'a>(
+    way: Way<'_>,
+    batch: &[Datagram<'a>],
+    segmentation: &mut Segmentation,
+    mut failed: impl FnMut(&Datagram<'a>, &io::Error),
+) -> Vec<Datagram<'a>> {
+    let mut singles;
+    let mut rest = batch;
+    if batch
+        .iter()
+        .any(|datagram| must_split(datagram, *segmentation))
+    {
+        singles = split(batch, *segmentation);
+        rest = &singles;
+    }
+    let mut retried = false;
+    while let Some(first) = rest.first() {
+        let part = rest.get(..MAX_BATCH).unwrap_or(rest);
+        let sent = send(way.socket, way.destination, way.v6, part, *segmentation);
+        let progress = sent.count > 0;
+        let unsent = rest.get(sent.count..).unwrap_or_default();
+        let Some(error) = sent.error else {
+            // Nothing sent and no error: cannot be, but must not spin.
+            rest = if progress { unsent } else { &[] };
+            retried = false;
+            continue;
+        };
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return rest.to_vec(),
+            io::ErrorKind::Interrupted => continue,
+            _ => {}
+        }
+        if sent.segmented && lower(segmentation, first, &error) {
+            singles = split(rest, *segmentation);
+            rest = &singles;
+        } else if retried {
+            failed(first, &error);
+            rest = rest.get(1..).unwrap_or_default();
+            retried = false;
+        } else {
+            // An ICMP error about an earlier datagram is reported once by whatever call comes
+            // next (ip(7)); the queue tells it better. A second failure is about this datagram.
+            retried = true;
+        }
+    }
+    Vec::new()
+}
+
+fn must_split(datagram: &Datagram<'_>, segmentation: Segmentation) -> bool {
+    datagram
+        .segment
+        .is_some_and(|size| size > segmentation.largest)
+}
+
+/// Reads from a failed segmented send what size is too much. `false` where the failure has
+/// another reason.
+fn lower(segmentation: &mut Segmentation, first: &Datagram<'_>, error: &io::Error) -> bool {
+    let size = first.segment.unwrap_or(first.data.len());
+    match error.raw_os_error() {
+        // Larger than the path MTU (EINVAL before Linux 6.13).
+        Some(libc::EMSGSIZE | libc::EINVAL) if size > 0 => segmentation.largest = size - 1,
+        // The device has no checksum offload (EIO), or the kernel is older than 4.18.
+        Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => segmentation.largest = 0,
+        _ => return false,
+    }
+    true
+}
+
+/// Takes apart what may not go segmented.
+fn split<'a>(batch: &[Datagram<'a>], segmentation: Segmentation) -> Vec<Datagram<'a>> {
+    let mut singles = Vec::with_capacity(batch.len());
+    for datagram in batch {
+        match datagram.segment {
+            Some(size) if must_split(datagram, segmentation) => {
+                let parts = datagram.data.chunks(size.max(1));
+                singles.extend(parts.map(|data| Datagram {
+                    data,
+                    segment: None,
+                    ..*datagram
+                }));
+            }
+            Some(_) | None => singles.push(*datagram),
+        }
+    }
+    singles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    fn plain(data: &[u8]) -> Datagram<'_> {
+        Datagram {
+            data,
+            segment: None,
+            tos: 0,
+            ttl: None,
+        }
+    }
+
+    fn received(socket: &UdpSocket, count: usize) -> Vec<usize> {
+        let mut buffer = [0; 65_536];
+        (0..count)
+            .map(|_| socket.recv(&mut buffer).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn segments_are_taken_apart_where_they_may_not_go_together() {
+        let data = [1; 2500];
+        let large = Datagram {
+            segment: Some(1000),
+            ..plain(&data)
+        };
+        let sizes = |largest| -> Vec<_> {
+            let parts = split(&[large, plain(&data[..10])], Segmentation { largest });
+            parts.iter().map(|part| part.data.len()).collect()
+        };
+        assert_eq!(sizes(999), [1000, 1000, 500, 10]);
+        assert_eq!(sizes(1000), [2500, 10]);
+    }
+
+    #[test]
+    fn a_batch_goes_out_in_order_whatever_its_segments() {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        from.connect(to.local_addr().unwrap()).unwrap();
+        let way = Way {
+            socket: from.as_fd(),
+            destination: None,
+            v6: false,
+        };
+        let data = [1; 2500];
+        let large = Datagram {
+            segment: Some(1000),
+            ..plain(&data)
+        };
+        for largest in [0, 1472] {
+            let mut segmentation = Segmentation { largest };
+            let batch = [large, plain(&[]), plain(&data[..7])];
+            let left = transmit(way, &batch, &mut segmentation, |_, error| panic!("{error}"));
+            assert!(left.is_empty());
+            assert_eq!(received(&to, 5), [1000, 1000, 500, 0, 7]);
+        }
+    }
+
+    #[test]
+    fn one_that_fails_does_not_hold_up_the_next() {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        from.connect(to.local_addr().unwrap()).unwrap();
+        let way = Way {
+            socket: from.as_fd(),
+            destination: None,
+            v6: false,
+        };
+        let huge = vec![1; 65_530];
+        let mut failures = Vec::new();
+        let batch = [plain(b"a"), plain(&huge), plain(b"bc")];
+        let left = transmit(
+            way,
+            &batch,
+            &mut usual_segmentation(false),
+            |datagram, error| {
+                failures.push((datagram.data.len(), error.raw_os_error()));
+            },
+        );
+        assert!(left.is_empty());
+        assert_eq!(failures, [(65_530, Some(libc::EMSGSIZE))]);
+        assert_eq!(received(&to, 2), [1, 2]);
+    }
+}

@@ -1,0 +1,243 @@
+//! One worker: an epoll loop over its own listeners, its own gate and its own flows.
+//!
+//! On the path: [`event_loop`](super::event_loop) → **worker** → gate | tcp | udp | icmp.
+//!
+//! Invariant: a worker never blocks but in epoll_wait, and handles UDP listeners before UDP flow
+//! sockets, so that datagrams which were there before a flow got its own socket stay in order.
+
+use super::budget::FdBudget;
+use super::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
+use super::flows::Limits;
+use super::gate::{Arrival, Gate, GateSender, UplinkMacs, classify};
+use super::icmp::Icmp;
+use super::pending::Pending;
+use super::router_side::WorkerSockets;
+use super::rules::{Rules, RulesReader, SharedRules};
+use super::socket_pool::SocketPool;
+use super::tcp::Tcp;
+use super::udp::{Listeners, Udp};
+use super::wire::icmp::Notice;
+use super::wire::reset::reset;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events taken at once.
+const BATCH: usize = 256;
+
+/// Time between ticks while there is traffic.
+const TICK: Duration = Duration::from_secs(1);
+/// After this long without an event every flow has timed out that ever will by itself.
+const QUIET_AFTER: Duration = Duration::from_secs(180);
+/// Time between ticks then.
+const QUIET_TICK: Duration = Duration::from_secs(60);
+
+/// What every part of a worker may use while it handles an event.
+pub struct Context<'a> {
+    /// To register descriptors.
+    pub poller: &'a Poller,
+    /// What may leave.
+    pub rules: &'a Rules,
+    /// Sends packets into the router netns as if from the world.
+    pub gate: &'a mut GateSender,
+    /// Transparent sockets of the router netns.
+    pub pool: &'a SocketPool,
+    /// Descriptors left; whoever makes a flow takes from it, and gives back when it closes them.
+    pub budget: &'a FdBudget,
+    /// Of this round of the loop.
+    pub now: Instant,
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What may leave.
+    pub rules: Arc<SharedRules>,
+    /// Connections asked for.
+    pub pending: Arc<Pending>,
+    /// Descriptors left.
+    pub budget: Arc<FdBudget>,
+    /// Transparent sockets of the router netns.
+    pub pool: SocketPool,
+    /// UDP flows of one worker.
+    pub udp: Limits,
+    /// Ethernet addresses of `up0` and `up1`.
+    pub macs: UplinkMacs,
+}
+
+/// One worker, not yet running.
+pub struct Worker {
+    poller: Poller,
+    rules: RulesReader,
+    gate: Gate,
+    sender: GateSender,
+    pool: SocketPool,
+    budget: Arc<FdBudget>,
+    tcp: Tcp,
+    udp: Udp,
+    icmp: Icmp,
+}
+
+impl Worker {
+    /// Takes its sockets of the router netns.
+    pub fn new(sockets: WorkerSockets, shared: &Shared) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let now = Instant::now();
+        let rules = RulesReader::new(Arc::clone(&shared.rules));
+        let socket = Arc::new(sockets.gate);
+        let gate = Gate::new(Arc::clone(&socket));
+        let token = Token::new(Owner::Gate, Key::fixed(0));
+        poller.add(gate.socket(), token, Interest::READ)?;
+        let mut sender = GateSender::new(socket, shared.macs);
+        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?;
+        let mut cx = Context {
+            poller: &poller,
+            rules: rules.get(),
+            gate: &mut sender,
+            pool: &shared.pool,
+            budget: &shared.budget,
+            now,
+        };
+        let (v4, v6) = sockets.udp;
+        let udp = Udp::new(Listeners { v4, v6 }, shared.udp, &mut cx)?;
+        Ok(Self {
+            poller,
+            rules,
+            gate,
+            sender,
+            pool: shared.pool.clone(),
+            budget: Arc::clone(&shared.budget),
+            tcp,
+            udp,
+            icmp: Icmp::new(now),
+        })
+    }
+
+    /// Serves until epoll or the gate fails, which they never should.
+    pub fn run(mut self) -> io::Error {
+        let mut batch = Batch::with_capacity(BATCH);
+        let mut next_tick = Instant::now() + TICK;
+        let mut last_event = Instant::now();
+        loop {
+            let until_tick = next_tick.saturating_duration_since(Instant::now());
+            let patience = self.tcp.patience().unwrap_or(until_tick).min(until_tick);
+            if let Err(error) = self.poller.wait(&mut batch, Some(patience)) {
+                return error;
+            }
+            let now = Instant::now();
+            if self.rules.refresh() {
+                self.recheck(now);
+            }
+            if let Err(error) = self.round(&batch, now, &mut last_event) {
+                return error;
+            }
+            if now >= next_tick {
+                self.tick(now);
+                let quiet = now.duration_since(last_event) >= QUIET_AFTER;
+                next_tick = now + if quiet { QUIET_TICK } else { TICK };
+            } else if last_event == now {
+                // The first event after a quiet time.
+                next_tick = next_tick.min(now + TICK);
+            }
+        }
+    }
+
+    /// Handles one batch of events.
+    fn round(&mut self, batch: &Batch, now: Instant, last_event: &mut Instant) -> io::Result<()> {
+        let urgent = |token: &Token| token.owner == Owner::UdpListener;
+        for (token, readiness) in batch.iter().filter(|(token, _)| urgent(token)) {
+            *last_event = now;
+            self.dispatch(token, readiness, now)?;
+        }
+        for (token, readiness) in batch.iter().filter(|(token, _)| !urgent(token)) {
+            *last_event = now;
+            self.dispatch(token, readiness, now)?;
+        }
+        let (parts, mut cx) = self.split(now);
+        parts.tcp.resume(&mut cx);
+        Ok(())
+    }
+
+    fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) -> io::Result<()> {
+        let (parts, mut cx) = self.split(now);
+        match token.owner {
+            Owner::Gate => parts.gate_ready(&mut cx)?,
+            Owner::TcpListener | Owner::TcpConnect | Owner::TcpRouter | Owner::TcpHost => {
+                parts.tcp.ready(token, readiness, &mut cx);
+            }
+            Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter | Owner::UdpReply => {
+                parts.udp.ready(token, readiness, &mut cx);
+            }
+            Owner::IcmpHost => parts.icmp.ready(token, readiness, &mut cx),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let (parts, mut cx) = self.split(now);
+        parts.tcp.tick(&mut cx);
+        parts.udp.tick(&mut cx);
+        parts.icmp.tick(&mut cx);
+    }
+
+    /// Ends what new rules do not admit.
+    fn recheck(&mut self, now: Instant) {
+        let (parts, mut cx) = self.split(now);
+        parts.tcp.recheck(&mut cx);
+        parts.udp.recheck(&mut cx);
+        parts.icmp.recheck(&mut cx);
+    }
+
+    fn split(&mut self, now: Instant) -> (Parts<'_>, Context<'_>) {
+        let parts = Parts {
+            gate: &mut self.gate,
+            tcp: &mut self.tcp,
+            udp: &mut self.udp,
+            icmp: &mut self.icmp,
+        };
+        let context = Context {
+            poller: &self.poller,
+            rules: self.rules.get(),
+            gate: &mut self.sender,
+            pool: &self.pool,
+            budget: &self.budget,
+            now,
+        };
+        (parts, context)
+    }
+}
+
+/// What handles events.
+struct Parts<'a> {
+    gate: &'a mut Gate,
+    tcp: &'a mut Tcp,
+    udp: &'a mut Udp,
+    icmp: &'a mut Icmp,
+}
+
+impl Parts<'_> {
+    fn gate_ready(self, cx: &mut Context<'_>) -> io::Result<()> {
+        for frame in self.gate.receive()? {
+            let Some((packet, arrival)) = classify(frame) else {
+                continue;
+            };
+            match arrival {
+                Arrival::FirstSyn(segment) => self.tcp.first_syn(frame, &packet, &segment, cx),
+                Arrival::StraySegment => {
+                    if let Ok(Some(reset)) = reset(&packet) {
+                        cx.gate.inject(&reset);
+                    }
+                }
+                Arrival::Udp => self.udp.low_ttl_datagram(&packet, cx),
+                Arrival::EchoRequest => self.icmp.echo_request(&packet, cx),
+                Arrival::UnknownProtocol => {
+                    if cx.rules.is_ours(packet.source()) {
+                        cx.gate.notify(Notice::ProtocolUnreachable, &packet);
+                    }
+                }
+                Arrival::Ignored => {}
+            }
+        }
+        Ok(())
+    }
+}
