@@ -37,10 +37,10 @@ mod uplink;
 
 pub use startup::{Options, run};
 
-use crate::api::control::Answer;
 use crate::api::paths::Paths;
 use crate::kernel::host::RESOLV_CONF;
 use crate::network::resolv::HostResolver;
+use crate::state::StateError;
 use link::Link;
 use live::Live;
 use model::Model;
@@ -63,9 +63,8 @@ struct Inner {
 
 impl Daemon {
     /// Opens the stores; touches no kernel object yet.
-    fn open(paths: Paths) -> Answer<Self> {
+    fn open(paths: Paths, random: [u8; 5]) -> Result<Self, StateError> {
         let boot_id = files::read_small("/proc/sys/kernel/random/boot_id");
-        let random = clock::random().map_err(|e| refusal::failed(format!("random bytes: {e}")))?;
         let model = Model::open(&paths, boot_id.trim(), random)?;
         Ok(Self(Arc::new(Inner {
             paths,
@@ -98,11 +97,6 @@ impl Daemon {
         *resolver = fresh;
         changed
     }
-
-    /// The daemon is about to end; the helper's end is expected.
-    fn is_ending(&self) -> bool {
-        *self.0.end.borrow()
-    }
 }
 
 fn host_resolver() -> HostResolver {
@@ -112,3 +106,6 @@ fn host_resolver() -> HostResolver {
     }
     resolver
 }
+
+#[cfg(test)]
+mod tests;
