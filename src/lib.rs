@@ -1,11 +1,11 @@
 //! mossnet: rootless container networking.
 //!
-//! Map of the tree. A command: [`cli`] → [`api`] → `daemon::session` → [`network`] + [`ipam`] +
-//! [`ports`] (plan) → `daemon::apply` → [`kernel`] → helper (crate `mossnet_helper`), [`state`] on
+//! Map of the tree. A command: [`cli`] → [`api`] → `daemon::session` → [`network`] + [`ipam`]
+//! (plan) → `daemon::apply` → [`kernel`] → helper (crate `mossnet_helper`), [`state`] on
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
 //!
 //! Layers, checked by `tests/layers.rs`: [`cli`] sees only [`api`], [`error`] and [`log`];
-//! [`network`], [`ipam`] and [`ports`] are pure; [`kernel`] sees model types and [`sys`];
+//! [`network`] and [`ipam`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 
 pub mod api;
@@ -16,7 +16,8 @@ pub mod ipam;
 pub mod kernel;
 pub mod log;
 pub mod network;
-pub mod ports;
 pub mod relay;
 pub mod state;
 pub mod sys;
+
+pub use api::doctor;

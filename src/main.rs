@@ -1,18 +1,40 @@
-//! argv (and argv\[0\]) to ExitCode, nothing else.
+//! argv to ExitCode, nothing else.
 //!
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
 //! capability-scoped part, `mossnet relay` the data plane, `mossnet probe` what `doctor` tries in
 //! namespaces of its own. All start before any thread exists.
 
+use mossnet::api::doctor;
+use mossnet::api::paths::Paths;
+use mossnet::cli::{self, Command};
+use mossnet::daemon;
+use std::ffi::OsStr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
-    let word = std::env::args_os().nth(1);
-    if word.as_ref().is_some_and(|word| word == "probe") {
-        return mossnet::api::doctor::probe::main();
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(OsStr::to_str) {
+        Some("helper") => return mossnet_helper::serve::main(args),
+        Some("relay") => return mossnet::relay::run(),
+        Some("probe") => return doctor::probe::main(),
+        _ => {}
     }
-    if word.is_some_and(|word| word == "relay") {
-        return mossnet::relay::run();
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let paths = Paths::resolve(cli.root.as_deref());
+    match cli.command {
+        Command::Doctor(args) => {
+            let report = doctor::run(&paths);
+            cli::show(&report, args.format, report.works)
+        }
+        Command::Daemon(args) => daemon::run(daemon::Options {
+            paths,
+            idle: Duration::from_secs(args.idle),
+            background: args.background,
+        }),
+        command => cli::run(command, paths),
     }
-    ExitCode::SUCCESS
 }

@@ -16,6 +16,7 @@ use crate::sandbox::Sandboxes;
 use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -203,7 +204,8 @@ fn check_mtu(mtu: u32, addresses: &[IpNet]) -> Result<(), Failure> {
     }
     let unusable = addresses.iter().find(|net| {
         let address = net.addr();
-        address.is_multicast() || address.is_unspecified() || address.is_loopback()
+        let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+        broadcast || address.is_multicast() || address.is_unspecified() || address.is_loopback()
     });
     match unusable {
         Some(net) => Err(Failure::invalid(format!(

@@ -120,6 +120,11 @@ impl Router {
             .add_veth_pair((&name(UP0)?, up0_mac), (&name(UP1)?, up1_mac), UP_MTU)
             .map_err(|refused| link_failure(refused, "create the uplink pair", "veth"))?;
         let up0 = require_link(route, UP0)?;
+        for end in [up0, require_link(route, UP1)?] {
+            route
+                .set_up(end)
+                .map_err(|e| e.failure("set the uplink pair up"))?;
+        }
         let address = IpNet::new(UP0_V4.into(), UP0_PREFIX);
         let address = address.map_err(|e| Failure::invalid(e.to_string()))?;
         add_address(route, up0, address).map_err(|e| e.failure("give up0 its address"))?;
@@ -187,15 +192,16 @@ impl Router {
         route
             .change_link(index, spec.mac, spec.mtu)
             .map_err(|e| e.failure(format!("configure bridge {}", spec.name)))?;
-        for address in &wanted {
-            add_address(route, index, *address)
-                .map_err(|e| e.failure(format!("give {} the address {address}", spec.name)))?;
-        }
+        // Removed first: the kernel takes all later addresses of a prefix away with its first one.
         let present = addresses(route, index);
         let present = present.map_err(|e| e.failure(format!("list addresses of {}", spec.name)))?;
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             remove_address(route, index, *address)
                 .map_err(|e| e.failure(format!("take {address} from {}", spec.name)))?;
+        }
+        for address in &wanted {
+            add_address(route, index, *address)
+                .map_err(|e| e.failure(format!("give {} the address {address}", spec.name)))?;
         }
         in_netns(self.netns.as_fd(), || {
             sysctl::keep_bridges_plain();

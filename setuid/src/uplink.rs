@@ -13,21 +13,28 @@ use crate::request::{Failure, UplinkKind, UplinkSpec};
 use crate::router::{Router, table_of};
 use crate::ruleset::{PASTA_MARK, PASTA_TAP, SLIRP_MARK, SLIRP_TAP};
 use crate::sys::child::bind_to_parent;
+use crate::sys::process::pidfd_open;
 use ipnet::IpNet;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the program may take to make its tap device.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a killed program may take to end, milliseconds.
+const END_TIMEOUT: u16 = 2000;
 /// How often to see whether it has given up meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
+/// Where the program finds the router netns: on stdin. It closes all other descriptors, and pasta
+/// gives its capabilities up before it opens the path, so that it may not look at ours.
+const NETNS: &str = "/proc/self/fd/0";
 /// The largest that both take.
 const MTU: u32 = 65520;
 
@@ -87,8 +94,8 @@ impl Dialect {
         }
     }
 
-    /// Command line, for a router netns that `netns` is a path of.
-    fn arguments(&self, netns: &str) -> Vec<String> {
+    /// Command line.
+    fn arguments(&self) -> Vec<String> {
         let mtu = MTU.to_string();
         let words: Vec<&str> = if self.mark == PASTA_MARK {
             let no_ports = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"];
@@ -99,7 +106,14 @@ impl Dialect {
                 "--no-dhcpv6",
                 "--no-ra",
             ];
-            let place = ["--netns-only", "--netns", netns, "--ns-ifname", self.tap];
+            let place = [
+                "--netns-only",
+                "--no-netns-quit",
+                "--netns",
+                NETNS,
+                "--ns-ifname",
+                self.tap,
+            ];
             let closed = [
                 "--no-map-gw",
                 "--mtu",
@@ -115,7 +129,7 @@ impl Dialect {
             let closed = ["--disable-host-loopback", "--disable-dns", "--enable-ipv6"];
             [
                 &closed[..],
-                &["--mtu", &mtu, "--netns-type=path", netns, self.tap],
+                &["--mtu", &mtu, "--netns-type=path", NETNS, self.tap],
             ]
             .concat()
         };
@@ -142,18 +156,16 @@ impl Uplinks {
         let mut changes = in_netns(router.netns(), || {
             Netlink::link_changes().map_err(|e| Failure::kernel("open rtnetlink", e))
         })?;
-        // By the helper's own descriptor: the program closes those that it inherits.
-        let netns = format!("/proc/{}/fd/{}", Pid::this(), router.netns().as_raw_fd());
+        let failed = |e| Failure::kernel(format!("start {}", spec.program.display()), e);
+        let netns = router.netns().try_clone_to_owned().map_err(failed)?;
         let mut command = Command::new(&spec.program);
         command
-            .args(dialect.arguments(&netns))
-            .stdin(Stdio::null())
+            .args(dialect.arguments())
+            .stdin(netns)
             .stdout(Stdio::null());
         command.env_clear();
         bind_to_parent(&mut command, Vec::new());
-        let child = command.spawn();
-        let child =
-            child.map_err(|e| Failure::kernel(format!("start {}", spec.program.display()), e))?;
+        let child = command.spawn().map_err(failed)?;
         let pid = Pid::from_raw(child.id().cast_signed());
         self.running.insert(spec.kind, pid);
         let result = wait_for_tap(&mut changes, &dialect, pid)
@@ -164,11 +176,17 @@ impl Uplinks {
         result
     }
 
-    /// Stop one; not running is success. Its tap device and routes go with it.
+    /// Stop one; not running is success. Its tap device and routes go with it, before another one
+    /// can be started.
     pub fn stop(&mut self, kind: UplinkKind) {
-        if let Some(pid) = self.running.remove(&kind) {
-            // It is our child and has not been waited for, so the id is still its own.
-            let _ = kill(pid, Signal::SIGKILL);
+        let Some(pid) = self.running.remove(&kind) else {
+            return;
+        };
+        // It is our child and has not been waited for, so the id is still its own.
+        let _ = kill(pid, Signal::SIGKILL);
+        if let Ok(pidfd) = pidfd_open(pid) {
+            let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(END_TIMEOUT));
         }
     }
 

@@ -2,14 +2,18 @@
 //!
 //! * `types`: requests and answers.
 //! * `control`: what a daemon must be able to do; implemented by `daemon`.
-//! * `server`: connections and their life; `routes`: each path to one method of `Control`.
-//! * `client`: what the CLI calls. `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
+//! * `server`: connections and their life; `routes`: each path to one method of `Control`;
+//!   `hold`: what a client that vanishes leaves behind.
+//! * `client`: what the CLI calls; `launch`: starts the daemon for it. `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
 //! * `paths`: where the sockets and the state live.
 //! * `doctor`: what the machine lets mossnet do; needs no daemon.
 //!
 //! The same in OpenAPI's words: `docs/openapi.json`.
 
+pub mod client;
 pub mod control;
+mod hold;
+mod launch;
 pub mod doctor;
 pub mod paths;
 mod routes;

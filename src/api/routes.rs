@@ -3,21 +3,25 @@
 //! [`ROUTES`] is what `docs/openapi.json` is checked against.
 
 use super::control::{Answer, Control, Refusal};
+use super::hold::Held;
+use super::server::Activity;
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo,
+    SandboxInfo, WaitEnd,
 };
+use axum::body::{Body as AxumBody, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router, body::Bytes};
+use axum::{Extension, Json, Router};
 use mossnet_helper::SandboxId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::watch;
 
 /// Largest request body, bytes: the same as one frame to the helper.
@@ -49,6 +53,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
 /// What every handler can reach.
 pub(super) struct Api<C> {
     pub(super) control: Arc<C>,
+    pub(super) activity: Activity,
     /// Becomes true when the daemon ends.
     pub(super) ending: watch::Receiver<bool>,
 }
@@ -57,8 +62,27 @@ impl<C> Clone for Api<C> {
     fn clone(&self) -> Self {
         Self {
             control: Arc::clone(&self.control),
+            activity: self.activity.clone(),
             ending: self.ending.clone(),
         }
+    }
+}
+
+impl<C: Control> Api<C> {
+    /// Makes a change to its end, even where the client leaves meanwhile and the handler with it.
+    async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let busy = self.activity.enter();
+        let change = change(Arc::clone(&self.control));
+        let task = tokio::spawn(async move {
+            let _busy = busy;
+            change.await
+        });
+        task.await
+            .unwrap_or_else(|error| Err(Refusal::new(500, format!("the daemon failed: {error}"))))
     }
 }
 
@@ -113,7 +137,10 @@ struct All {
 }
 
 async fn shutdown<C: Control>(State(api): State<Api<C>>, In(query): In<All>) -> Done {
-    done(api.control.shutdown(query.all).await)
+    done(
+        api.change(|control| async move { control.shutdown(query.all).await })
+            .await,
+    )
 }
 
 async fn list<C: Control>(
@@ -123,11 +150,29 @@ async fn list<C: Control>(
     api.control.list(query.all).await.map(Json)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hold {
+    /// Remove it when this connection closes, unless it has been started.
+    #[serde(default)]
+    hold: bool,
+}
+
 async fn create<C: Control>(
     State(api): State<Api<C>>,
+    Extension(held): Extension<Held>,
+    In(query): In<Hold>,
     Body(request): Body<SandboxCreate>,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
-    let created = api.control.create(request).await?;
+    let created = api
+        .change(|control| async move {
+            let created = control.create(request).await?;
+            if query.hold {
+                held.add(created.id.clone(), control.as_ref()).await;
+            }
+            Ok(created)
+        })
+        .await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
@@ -143,11 +188,17 @@ struct Force {
 }
 
 async fn remove<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Force>) -> Done {
-    done(api.control.remove(&name, query.force).await)
+    done(
+        api.change(|control| async move { control.remove(&name, query.force).await })
+            .await,
+    )
 }
 
 async fn start<C: Control>(State(api): State<Api<C>>, At(name): At) -> Done {
-    done(api.control.start(&name).await)
+    done(
+        api.change(|control| async move { control.start(&name).await })
+            .await,
+    )
 }
 
 #[derive(Deserialize)]
@@ -159,7 +210,10 @@ struct Timeout {
 
 async fn stop<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Timeout>) -> Done {
     let seconds = query.timeout.unwrap_or(super::types::STOP_TIMEOUT_SECONDS);
-    done(api.control.stop(&name, seconds).await)
+    done(
+        api.change(|control| async move { control.stop(&name, seconds).await })
+            .await,
+    )
 }
 
 #[derive(Deserialize)]
@@ -179,14 +233,21 @@ impl Signal {
 }
 
 async fn kill<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Signal>) -> Done {
-    done(api.control.kill(&name, query.checked()?).await)
+    let signal = query.checked()?;
+    done(
+        api.change(|control| async move { control.kill(&name, signal).await })
+            .await,
+    )
 }
 
-async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Answered<Exit> {
-    tokio::select! {
-        exit = api.control.wait(&name) => exit.map(Json),
-        () = ended(&mut api.ending) => Err(come_again()),
-    }
+async fn wait<C: Control>(State(mut api): State<Api<C>>, At(name): At) -> Response {
+    let exit = async move {
+        tokio::select! {
+            exit = api.control.wait(&name) => exit,
+            () = ended(&mut api.ending) => Err(come_again()),
+        }
+    };
+    head_first(exit).await
 }
 
 async fn logs<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<LogFile> {
@@ -199,12 +260,18 @@ async fn exec<C: Control>(
     At(name): At,
     Body(request): Body<ExecCreate>,
 ) -> Result<(StatusCode, Json<Created>), Refusal> {
-    let created = api.control.exec(&name, request).await?;
+    let created = api
+        .change(|control| async move { control.exec(&name, request).await })
+        .await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
 async fn exec_start<C: Control>(State(api): State<Api<C>>, At(id): At) -> Done {
-    done(api.control.exec_start(exec_id(id)?).await)
+    let id = exec_id(id)?;
+    done(
+        api.change(|control| async move { control.exec_start(id).await })
+            .await,
+    )
 }
 
 async fn exec_kill<C: Control>(
@@ -212,15 +279,46 @@ async fn exec_kill<C: Control>(
     At(id): At,
     In(query): In<Signal>,
 ) -> Done {
-    let signal = query.checked()?;
-    done(api.control.exec_kill(exec_id(id)?, signal).await)
+    let (id, signal) = (exec_id(id)?, query.checked()?);
+    done(
+        api.change(|control| async move { control.exec_kill(id, signal).await })
+            .await,
+    )
 }
 
-async fn exec_wait<C: Control>(State(mut api): State<Api<C>>, At(id): At) -> Answered<Exit> {
+async fn exec_wait<C: Control>(
+    State(mut api): State<Api<C>>,
+    At(id): At,
+) -> Result<Response, Refusal> {
     let id = exec_id(id)?;
-    tokio::select! {
-        exit = api.control.exec_wait(id) => exit.map(Json),
-        () = ended(&mut api.ending) => Err(come_again()),
+    let exit = async move {
+        tokio::select! {
+            exit = api.control.exec_wait(id) => exit,
+            () = ended(&mut api.ending) => Err(come_again()),
+        }
+    };
+    Ok(head_first(exit).await)
+}
+
+/// Answers at once where `exit` is known or refused at once; else sends the head now, so that the
+/// client knows that a start from now on cannot end unseen, and the body when it is known.
+async fn head_first(exit: impl Future<Output = Answer<Exit>> + Send + 'static) -> Response {
+    let mut exit = Box::pin(exit);
+    match futures_util::poll!(exit.as_mut()) {
+        Poll::Ready(answer) => answer.map(Json).into_response(),
+        Poll::Pending => {
+            let body = futures_util::stream::once(async move {
+                let text = match exit.await {
+                    Ok(exit) => serde_json::to_vec(&WaitEnd::Exit(exit)),
+                    Err(Refusal { status, body }) => {
+                        serde_json::to_vec(&WaitEnd::Error { status, body })
+                    }
+                };
+                text.map(Bytes::from)
+            });
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (json, AxumBody::from_stream(body)).into_response()
+        }
     }
 }
 

@@ -4,16 +4,17 @@
 //! requests that change something are finished, those that only wait are told to come again.
 
 use super::control::Control;
+use super::hold::Held;
 use super::routes::{Api, router};
 use super::stdio;
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
@@ -24,10 +25,16 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept(2): out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that are open, and when the last one closed: by this the daemon knows that nobody
+/// Connections that are open (and changes under way), and when the last one closed: by this the daemon knows that nobody
 /// is using it.
 #[derive(Debug, Clone)]
-pub struct Activity(Arc<Mutex<Usage>>);
+pub struct Activity(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    usage: Mutex<Usage>,
+    idle: Notify,
+}
 
 #[derive(Debug)]
 struct Usage {
@@ -37,10 +44,13 @@ struct Usage {
 
 impl Default for Activity {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Usage {
-            open: 0,
-            last: Instant::now(),
-        })))
+        Self(Arc::new(Shared {
+            usage: Mutex::new(Usage {
+                open: 0,
+                last: Instant::now(),
+            }),
+            idle: Notify::new(),
+        }))
     }
 }
 
@@ -52,23 +62,35 @@ impl Activity {
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self) -> Connection {
+    /// Something is going on until the returned value is dropped.
+    pub(super) fn enter(&self) -> Busy {
         self.usage().open += 1;
-        Connection(self.clone())
+        Busy(self.clone())
+    }
+
+    async fn until_idle(&self) {
+        loop {
+            let ended = self.0.idle.notified();
+            if self.idle_since().is_some() {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
-/// One open connection; closing it is an activity too.
-struct Connection(Activity);
+/// An open connection, or a change that goes on without one; its end is an activity too.
+pub(super) struct Busy(Activity);
 
-impl Drop for Connection {
+impl Drop for Busy {
     fn drop(&mut self) {
         let mut usage = self.0.usage();
         usage.open = usage.open.saturating_sub(1);
         usage.last = Instant::now();
+        self.0.0.idle.notify_one();
     }
 }
 
@@ -85,6 +107,7 @@ pub async fn serve<C: Control>(
     let (end, ending) = watch::channel(false);
     let router = router(Api {
         control: Arc::clone(&control),
+        activity: activity.clone(),
         ending: ending.clone(),
     });
     let mut connections = JoinSet::new();
@@ -95,8 +118,15 @@ pub async fn serve<C: Control>(
             accepted = api.accept() => {
                 if let Some(stream) = checked(accepted.map(|(stream, _)| stream)).await {
                     let open = activity.enter();
-                    let served = serve_http(stream, router.clone(), ending.clone());
-                    connections.spawn(async move { let _open = open; served.await; });
+                    let control = Arc::clone(&control);
+                    let held = Held::default();
+                    let router = router.clone().layer(Extension(held.clone()));
+                    let served = serve_http(stream, router, ending.clone());
+                    connections.spawn(async move {
+                        let _open = open;
+                        served.await;
+                        held.close(control.as_ref()).await;
+                    });
                 }
             }
             accepted = stdio.accept() => {
@@ -119,6 +149,7 @@ pub async fn serve<C: Control>(
         while let Some(ended) = connections.join_next().await {
             report(ended);
         }
+        activity.until_idle().await;
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         warn!("requests abandoned at the end of the daemon");

@@ -125,6 +125,22 @@ pub struct Exit {
     pub code: i32,
 }
 
+/// The body of an answer to `wait` whose head was sent before the end was known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WaitEnd {
+    /// It ended.
+    Exit(Exit),
+    /// It cannot be known, or another daemon may know (503).
+    Error {
+        /// What would have been the HTTP status.
+        status: u16,
+        /// Why.
+        #[serde(flatten)]
+        body: ErrorBody,
+    },
+}
+
 /// State of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,1 +1,114 @@
-//! Placeholder, replaced below.
+//! The daemon: lifetime and policy of everything else, without a single capability.
+//!
+//! Path: `api::server` → [`Daemon`] (as `api::control::Control`) → `session`, `exec` → `network` +
+//! `ipam` (what) → `apply` → `kernel` → helper (how); `state` on commit.
+//!
+//! Invariants: a record is committed before the kernel objects that it describes (so that after a
+//! `kill -9` at any moment `reconcile` finds every leftover); the lock of the model is never held
+//! while anything is awaited but the disk; locks are taken in the order link, model, live.
+//!
+//! * `startup`: one daemon per root, background start, signals, idleness.
+//! * `model`: networks, sandboxes, leases, in memory and in the stores.
+//! * `live`: what belongs to this process alone: waiters, prepared execs.
+//! * `link`: the connection to the helper, its events, and what it was told.
+//! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out.
+//! * `draft`: a request to create, checked. `endpoint`: addresses for it. `session`: the life of a sandbox. `exec`: of a further
+//!   process in one.
+//! * `apply`: plans. `reconcile`: repairs. `files`: a sandbox's `/etc` and log.
+//! * `info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
+
+mod apply;
+mod clock;
+mod control;
+mod draft;
+mod endpoint;
+mod exec;
+mod files;
+mod info;
+mod link;
+mod live;
+mod model;
+mod networks;
+mod reconcile;
+mod refusal;
+mod session;
+mod startup;
+mod uplink;
+
+pub use startup::{Options, run};
+
+use crate::api::control::Answer;
+use crate::api::paths::Paths;
+use crate::kernel::host::RESOLV_CONF;
+use crate::network::resolv::HostResolver;
+use link::Link;
+use live::Live;
+use model::Model;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// The daemon; cheap to clone.
+#[derive(Clone)]
+pub struct Daemon(Arc<Inner>);
+
+struct Inner {
+    paths: Paths,
+    link: tokio::sync::Mutex<Link>,
+    model: tokio::sync::Mutex<Model>,
+    live: Mutex<Live>,
+    resolver: Mutex<HostResolver>,
+    /// Becomes true when the daemon is to end.
+    end: watch::Sender<bool>,
+}
+
+impl Daemon {
+    /// Opens the stores; touches no kernel object yet.
+    fn open(paths: Paths) -> Answer<Self> {
+        let boot_id = files::read_small("/proc/sys/kernel/random/boot_id");
+        let random = clock::random().map_err(|e| refusal::failed(format!("random bytes: {e}")))?;
+        let model = Model::open(&paths, boot_id.trim(), random)?;
+        Ok(Self(Arc::new(Inner {
+            paths,
+            link: tokio::sync::Mutex::default(),
+            model: tokio::sync::Mutex::new(model),
+            live: Mutex::default(),
+            resolver: Mutex::new(host_resolver()),
+            end: watch::Sender::new(false),
+        })))
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolver(&self) -> HostResolver {
+        let resolver = self.0.resolver.lock();
+        resolver.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the host's resolv.conf again; true where it says something new.
+    fn reread_resolver(&self) -> bool {
+        let fresh = host_resolver();
+        let mut resolver = self
+            .0
+            .resolver
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let changed = *resolver != fresh;
+        *resolver = fresh;
+        changed
+    }
+
+    /// The daemon is about to end; the helper's end is expected.
+    fn is_ending(&self) -> bool {
+        *self.0.end.borrow()
+    }
+}
+
+fn host_resolver() -> HostResolver {
+    let resolver = HostResolver::parse(&files::read_small(RESOLV_CONF));
+    for warning in &resolver.warnings {
+        tracing::debug!(%warning, "part of resolv.conf left out");
+    }
+    resolver
+}

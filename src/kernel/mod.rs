@@ -1,1 +1,14 @@
-//! Placeholder, replaced below.
+//! The kernel, as the daemon reaches it: through the helper, and by watching the host.
+//!
+//! Path: `daemon` → here → helper. Invariant: nothing here decides anything; it carries requests,
+//! and reports what is.
+//!
+//! * `helper`: client of the helper's socket, one request after the other, events in between.
+//! * `launch`: starts a helper.
+//! * `framing`: frames and descriptors on a stream socket.
+//! * `host`: prefixes that the host uses, and a watch for changes of them and of resolv.conf.
+
+mod framing;
+pub mod helper;
+pub mod host;
+mod launch;

@@ -1,4 +1,24 @@
 //! The network model: names, subnets, validation, and the plan of kernel objects. Pure.
+//!
+//! Job: say what networks, sandboxes and endpoints are, and which helper requests bring one about.
+//! Path: `daemon::session` builds a [`plan::Plan`] here and `daemon::apply` performs it. Invariant:
+//! a value of these types has been checked; nothing here touches an fd, a clock or the environment.
+//!
+//! * `names`: names of networks and sandboxes, and names that are made up.
+//! * `model`: [`Network`], [`Endpoint`], [`Sandbox`], as they are stored.
+//! * `capabilities`: what a sandbox may do in its own user namespace.
+//! * `plan`: a sandbox as an ordered list of requests, each with its undo.
+//! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
+//! * `rules`: what helper and relay are told of all networks together.
+//! * `snapshot`: the relay's view (contract).
 
+pub mod capabilities;
+pub mod model;
+pub mod names;
+pub mod plan;
 pub mod resolv;
+pub mod rules;
 pub mod snapshot;
+
+pub use model::{Endpoint, Network, NetworkModeRecord, Sandbox, SandboxPhase, Subnet};
+pub use names::{NetworkName, SandboxName};

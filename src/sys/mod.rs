@@ -3,8 +3,10 @@
 
 pub mod descriptors;
 pub mod epoll;
+pub mod inheritance;
 pub mod inherited;
 pub mod packet;
+pub mod readiness;
 pub mod splice;
 pub mod tcp;
 pub mod udp;

@@ -145,7 +145,7 @@ impl Netlink {
             .push_mtu(port.mtu)
             .push_master(port.bridge)
             .end_nested();
-        push_veth(attributes, 0, |peer| {
+        push_veth(attributes, |peer| {
             peer.push_ifname_bytes(port.peer_name.as_str().as_bytes())
                 .push_address(&port.peer_mac.octets())
                 .push_mtu(port.mtu)
@@ -155,7 +155,8 @@ impl Netlink {
         self.request(message)
     }
 
-    /// Make a veth pair with both ends in this netns, both up.
+    /// Make a veth pair with both ends in this netns, both down: a peer cannot be opened before its
+    /// pair is complete.
     pub fn add_veth_pair(
         &mut self,
         one: (&IfName, MacAddr),
@@ -166,7 +167,7 @@ impl Netlink {
             libc::RTM_NEWLINK,
             libc::NLM_F_CREATE | libc::NLM_F_EXCL,
             0,
-            UP,
+            0,
         );
         let attributes = message.attributes();
         PushLinkAttrs::new(&mut *attributes)
@@ -174,7 +175,7 @@ impl Netlink {
             .push_address(&one.1.octets())
             .push_mtu(mtu)
             .end_nested();
-        push_veth(attributes, UP, |peer| {
+        push_veth(attributes, |peer| {
             peer.push_ifname_bytes(other.0.as_str().as_bytes())
                 .push_address(&other.1.octets())
                 .push_mtu(mtu)
@@ -225,21 +226,14 @@ fn link_message(kind: u16, message_flags: i32, index: u32, flags: u32) -> Messag
 }
 
 /// Kind "veth" with its peer, which has a fixed part of its own.
-fn push_veth(
-    attributes: &mut Vec<u8>,
-    peer_flags: u32,
-    describe_peer: impl FnOnce(PushLinkAttrs<&mut Vec<u8>>),
-) {
+fn push_veth(attributes: &mut Vec<u8>, describe_peer: impl FnOnce(PushLinkAttrs<&mut Vec<u8>>)) {
     let mut linkinfo = PushLinkAttrs::new(attributes)
         .nested_linkinfo()
         .push_kind(c"veth");
     let bytes = netlink_bindings::traits::Pusher::as_vec_mut(&mut linkinfo);
     let data = push_nested_header(bytes, IFLA_INFO_DATA);
     let peer = push_nested_header(bytes, VETH_INFO_PEER);
-    let mut fixed = Ifinfomsg::new();
-    fixed.ifi_flags = peer_flags;
-    fixed.ifi_change = peer_flags;
-    bytes.extend_from_slice(fixed.as_slice());
+    bytes.extend_from_slice(Ifinfomsg::new().as_slice());
     describe_peer(PushLinkAttrs::new(&mut *bytes));
     finalize_nested_header(bytes, peer);
     finalize_nested_header(bytes, data);

@@ -8,9 +8,6 @@ use netlink_bindings::rt_route::{PushRouteAttrs, Rtmsg};
 use netlink_bindings::rt_rule::{FibRuleHdr, FrAct, PushFibRuleAttrs};
 use std::net::IpAddr;
 
-/// The routing table that is looked up without any rule of ours.
-pub const MAIN_TABLE: u32 = libc::RT_TABLE_MAIN as u32;
-
 /// RTPROT_STATIC, linux/rtnetlink.h: set by an administrator, here by us.
 const STATIC: u8 = 4;
 

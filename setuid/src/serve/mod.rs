@@ -11,6 +11,7 @@ use crate::act::Helper;
 use crate::namespace::{self, IdMapping};
 use crate::request::Failure;
 use crate::sandbox::seal;
+use crate::sys::fds::close_others_on_exec;
 use crate::{limits, privilege};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -62,6 +63,7 @@ fn start(
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<(event_loop::EventLoop, Socket), Failure> {
     let options = parse(args)?;
+    close_others_on_exec();
     // EPERM: it leads a session already.
     let _ = nix::unistd::setsid();
     nix::unistd::chdir("/").map_err(|e| Failure::kernel("change to /", e))?;
@@ -70,7 +72,7 @@ fn start(
     } else {
         enter()?
     };
-    let socket = Socket::bind(&options.socket)?;
+    let (socket, listener) = Socket::bind(&options.socket)?;
     privilege::shrink()?;
     limits::raise();
     let signals = event_loop::block_signals()?;
@@ -78,7 +80,7 @@ fn start(
         let _ = fs::remove_file(&socket.path);
     })?;
     Ok((
-        event_loop::EventLoop::new(helper, socket.listener()?, signals),
+        event_loop::EventLoop::new(helper, listener, signals),
         socket,
     ))
 }
@@ -152,13 +154,12 @@ fn say(line: &str) -> Result<(), Failure> {
 #[derive(Debug)]
 struct Socket {
     path: PathBuf,
-    listener: UnixListener,
     _lock: Flock<File>,
 }
 
 impl Socket {
     /// Take a stale one's place; a live helper's is left alone.
-    fn bind(path: &Path) -> Result<Self, Failure> {
+    fn bind(path: &Path) -> Result<(Self, UnixListener), Failure> {
         let failed =
             |what: &str, e: io::Error| Failure::kernel(format!("{what} {}", path.display()), e);
         let lock = OpenOptions::new()
@@ -188,17 +189,11 @@ impl Socket {
         listener
             .set_nonblocking(true)
             .map_err(|e| failed("listen on", e))?;
-        Ok(Self {
+        let socket = Self {
             path: path.to_owned(),
-            listener,
             _lock: lock,
-        })
-    }
-
-    fn listener(&self) -> Result<UnixListener, Failure> {
-        self.listener
-            .try_clone()
-            .map_err(|e| Failure::kernel("duplicate the socket", e))
+        };
+        Ok((socket, listener))
     }
 }
 

@@ -211,7 +211,7 @@ fn low_ports(machine: &Machine) -> Row {
 }
 
 fn subordinate_ids(machine: &Machine, attempts: &Attempts) -> Row {
-    const CHECK: &str = "subordinate ids";
+    const CHECK: &str = "newuidmap";
     let means = "sandboxes have one user, root; programs that change users (apt, su) fail there";
     let absent = |name: &str| machine.program(name, &attempts.search_path).is_none();
     if let Some(program) = ["newuidmap", "newgidmap"]

@@ -328,7 +328,7 @@ fn subordinate_ids_count_by_name_and_number() {
     );
     fixture.write("/etc/subgid", "");
     let report = fixture.report(&attempts());
-    let row = row(&report, "subordinate ids");
+    let row = row(&report, "newuidmap");
     assert_eq!(row.status, Status::Degraded);
     assert_eq!(
         row.mend.as_deref(),

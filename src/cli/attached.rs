@@ -1,0 +1,246 @@
+//! A process in a sandbox whose standard streams and signals are ours, until it ends.
+//!
+//! Without a terminal our own descriptors are handed over: nothing is copied, and the process goes
+//! on when we are killed. With one, its far end is handed over, and `terminal` copies.
+//!
+//! Invariant: signals are caught from before anything is made until the end, so that none is lost
+//! and none leaves the user's terminal raw.
+
+use super::create_args::StreamArgs;
+use super::error::CliError;
+use super::terminal::{RawMode, Terminal, new_size};
+use crate::api::client::{Client, ClientError, Waiting};
+use mossnet_helper::SandboxId;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Passed on to the process; SIGWINCH changes the size of its terminal instead.
+const FORWARDED: [i32; 6] = [
+    nix::libc::SIGHUP,
+    nix::libc::SIGINT,
+    nix::libc::SIGQUIT,
+    nix::libc::SIGUSR1,
+    nix::libc::SIGUSR2,
+    nix::libc::SIGTERM,
+];
+/// After so many requests to end that did not help, we leave alone, as `docker run` does.
+const PATIENCE: u32 = 3;
+/// How long output may still come after the end; by then nobody holds the far end.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+/// A process that is made but perhaps not started.
+pub(super) enum Target {
+    /// The first one of a sandbox.
+    Sandbox(SandboxId),
+    /// A further one.
+    Exec(SandboxId),
+}
+
+/// What a step came to.
+pub(super) enum Outcome<T> {
+    /// It was done.
+    Done(T),
+    /// A signal came first: end with this code.
+    Interrupted(u8),
+}
+
+impl Target {
+    fn id(&self) -> &SandboxId {
+        match self {
+            Self::Sandbox(id) | Self::Exec(id) => id,
+        }
+    }
+
+    async fn begin_wait(&self, client: &Client) -> Result<Waiting, ClientError> {
+        match self {
+            Self::Sandbox(id) => client.begin_wait(id.as_str()).await,
+            Self::Exec(id) => client.begin_exec_wait(id).await,
+        }
+    }
+
+    async fn start(&self, client: &Client) -> Result<(), ClientError> {
+        match self {
+            Self::Sandbox(id) => client.start(id.as_str()).await,
+            Self::Exec(id) => client.exec_start(id).await,
+        }
+    }
+
+    async fn kill(&self, client: &Client, signal: i32) -> Result<(), ClientError> {
+        match self {
+            Self::Sandbox(id) => client.kill(id.as_str(), signal).await,
+            Self::Exec(id) => client.exec_kill(id, signal).await,
+        }
+    }
+}
+
+/// Our side of an attached process.
+pub(super) struct Session {
+    interactive: bool,
+    terminal: Option<Terminal>,
+    signals: mpsc::UnboundedReceiver<i32>,
+}
+
+impl Session {
+    /// Catches signals from now on; makes the terminal if there is to be one.
+    pub(super) fn new(streams: StreamArgs) -> Result<Self, CliError> {
+        let terminal = streams.tty.then(Terminal::open).transpose()?;
+        Ok(Self {
+            interactive: streams.interactive,
+            terminal,
+            signals: catch(streams.tty)?,
+        })
+    }
+
+    /// Does `step`, unless a signal that would end us comes first.
+    pub(super) async fn unless_interrupted<T>(
+        &mut self,
+        step: impl Future<Output = T>,
+    ) -> Outcome<T> {
+        let mut step = std::pin::pin!(step);
+        loop {
+            tokio::select! {
+                done = &mut step => return Outcome::Done(done),
+                Some(signal) = self.signals.recv() => {
+                    if signal != nix::libc::SIGWINCH {
+                        return Outcome::Interrupted(shell_code(signal));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over the streams and lets the process run.
+    pub(super) async fn start(
+        &mut self,
+        client: &Client,
+        target: &Target,
+    ) -> Result<Outcome<Waiting>, CliError> {
+        self.hand_over(client, target)?;
+        let started = self
+            .unless_interrupted(async {
+                let waiting = target.begin_wait(client).await?;
+                target.start(client).await?;
+                Ok::<_, CliError>(waiting)
+            })
+            .await;
+        match started {
+            Outcome::Done(waiting) => Ok(Outcome::Done(waiting?)),
+            Outcome::Interrupted(code) => Ok(Outcome::Interrupted(code)),
+        }
+    }
+
+    fn hand_over(&mut self, client: &Client, target: &Target) -> Result<(), CliError> {
+        if let Some(terminal) = &mut self.terminal {
+            // Taken out and closed here: the end of the process must be the end of the terminal.
+            if let Some(far) = terminal.far.take() {
+                client.attach(target.id(), [far.as_fd(), far.as_fd(), far.as_fd()])?;
+            }
+            return Ok(());
+        }
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        if self.interactive {
+            client.attach(target.id(), [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+            return Ok(());
+        }
+        let nothing = File::open("/dev/null").map_err(|source| CliError::File {
+            what: "open",
+            path: "/dev/null".into(),
+            source,
+        })?;
+        client.attach(
+            target.id(),
+            [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        )?;
+        Ok(())
+    }
+
+    /// Copies, passes signals on, and returns the exit code at the end.
+    pub(super) async fn serve(
+        mut self,
+        client: &Client,
+        target: &Target,
+        waiting: Waiting,
+    ) -> Result<u8, CliError> {
+        let mut output_ended = None;
+        let mut raw = None;
+        if let Some(terminal) = &self.terminal {
+            output_ended = Some(terminal.copy_output()?);
+            if self.interactive {
+                raw = RawMode::enter()?;
+                terminal.copy_input()?;
+            }
+        }
+        let ended = self.until_end(client, target, waiting).await;
+        if let (Outcome::Done(Ok(_)), Some(output_ended)) = (&ended, output_ended) {
+            // Nobody holds the far end any more: the copy ends once it has printed the rest.
+            let _ = tokio::time::timeout(LAST_OUTPUT, output_ended).await;
+        }
+        drop(raw);
+        match ended {
+            Outcome::Done(code) => Ok(code?),
+            Outcome::Interrupted(code) => {
+                let id = target.id().short();
+                if let Target::Sandbox(_) = target {
+                    eprintln!("mossnet: sandbox {id} goes on");
+                    eprintln!("hint: mossnet stop {id} ends it");
+                }
+                Ok(code)
+            }
+        }
+    }
+
+    async fn until_end(
+        &mut self,
+        client: &Client,
+        target: &Target,
+        waiting: Waiting,
+    ) -> Outcome<Result<u8, ClientError>> {
+        let mut end = std::pin::pin!(client.finish_wait(waiting));
+        let mut requests = 0;
+        loop {
+            tokio::select! {
+                exit = &mut end => {
+                    return Outcome::Done(exit.map(|exit| u8::try_from(exit.code).unwrap_or(u8::MAX)));
+                }
+                Some(signal) = self.signals.recv() => {
+                    if signal == nix::libc::SIGWINCH {
+                        if let Some(terminal) = &self.terminal {
+                            terminal.resize(new_size());
+                        }
+                        continue;
+                    }
+                    // A process that has just ended cannot be signalled; `end` says so.
+                    let _ = target.kill(client, signal).await;
+                    requests += u32::from([nix::libc::SIGINT, nix::libc::SIGTERM].contains(&signal));
+                    // Our own terminal is gone: nobody can see or type any more.
+                    let hung_up = signal == nix::libc::SIGHUP && self.terminal.is_some();
+                    if requests >= PATIENCE || hung_up {
+                        return Outcome::Interrupted(shell_code(signal));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shell_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// All signals that concern us, in one queue.
+fn catch(tty: bool) -> Result<mpsc::UnboundedReceiver<i32>, CliError> {
+    let (queue, signals) = mpsc::unbounded_channel();
+    let window = tty.then_some(nix::libc::SIGWINCH);
+    for number in FORWARDED.into_iter().chain(window) {
+        let mut caught = signal(SignalKind::from_raw(number)).map_err(CliError::Signals)?;
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            while caught.recv().await.is_some() && queue.send(number).is_ok() {}
+        });
+    }
+    Ok(signals)
+}

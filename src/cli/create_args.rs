@@ -1,0 +1,327 @@
+//! `run` and `exec`: their flags, and what they ask of the daemon. All that can be judged without a
+//! daemon is judged here, so that a wrong flag never starts one.
+
+use super::environment::{self, EnvironmentError};
+use super::value;
+use crate::api::types::{ExecCreate, NetworkMode, SandboxCreate, Stdio, Uplink};
+use clap::{ArgAction, Args, ValueEnum};
+use mossnet_helper::MacAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+/// Why flags do not go together, or name what cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FlagError {
+    /// Nobody would hold the other end.
+    #[error("{0} needs somebody at the other end, and -d leaves nobody there")]
+    DetachedStreams(&'static str),
+    /// Docker's own words.
+    #[error("the input device is not a TTY")]
+    NotATerminal,
+    /// A fixed address needs an endpoint of one's own.
+    #[error("{flag} cannot be used with --network {network}")]
+    NoEndpoint {
+        /// The flag.
+        flag: &'static str,
+        /// The network mode.
+        network: &'static str,
+    },
+    /// `--rootfs` must be a directory.
+    #[error("--rootfs {}", path.display())]
+    Rootfs {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `-e`, `--env-file`.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+}
+
+impl FlagError {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::DetachedStreams(_) => {
+                Some("leave it out; 'mossnet exec -it NAME sh' enters a sandbox that runs")
+            }
+            Self::NotATerminal => Some("leave -t out where input comes from a pipe or a file"),
+            Self::NoEndpoint { .. } => Some("leave it out, or choose a network with addresses"),
+            Self::Rootfs { .. } => Some("give a directory that holds a root file system"),
+            Self::Environment(_) => None,
+        }
+    }
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    after_long_help = "Examples:\n  \
+        mossnet run -- curl https://example.org\n  \
+        mossnet run -it --rm --name lab -- bash\n  \
+        mossnet run -d --name web --ip 10.89.0.80 -- busybox httpd -f -p 80\n  \
+        mossnet run --network container:web -- ss -tln"
+)]
+pub struct RunArgs {
+    /// Do not wait: print the id and leave the command running, its output going to the log.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Standard streams.
+    #[command(flatten)]
+    pub streams: StreamArgs,
+    /// Remove the sandbox when its command has ended.
+    #[arg(long = "rm")]
+    pub remove: bool,
+    /// Name of the sandbox; made up when absent.
+    #[arg(long, value_parser = value::name)]
+    pub name: Option<String>,
+    /// Host name inside; the short id when absent.
+    #[arg(short = 'h', long, value_name = "NAME", value_parser = value::hostname)]
+    pub hostname: Option<String>,
+    /// Addresses and names.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// Environment and working directory.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Use DIR as the root directory instead of the file system of this machine.
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub rootfs: Option<PathBuf>,
+    /// Add a capability (within the sandbox only), or ALL.
+    #[arg(long, value_name = "CAP", value_parser = value::capability)]
+    pub cap_add: Vec<String>,
+    /// Drop a capability, or ALL.
+    #[arg(long, value_name = "CAP", value_parser = value::capability)]
+    pub cap_drop: Vec<String>,
+    /// Print help.
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+    /// The command and its arguments.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = clap::ValueHint::CommandWithArguments)]
+    pub command: Vec<String>,
+}
+
+/// `-i` and `-t`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct StreamArgs {
+    /// Connect standard input.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+}
+
+/// Addresses and names of a sandbox.
+#[derive(Debug, Args)]
+pub struct NetworkArgs {
+    /// A network's name, none (loopback only), host, or container:NAME (that of another sandbox).
+    #[arg(long, alias = "net", value_name = "NETWORK", value_parser = value::network)]
+    pub network: Option<NetworkMode>,
+    /// Fixed IPv4 address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<Ipv4Addr>,
+    /// Fixed IPv6 address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<Ipv6Addr>,
+    /// Fixed MAC address.
+    #[arg(long, value_name = "MAC")]
+    pub mac_address: Option<MacAddr>,
+    /// Name server instead of the network's own; may be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<IpAddr>,
+    /// Search domain instead of the host's; may be repeated; '.' for none.
+    #[arg(long, value_name = "DOMAIN", value_parser = value::search_domain)]
+    pub dns_search: Vec<String>,
+    /// A line for /etc/hosts; may be repeated.
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = value::host_line)]
+    pub add_host: Vec<(String, IpAddr)>,
+    /// How traffic leaves: our own NAT, an installed pasta or slirp4netns, or not at all.
+    #[arg(long, value_enum)]
+    pub uplink: Option<UplinkWord>,
+}
+
+/// `--uplink`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UplinkWord {
+    /// mossnet's own NAT.
+    Relay,
+    /// An installed pasta.
+    Pasta,
+    /// An installed slirp4netns.
+    Slirp,
+    /// No way out.
+    None,
+}
+
+impl From<UplinkWord> for Uplink {
+    fn from(word: UplinkWord) -> Self {
+        match word {
+            UplinkWord::Relay => Self::Relay,
+            UplinkWord::Pasta => Self::Pasta,
+            UplinkWord::Slirp => Self::Slirp,
+            UplinkWord::None => Self::None,
+        }
+    }
+}
+
+/// Environment and working directory of a command.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// Set an environment variable; NAME alone passes ours on. May be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = value::given)]
+    pub env: Vec<String>,
+    /// Read environment variables from a file, one NAME=VALUE a line; may be repeated.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside.
+    #[arg(short, long, value_name = "DIR", value_parser = value::workdir)]
+    pub workdir: Option<PathBuf>,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+        mossnet exec web ip addr\n  \
+        mossnet exec -it web -- sh")]
+pub struct ExecArgs {
+    /// Do not wait for the command; its output goes nowhere.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Standard streams.
+    #[command(flatten)]
+    pub streams: StreamArgs,
+    /// Environment and working directory.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    /// Name, id, or unambiguous beginning of an id.
+    #[arg(value_name = "NAME", value_parser = value::given)]
+    pub sandbox: String,
+    /// The command and its arguments.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = clap::ValueHint::CommandWithArguments)]
+    pub command: Vec<String>,
+}
+
+impl StreamArgs {
+    fn check(self, detach: bool) -> Result<Stdio, FlagError> {
+        if detach && self.interactive {
+            return Err(FlagError::DetachedStreams("-i"));
+        }
+        if detach && self.tty {
+            return Err(FlagError::DetachedStreams("-t"));
+        }
+        if self.interactive && self.tty && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+            return Err(FlagError::NotATerminal);
+        }
+        Ok(if detach {
+            Stdio::Detached
+        } else {
+            Stdio::Attached
+        })
+    }
+}
+
+impl ProcessArgs {
+    /// The environment in order, the last of each name; a terminal brings our TERM along.
+    fn environment(&self, tty: bool) -> Result<Vec<(String, String)>, FlagError> {
+        let own = |name: &str| std::env::var_os(name);
+        let mut env = Vec::new();
+        if tty && let Ok(term) = std::env::var("TERM") {
+            env.push(("TERM".to_owned(), term));
+        }
+        for path in &self.env_file {
+            env.extend(environment::read_file(path, own)?);
+        }
+        env.extend(environment::from_flags(&self.env, own)?);
+        Ok(environment::last_of_each(env))
+    }
+}
+
+impl NetworkArgs {
+    fn check(&self) -> Result<(), FlagError> {
+        let network = match &self.network {
+            None | Some(NetworkMode::Network(_)) => return Ok(()),
+            Some(NetworkMode::None) => "none",
+            Some(NetworkMode::Host) => "host",
+            Some(NetworkMode::Container(_)) => "container:NAME",
+        };
+        let given = [
+            ("--ip", self.ip.is_some()),
+            ("--ip6", self.ip6.is_some()),
+            ("--mac-address", self.mac_address.is_some()),
+            ("--uplink", self.uplink.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(FlagError::NoEndpoint { flag, network }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RunArgs {
+    /// What to ask of the daemon.
+    pub fn request(&self) -> Result<SandboxCreate, FlagError> {
+        let stdio = self.streams.check(self.detach)?;
+        self.network.check()?;
+        let network = &self.network;
+        Ok(SandboxCreate {
+            name: self.name.clone(),
+            hostname: self.hostname.clone(),
+            network: network.network.clone(),
+            ip: network.ip,
+            ip6: network.ip6,
+            mac_address: network.mac_address,
+            dns: network.dns.clone(),
+            dns_search: network.dns_search.clone(),
+            add_host: network.add_host.clone(),
+            env: self.process.environment(self.streams.tty)?,
+            workdir: self.process.workdir.clone(),
+            caller_dir: std::env::current_dir().ok(),
+            caller_home: std::env::home_dir().filter(|home| home.is_absolute()),
+            rootfs: self.rootfs()?,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            command: self.command.clone(),
+            stdio,
+            tty: self.streams.tty,
+            auto_remove: self.remove,
+            uplink: network.uplink.map(Uplink::from),
+        })
+    }
+
+    /// The daemon has another working directory: absolute, and a directory.
+    fn rootfs(&self) -> Result<Option<PathBuf>, FlagError> {
+        let Some(path) = &self.rootfs else {
+            return Ok(None);
+        };
+        let failed = |source| FlagError::Rootfs {
+            path: path.clone(),
+            source,
+        };
+        let whole = path.canonicalize().map_err(failed)?;
+        if !whole.is_dir() {
+            return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Some(whole))
+    }
+}
+
+impl ExecArgs {
+    /// What to ask of the daemon.
+    pub fn request(&self) -> Result<ExecCreate, FlagError> {
+        let stdio = self.streams.check(self.detach)?;
+        Ok(ExecCreate {
+            command: self.command.clone(),
+            env: self.process.environment(self.streams.tty)?,
+            workdir: self.process.workdir.clone(),
+            tty: self.streams.tty,
+            stdio,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "create_args_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! `network ls`, `network inspect`, and `inspect` of sandboxes and networks alike.
+
+use super::args::{Format, Names, NetworkCommand, NetworkLsArgs};
+use super::error::CliError;
+use super::{connect, table};
+use crate::api::client::{Client, ClientError};
+use crate::api::paths::Paths;
+use crate::api::types::{NetworkInfo, Uplink};
+use serde::Serialize;
+use serde_json::Value;
+
+pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8, CliError> {
+    match command {
+        NetworkCommand::Ls(args) => ls(paths, args).await,
+        NetworkCommand::Inspect(names) => {
+            let client = connect(paths).await?;
+            let mut found = Found::default();
+            for name in &names.names {
+                found.add(client.network(name).await.map_err(CliError::from));
+            }
+            found.print()
+        }
+    }
+}
+
+/// A line of `network ls`; keys of the JSON form are those of `docker network ls --format json`,
+/// where it has them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    driver: String,
+    scope: &'static str,
+    internal: bool,
+    uplink: Uplink,
+    subnets: Vec<String>,
+}
+
+impl Row {
+    fn of(network: &NetworkInfo, whole: bool) -> Self {
+        let id = if whole {
+            network.id.as_str()
+        } else {
+            network.id.short()
+        };
+        Self {
+            id: id.to_owned(),
+            name: network.name.clone(),
+            driver: network.driver.clone(),
+            scope: "local",
+            internal: network.internal,
+            uplink: network.uplink,
+            subnets: network.subnets.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+async fn ls(paths: Paths, args: NetworkLsArgs) -> Result<u8, CliError> {
+    let networks = connect(paths).await?.networks().await?;
+    let rows: Vec<Row> = networks
+        .iter()
+        .map(|network| Row::of(network, args.no_trunc))
+        .collect();
+    if args.quiet {
+        let ids: String = rows.iter().map(|row| format!("{}\n", row.id)).collect();
+        table::print(&ids)?;
+    } else if args.format.format == Format::Json {
+        table::json_lines(&rows)?;
+    } else {
+        table::print(&listing(&rows))?;
+    }
+    Ok(0)
+}
+
+fn listing(rows: &[Row]) -> String {
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.id.clone(),
+                row.name.clone(),
+                row.driver.clone(),
+                row.scope.to_owned(),
+                row.subnets.join(","),
+            ]
+        })
+        .collect();
+    table::render(
+        &["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"],
+        &cells,
+    )
+}
+
+/// `inspect`: a sandbox of that name, else a network.
+pub(super) async fn inspect_anything(paths: Paths, args: Names) -> Result<u8, CliError> {
+    let client = connect(paths).await?;
+    let mut found = Found::default();
+    for name in &args.names {
+        found.add(anything(&client, name).await);
+    }
+    found.print()
+}
+
+async fn anything(client: &Client, name: &str) -> Result<Value, CliError> {
+    match client.inspect(name).await {
+        Ok(sandbox) => return Ok(serde_json::to_value(sandbox)?),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    match client.network(name).await {
+        Ok(network) => Ok(serde_json::to_value(network)?),
+        Err(ClientError::Refused { status: 404, .. }) => Err(CliError::Unknown(name.to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was found; what was not has been said.
+#[derive(Default)]
+struct Found {
+    values: Vec<Value>,
+    failed: bool,
+}
+
+impl Found {
+    fn add<T: Serialize>(&mut self, found: Result<T, CliError>) {
+        match found.and_then(|value| Ok(serde_json::to_value(value)?)) {
+            Ok(value) => self.values.push(value),
+            Err(error) => {
+                error.print();
+                self.failed = true;
+            }
+        }
+    }
+
+    /// The array, empty too, as Docker prints it.
+    fn print(self) -> Result<u8, CliError> {
+        table::json(&self.values)?;
+        Ok(u8::from(self.failed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mossnet_helper::SandboxId;
+
+    #[test]
+    fn networks_are_listed_as_docker_does() {
+        let bridge = NetworkInfo {
+            name: "bridge".to_owned(),
+            id: SandboxId::from([0xab; 32]),
+            driver: "bridge".to_owned(),
+            bridge: Some("br-abababababab".to_owned()),
+            subnets: vec![
+                "10.89.0.0/24".parse().unwrap(),
+                "fd00::/64".parse().unwrap(),
+            ],
+            gateways: Vec::new(),
+            internal: false,
+            uplink: Uplink::Relay,
+            sandboxes: Vec::new(),
+        };
+        let rows = [Row::of(&bridge, false)];
+        let expected = "\
+NETWORK ID     NAME     DRIVER   SCOPE   SUBNETS
+abababababab   bridge   bridge   local   10.89.0.0/24,fd00::/64
+";
+        assert_eq!(listing(&rows), expected);
+        assert_eq!(
+            serde_json::to_string(&rows[0]).unwrap(),
+            r#"{"ID":"abababababab","Name":"bridge","Driver":"bridge","Scope":"local","Internal":false,"Uplink":"relay","Subnets":["10.89.0.0/24","fd00::/64"]}"#
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! The clock and the dice, read here and handed to whatever needs them.
+
+use crate::network::model::Millis;
+use mossnet_helper::SandboxId;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now.
+pub(super) fn now() -> Millis {
+    // Before 1970: the clock is not set; order is all that is lost.
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Millis::try_from(elapsed.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// RFC 3339, UTC, with milliseconds: `2026-11-24T15:04:05.678Z`.
+pub(super) fn rfc3339(at: Millis) -> String {
+    let (seconds, millis) = (at / 1000, at % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar:
+/// counted from 0000-03-01, so that the leap day ends a year of the count.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097; // days in 400 years
+    let days = days + 719_468; // from 0000-03-01 to 1970-01-01
+    let (era, in_era) = (days / ERA, days % ERA);
+    let year = (in_era - in_era / 1460 + in_era / 36_524 - in_era / (ERA - 1)) / 365;
+    let in_year = in_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * in_year + 2) / 153;
+    let day = in_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    (year + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// Random bytes from the kernel.
+pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
+/// A new identity.
+pub(super) fn new_id() -> io::Result<SandboxId> {
+    random().map(SandboxId::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_rfc_3339() {
+        for (at, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_795_532_645_678, "2026-11-24T15:04:05.678Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(at), text);
+        }
+    }
+
+    #[test]
+    fn identities_differ() {
+        assert_ne!(new_id().unwrap(), new_id().unwrap());
+    }
+}

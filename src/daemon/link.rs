@@ -1,0 +1,316 @@
+//! The connection to the helper: made on first need, repaired when it breaks, with the helper's
+//! events and the memory of what it was told.
+//!
+//! Invariant: whoever gets a [`Helper`] from here gets one whose holdings agree with the records.
+
+use super::networks::Told;
+use super::reconcile::{Action, Known, LOST, reconcile};
+use super::{Daemon, apply, clock, files};
+use crate::api::control::Answer;
+use crate::kernel::helper::{Helper, HelperError};
+use crate::network::SandboxPhase;
+use futures_util::future::BoxFuture;
+use mossnet_helper::SandboxId;
+use mossnet_helper::request::{Event, Inventory, Request};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::{error, info, warn};
+
+/// An external uplink that keeps ending is started again no faster than this.
+const UPLINK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The helper, and what it was told.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    helper: Option<Helper>,
+    pub(super) told: Told,
+}
+
+impl Link {
+    /// The helper, if one is connected.
+    pub(super) fn current(&self) -> Option<&Helper> {
+        self.helper.as_ref().filter(|helper| !helper.is_gone())
+    }
+}
+
+impl Daemon {
+    /// The helper, started if need be.
+    pub(super) async fn helper(&self) -> Answer<Helper> {
+        let mut link = self.0.link.lock().await;
+        self.ensure(&mut link).await
+    }
+
+    /// The same, for a caller that holds the link.
+    pub(super) async fn ensure(&self, link: &mut Link) -> Answer<Helper> {
+        if let Some(helper) = link.current() {
+            return Ok(helper.clone());
+        }
+        let socket = self.0.paths.helper_socket();
+        let (helper, events) = match Helper::connect(&socket).await? {
+            Some(connected) => connected,
+            None => {
+                info!("helper starts");
+                Helper::launch(&socket, &self.0.paths.log("helper")).await?
+            }
+        };
+        self.take_up(link, helper.clone(), events).await?;
+        Ok(helper)
+    }
+
+    /// Brings the records and whatever helper there is together; starts none.
+    pub(super) async fn repair(&self) -> Answer<()> {
+        let mut link = self.0.link.lock().await;
+        if link.current().is_some() {
+            return Ok(());
+        }
+        match Helper::connect(&self.0.paths.helper_socket()).await? {
+            Some((helper, events)) => self.take_up(&mut link, helper, events).await,
+            None => {
+                *link = Link::default();
+                self.agree(None, &Inventory::default()).await
+            }
+        }
+    }
+
+    /// Forgets a helper that has ended, unless another one was connected meanwhile.
+    async fn let_go(&self, helper: &Helper) {
+        let mut link = self.0.link.lock().await;
+        if link
+            .helper
+            .as_ref()
+            .is_some_and(|have| have.pid == helper.pid)
+        {
+            *link = Link::default();
+        }
+    }
+
+    /// `repair`, of a named type: it starts `follow`, which ends in `repair`.
+    fn repair_boxed(&self) -> BoxFuture<'_, Answer<()>> {
+        Box::pin(self.repair())
+    }
+
+    /// The helper, if one is connected.
+    pub(super) async fn current_helper(&self) -> Option<Helper> {
+        self.0.link.lock().await.current().cloned()
+    }
+
+    async fn take_up(
+        &self,
+        link: &mut Link,
+        helper: Helper,
+        events: UnboundedReceiver<Event>,
+    ) -> Answer<()> {
+        let inventory = helper.inventory().await?;
+        link.told = Told::from_inventory(&inventory);
+        link.helper = Some(helper.clone());
+        info!(helper.pid = helper.pid, "helper connected");
+        self.agree(Some(&helper), &inventory).await?;
+        tokio::spawn(self.clone().follow(helper.clone(), events));
+        // Of a helper that was there before, bridges and rules may be half told.
+        if let Err(refusal) = self.tell(link, &helper).await {
+            warn!(error = %refusal, "networks not told to the helper");
+        }
+        Ok(())
+    }
+
+    async fn follow(self, helper: Helper, mut events: UnboundedReceiver<Event>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Exited { id, status } => {
+                    let (daemon, helper) = (self.clone(), helper.clone());
+                    // Each on its own: cleaning up after one must not keep others waiting.
+                    tokio::spawn(async move {
+                        daemon.ended(Some(&helper), &id, status.shell_code()).await;
+                    });
+                }
+                Event::RelayRestarted { status } => {
+                    warn!(?status, "relay ended and was started again");
+                }
+                Event::UplinkExited { kind, status } => {
+                    warn!(?kind, ?status, "external uplink ended");
+                    self.0.link.lock().await.told.uplink_ended(kind);
+                    tokio::time::sleep(UPLINK_PAUSE).await;
+                    self.refresh().await;
+                }
+            }
+        }
+        if self.is_ending() {
+            return;
+        }
+        error!(helper.pid = helper.pid, "helper ended");
+        self.let_go(&helper).await;
+        if let Err(refusal) = self.repair_boxed().await {
+            error!(error = %refusal, "records not repaired");
+        }
+    }
+
+    /// Performs every repair; goes on where one fails.
+    async fn agree(&self, helper: Option<&Helper>, inventory: &Inventory) -> Answer<()> {
+        let actions = {
+            let model = self.0.model.lock().await;
+            let live = self.live();
+            let known = Known {
+                sandboxes: model.sandboxes().map(|s| (s, live.claim(&s.id))).collect(),
+                bridges: model
+                    .networks()
+                    .map(|network| network.bridge.clone())
+                    .collect(),
+            };
+            reconcile(&known, inventory)
+        };
+        if helper.is_none() {
+            self.end_lost_execs();
+        }
+        for action in actions {
+            info!(?action, "repair");
+            self.repair_one(helper, action).await;
+        }
+        self.remove_stale_directories().await;
+        Ok(())
+    }
+
+    async fn repair_one(&self, helper: Option<&Helper>, action: Action) {
+        match action {
+            Action::Exited(id, code) => self.ended(helper, &id, code).await,
+            Action::ExecExited(id, code) => {
+                self.live().adopt_exec(id.clone(), id.clone());
+                self.ended(helper, &id, code).await;
+            }
+            Action::AdoptExec(id, sandbox) => self.live().adopt_exec(id, sandbox),
+            Action::Abandon(id) => self.discard(helper, &id).await,
+            Action::Remove(id) => self.finish_removal(&id).await,
+            Action::Started(id, pid) => {
+                self.live().made(&id, pid);
+                self.record_start(&id, pid).await;
+            }
+            Action::Clean(request) => {
+                if let Some(helper) = helper {
+                    apply::teardown(helper, vec![request]).await;
+                }
+            }
+        }
+    }
+
+    fn end_lost_execs(&self) {
+        let mut live = self.live();
+        for id in live.running_execs(None) {
+            live.ended(&id, Some(LOST));
+        }
+    }
+
+    async fn remove_stale_directories(&self) {
+        let model = self.0.model.lock().await;
+        for id in files::directories(&self.0.paths) {
+            if model.sandbox(&id).is_none() {
+                files::remove_directory(&self.0.paths.sandbox_dir(&id));
+            }
+        }
+    }
+
+    /// The first process of a sandbox, or an exec'd one, ended: record it, clean up, then tell
+    /// whoever waits, so that what they do next finds nothing of it.
+    pub(super) async fn ended(&self, helper: Option<&Helper>, id: &SandboxId, code: i32) {
+        let is_exec = self.live().is_exec(id);
+        let (endpoints, auto_remove) = {
+            let mut model = self.0.model.lock().await;
+            let sandbox = model.sandbox(id);
+            let endpoints = sandbox.map(|s| s.endpoints.clone()).unwrap_or_default();
+            let auto_remove = sandbox.is_some_and(|s| s.auto_remove);
+            let recorded = if is_exec {
+                model.remove_exited(id, code, clock::now())
+            } else {
+                model
+                    .change_sandbox(id, |s| s.exit(clock::now(), code))
+                    .map(drop)
+            };
+            if let Err(error) = recorded {
+                error!(sandbox.id = id.short(), %error, "exit not recorded");
+            }
+            (endpoints, auto_remove)
+        };
+        info!(
+            sandbox.id = id.short(),
+            exit.code = code,
+            exec = is_exec,
+            "ended"
+        );
+        if let Some(helper) = helper {
+            let requests = crate::network::plan::teardown(id, &endpoints);
+            apply::teardown(helper, requests).await;
+        }
+        if auto_remove && !is_exec {
+            self.finish_removal(id).await;
+        }
+        self.live().ended(id, Some(code));
+        if !endpoints.is_empty() {
+            self.refresh_later();
+        }
+    }
+
+    /// Forgets a sandbox that has exited, with its directory.
+    pub(super) async fn finish_removal(&self, id: &SandboxId) {
+        let mut model = self.0.model.lock().await;
+        let Some(SandboxPhase::Exited { code, .. }) = model.sandbox(id).map(|s| s.phase) else {
+            return;
+        };
+        if let Err(error) = model.remove_exited(id, code, clock::now()) {
+            error!(sandbox.id = id.short(), %error, "removal not recorded");
+        }
+        drop(model);
+        files::remove_directory(&self.0.paths.sandbox_dir(id));
+    }
+
+    /// Takes back a sandbox that was not started.
+    pub(super) async fn discard(&self, helper: Option<&Helper>, id: &SandboxId) {
+        let mut model = self.0.model.lock().await;
+        let sandbox = model
+            .sandbox(id)
+            .filter(|s| matches!(s.phase, SandboxPhase::Created));
+        let Some(endpoints) = sandbox.map(|sandbox| sandbox.endpoints.clone()) else {
+            return;
+        };
+        drop(model);
+        if let Some(helper) = helper {
+            apply::teardown(helper, crate::network::plan::teardown(id, &endpoints)).await;
+        }
+        model = self.0.model.lock().await;
+        if let Err(error) = model.remove_sandbox(id) {
+            error!(sandbox.id = id.short(), %error, "removal not recorded");
+        }
+        drop(model);
+        files::remove_directory(&self.0.paths.sandbox_dir(id));
+        self.live().ended(id, None);
+        if !endpoints.is_empty() {
+            self.refresh_later();
+        }
+    }
+
+    /// Ends every sandbox, the relay and the helper.
+    pub(super) async fn end_helper(&self) -> Result<(), HelperError> {
+        let mut link = self.0.link.lock().await;
+        let Some(helper) = link.current().cloned() else {
+            return Ok(());
+        };
+        let ended = helper.call(Request::Shutdown).await;
+        *link = Link::default();
+        drop(link);
+        match ended {
+            Ok(_) | Err(HelperError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Records that a sandbox's process runs, unless it has ended already.
+    pub(super) async fn record_start(&self, id: &SandboxId, pid: u32) {
+        let started = clock::now();
+        let mut model = self.0.model.lock().await;
+        let recorded = model.change_sandbox(id, |sandbox| {
+            if let SandboxPhase::Created = sandbox.phase {
+                sandbox.phase = SandboxPhase::Running { started, pid };
+            }
+        });
+        if let Err(error) = recorded {
+            error!(sandbox.id = id.short(), %error, "start not recorded");
+        }
+    }
+}

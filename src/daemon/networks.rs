@@ -1,0 +1,293 @@
+//! Networks: the default one made on first use, and all that are in use told to helper and relay.
+//!
+//! Invariant: what the helper was told is a function of the model; telling it again is harmless,
+//! so it is told whatever differs from what it was told last.
+
+use super::link::Link;
+use super::refusal::{conflict, failed};
+use super::uplink::{kind_of, name_of, uplink};
+use super::{Daemon, clock};
+use crate::api::control::{Answer, Refusal};
+use crate::api::types::Uplink;
+use crate::ipam::{choose_subnet, v4_pools};
+use crate::kernel::helper::Helper;
+use crate::kernel::host;
+use crate::network::Network;
+use crate::network::model::{DEFAULT_MTU, DEFAULT_NETWORK, Driver, NetworkSubnet};
+use crate::network::names::bridge_name;
+use crate::network::rules::{bridge_spec, network_rules, snapshot};
+use crate::network::snapshot::Snapshot;
+use ipnet::IpNet;
+use mossnet_helper::request::{BridgeSpec, Inventory, NetworkRules, Request, UplinkKind};
+use mossnet_helper::{IfName, MacAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tracing::{info, warn};
+
+/// What the helper was told, so that it is told nothing twice.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    bridges: BTreeMap<IfName, Option<BridgeSpec>>,
+    rules: Option<Vec<NetworkRules>>,
+    snapshot: Option<Snapshot>,
+    uplinks: BTreeSet<UplinkKind>,
+}
+
+impl Told {
+    /// Of a helper that an earlier daemon told things: which bridges there are, not how they are.
+    pub(super) fn from_inventory(inventory: &Inventory) -> Self {
+        Self {
+            bridges: inventory
+                .bridges
+                .iter()
+                .map(|name| (name.clone(), None))
+                .collect(),
+            uplinks: inventory.uplinks.iter().copied().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// An external uplink ended by itself.
+    pub(super) fn uplink_ended(&mut self, kind: UplinkKind) {
+        self.uplinks.remove(&kind);
+    }
+}
+
+/// Everything that the helper should know.
+struct Wanted {
+    bridges: Vec<BridgeSpec>,
+    rules: Vec<NetworkRules>,
+    uplinks: BTreeSet<UplinkKind>,
+    snapshot: Snapshot,
+}
+
+impl Daemon {
+    /// Tells the helper what differs from what it was told, for all networks in use.
+    pub(super) async fn tell(&self, link: &mut Link, helper: &Helper) -> Answer<()> {
+        let wanted = self.wanted(&link.told).await;
+        if wanted.bridges.is_empty() {
+            return Ok(());
+        }
+        let told = &mut link.told;
+        for bridge in wanted.bridges {
+            let name = bridge.name.clone();
+            if told.bridges.get(&name) != Some(&Some(bridge.clone())) {
+                helper.call(Request::Bridge(bridge.clone())).await?;
+                told.bridges.insert(name, Some(bridge));
+            }
+        }
+        start_uplinks(told, &wanted.uplinks, helper).await?;
+        if told.rules.as_ref() != Some(&wanted.rules) {
+            let networks = wanted.rules.clone();
+            helper.call(Request::Ruleset { networks }).await?;
+            told.rules = Some(wanted.rules);
+        }
+        stop_uplinks(told, &wanted.uplinks, helper).await;
+        self.tell_relay(link, helper, wanted.snapshot).await
+    }
+
+    async fn tell_relay(
+        &self,
+        link: &mut Link,
+        helper: &Helper,
+        mut wanted: Snapshot,
+    ) -> Answer<()> {
+        let told = &mut link.told.snapshot;
+        wanted.generation = told.as_ref().map_or(0, |told| told.generation);
+        if told.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        wanted.generation += 1;
+        let snapshot = serde_json::to_string(&wanted)
+            .map_err(|error| failed(format!("write the relay's snapshot: {error}")))?;
+        helper.call(Request::RelaySnapshot { snapshot }).await?;
+        *told = Some(wanted);
+        Ok(())
+    }
+
+    /// Networks with live endpoints, and those that were in use since the helper started.
+    async fn wanted(&self, told: &Told) -> Wanted {
+        let resolver = self.resolver().view();
+        let model = self.0.model.lock().await;
+        let live: BTreeSet<_> = model
+            .live()
+            .flat_map(|s| s.endpoints.iter().map(|e| &e.network))
+            .collect();
+        let in_use = |network: &&Network| {
+            live.contains(&network.id) || told.bridges.contains_key(&network.bridge)
+        };
+        let networks: Vec<&Network> = model.networks().filter(in_use).collect();
+        let external = networks.iter().filter(|network| live.contains(&network.id));
+        Wanted {
+            bridges: networks
+                .iter()
+                .map(|network| bridge_spec(network))
+                .collect(),
+            rules: networks
+                .iter()
+                .map(|network| network_rules(network))
+                .collect(),
+            uplinks: external
+                .map(|network| network.uplink)
+                .filter(is_external)
+                .collect(),
+            snapshot: snapshot(networks.iter().copied(), model.sandboxes(), &resolver),
+        }
+    }
+
+    /// Tells the helper, if there is one, what changed.
+    pub(super) async fn refresh(&self) {
+        let mut link = self.0.link.lock().await;
+        let Some(helper) = link.current().cloned() else {
+            return;
+        };
+        if let Err(refusal) = self.tell(&mut link, &helper).await {
+            warn!(error = %refusal, "networks not told to the helper");
+        }
+    }
+
+    /// The same, for a caller that may hold the link.
+    pub(super) fn refresh_later(&self) {
+        let daemon = self.clone();
+        tokio::spawn(async move { daemon.refresh().await });
+    }
+
+    /// Makes the default network on first use, and gives it the uplink that is asked for.
+    pub(super) async fn default_network(&self, wish: Option<Uplink>) -> Answer<Network> {
+        self.default_network_exists().await?;
+        let mut model = self.0.model.lock().await;
+        let network = model.network(DEFAULT_NETWORK).cloned();
+        let mut network = network.ok_or_else(|| failed("the default network is gone"))?;
+        let user = model
+            .live()
+            .find(|s| s.endpoints.iter().any(|e| e.network == network.id));
+        let wanted = match (wish, user) {
+            (Some(wish), _) => kind_of(wish),
+            // What an earlier run asked for ends with the last sandbox that used it.
+            (None, None) => UplinkKind::Relay,
+            (None, Some(_)) => network.uplink,
+        };
+        if wanted == network.uplink {
+            return Ok(network);
+        }
+        if let Some(user) = user {
+            let has = name_of(network.uplink);
+            let message = format!("network '{}' is in use with uplink {has}", network.name);
+            return Err(conflict(message).with_hint(format!(
+                "stop its sandboxes first ({} …), or leave out --uplink {}",
+                user.name,
+                name_of(wanted)
+            )));
+        }
+        network.uplink = wanted;
+        model.put_network(network.clone())?;
+        Ok(network)
+    }
+
+    /// Makes the default network unless it is there.
+    pub(super) async fn default_network_exists(&self) -> Answer<()> {
+        let missing = self.0.model.lock().await.network(DEFAULT_NETWORK).is_none();
+        if missing {
+            self.make_default_network().await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn make_default_network(&self) -> Answer<()> {
+        let host = host::prefixes().await?;
+        let mut model = self.0.model.lock().await;
+        if model.network(DEFAULT_NETWORK).is_some() {
+            return Ok(());
+        }
+        let taken: Vec<IpNet> = model.networks().flat_map(Network::prefixes).collect();
+        let mut subnets = vec![choose_subnet(&v4_pools(), &taken, &host)?];
+        // A kernel without IPv6 has no such file, and refuses IPv6 addresses.
+        if Path::new("/proc/net/if_inet6").exists() {
+            // A site that routes wide unique local prefixes does not use our random /48 of them.
+            let narrow: Vec<_> = host
+                .iter()
+                .copied()
+                .filter(|p| p.prefix_len() >= 48)
+                .collect();
+            subnets.push(choose_subnet(&[model.ula()], &taken, &narrow)?);
+        }
+        let broken = |error: std::io::Error| failed(format!("random bytes: {error}"));
+        let id = clock::new_id().map_err(broken)?;
+        let network = Network {
+            name: DEFAULT_NETWORK.parse()?,
+            driver: Driver::Bridge,
+            bridge: bridge_name(&id)?,
+            mac: random_mac()?,
+            id,
+            subnets: subnets
+                .into_iter()
+                .map(NetworkSubnet::with_first_gateway)
+                .collect(),
+            mtu: DEFAULT_MTU,
+            internal: false,
+            uplink: UplinkKind::Relay,
+            dns: Vec::new(),
+            labels: BTreeMap::new(),
+            created: clock::now(),
+        };
+        info!(network.name = %network.name, subnets = ?network.prefixes(), "network made");
+        Ok(model.put_network(network)?)
+    }
+
+    /// Routes of the host changed: networks that it now routes elsewhere are worth a word.
+    pub(super) async fn check_conflicts(&self) {
+        let Ok(host) = host::prefixes().await else {
+            return;
+        };
+        let model = self.0.model.lock().await;
+        for network in model.networks() {
+            let subnets = network.subnets.iter().map(|s| s.subnet);
+            for subnet in subnets {
+                if let Some(route) = host.iter().find(|route| subnet.overlaps(**route)) {
+                    warn!(network.name = %network.name, %subnet, %route, "host routes a network's subnet");
+                }
+            }
+        }
+    }
+}
+
+fn is_external(kind: &UplinkKind) -> bool {
+    match kind {
+        UplinkKind::Pasta | UplinkKind::Slirp => true,
+        UplinkKind::Relay | UplinkKind::None => false,
+    }
+}
+
+async fn start_uplinks(
+    told: &mut Told,
+    wanted: &BTreeSet<UplinkKind>,
+    helper: &Helper,
+) -> Result<(), Refusal> {
+    for kind in wanted {
+        if told.uplinks.contains(kind) {
+            continue;
+        }
+        if let Some(spec) = uplink(*kind).prepare()? {
+            helper.call(Request::StartUplink(spec)).await?;
+        }
+        told.uplinks.insert(*kind);
+    }
+    Ok(())
+}
+
+async fn stop_uplinks(told: &mut Told, wanted: &BTreeSet<UplinkKind>, helper: &Helper) {
+    let surplus: Vec<_> = told.uplinks.difference(wanted).copied().collect();
+    for kind in surplus {
+        match helper.call(Request::StopUplink { kind }).await {
+            Ok(_) => drop(told.uplinks.remove(&kind)),
+            Err(error) => warn!(?kind, %error, "external uplink not stopped"),
+        }
+    }
+}
+
+/// Locally administered, as Docker's.
+fn random_mac() -> Answer<MacAddr> {
+    let [a, b, c, d] = clock::random().map_err(|e| failed(format!("random bytes: {e}")))?;
+    Ok(MacAddr::try_from([0x02, 0x42, a, b, c, d])?)
+}

@@ -1,0 +1,232 @@
+//! A sandbox as an ordered list of helper requests, each with the request that undoes it.
+//!
+//! Path: `daemon::session` builds it, `daemon::apply` performs it. Invariant: every undo is safe to
+//! repeat and succeeds on what is already gone, so a plan that broke off anywhere can be undone
+//! whole.
+
+use super::model::{Endpoint, NetworkModeRecord, Sandbox};
+use mossnet_helper::SandboxId;
+use mossnet_helper::request::{
+    Bind, EndpointSpec, ExecSpec, ProcessSpec, Request, SandboxNetns, SandboxSpec,
+};
+use std::path::{Path, PathBuf};
+
+/// One request and its undo.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// To perform.
+    pub request: Request,
+    /// Takes it back.
+    pub undo: Option<Request>,
+}
+
+/// Steps in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// What a sandbox's plan needs besides its record.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Directory with its `hosts`, `resolv.conf` and `hostname`; another sandbox's for
+    /// `container:`.
+    pub etc: &'a Path,
+    /// The runtime directory, hidden inside.
+    pub runtime: &'a Path,
+}
+
+/// Makes the namespaces, then joins them to the networks.
+pub fn sandbox_plan(sandbox: &Sandbox, places: Places<'_>) -> Plan {
+    let id = sandbox.id.clone();
+    let create = Step {
+        request: Request::CreateSandbox(Box::new(sandbox_spec(sandbox, places))),
+        undo: Some(Request::Forget { id }),
+    };
+    let attach = sandbox.endpoints.iter().map(|endpoint| Step {
+        request: Request::Attach(endpoint_spec(&sandbox.id, endpoint)),
+        undo: Some(detach(endpoint)),
+    });
+    Plan {
+        steps: std::iter::once(create).chain(attach).collect(),
+    }
+}
+
+/// Takes a sandbox out of the kernel, whatever of it is there: endpoints first.
+pub fn teardown(sandbox: &SandboxId, endpoints: &[Endpoint]) -> Vec<Request> {
+    let id = sandbox.clone();
+    let detach = endpoints.iter().map(detach);
+    detach.chain([Request::Forget { id }]).collect()
+}
+
+/// Removes an endpoint's veth pair.
+pub fn detach(endpoint: &Endpoint) -> Request {
+    Request::Detach {
+        router_ifname: endpoint.router_ifname.clone(),
+    }
+}
+
+fn sandbox_spec(sandbox: &Sandbox, places: Places<'_>) -> SandboxSpec {
+    let etc_file = |name: &str| Bind {
+        source: places.etc.join(name),
+        target: PathBuf::from("/etc").join(name),
+    };
+    let binds = ["hosts", "resolv.conf", "hostname"].map(etc_file).to_vec();
+    SandboxSpec {
+        id: sandbox.id.clone(),
+        hostname: sandbox.hostname.clone(),
+        netns: match &sandbox.mode {
+            NetworkModeRecord::Network(_) | NetworkModeRecord::None => SandboxNetns::Own,
+            NetworkModeRecord::Host => SandboxNetns::Host,
+            NetworkModeRecord::Container { id, .. } => SandboxNetns::Join(id.clone()),
+        },
+        rootfs: sandbox.rootfs.clone(),
+        binds,
+        masks: vec![places.runtime.to_path_buf()],
+        capabilities: sandbox.capabilities.clone(),
+        process: ProcessSpec {
+            argv: sandbox.command.clone(),
+            env: sandbox.env.clone(),
+            workdir: sandbox.workdir.clone(),
+            tty: sandbox.tty,
+        },
+    }
+}
+
+fn endpoint_spec(sandbox: &SandboxId, endpoint: &Endpoint) -> EndpointSpec {
+    EndpointSpec {
+        sandbox: sandbox.clone(),
+        bridge: endpoint.bridge.clone(),
+        router_ifname: endpoint.router_ifname.clone(),
+        ifname: endpoint.ifname.clone(),
+        mac: endpoint.mac,
+        mtu: endpoint.mtu,
+        addresses: endpoint.addresses.clone(),
+        default_routes: endpoint.gateways.clone(),
+    }
+}
+
+/// A further process in a running sandbox: its environment with `env` on top.
+pub fn exec_spec(
+    sandbox: &Sandbox,
+    id: SandboxId,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+    workdir: Option<PathBuf>,
+    tty: bool,
+) -> ExecSpec {
+    let mut whole = sandbox.env.clone();
+    if tty && !whole.iter().any(|(name, _)| name == "TERM") {
+        whole.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    merge_env(&mut whole, env);
+    ExecSpec {
+        id,
+        sandbox: sandbox.id.clone(),
+        process: ProcessSpec {
+            argv: command,
+            env: whole,
+            workdir: workdir.or_else(|| sandbox.workdir.clone()),
+            tty,
+        },
+    }
+}
+
+/// Sets each of `added` in `env`; a name occurs once.
+pub fn merge_env(env: &mut Vec<(String, String)>, added: Vec<(String, String)>) {
+    for (name, value) in added {
+        match env.iter_mut().find(|(have, _)| *have == name) {
+            Some(entry) => entry.1 = value,
+            None => env.push((name, value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::model::samples;
+
+    fn plan_of(sandbox: &Sandbox) -> Plan {
+        let places = Places {
+            etc: Path::new("/run/m/sandboxes/1"),
+            runtime: Path::new("/run/m"),
+        };
+        sandbox_plan(sandbox, places)
+    }
+
+    #[test]
+    fn namespaces_come_before_endpoints_and_each_step_has_an_undo() {
+        let network = samples::network("mynet", 1, "10.89.3.0/24");
+        let sandbox = samples::sandbox("web", 2, &network, "10.89.3.2/24");
+        let plan = plan_of(&sandbox);
+        let [create, attach] = &plan.steps[..] else {
+            panic!("{plan:?}")
+        };
+        let Request::CreateSandbox(spec) = &create.request else {
+            panic!("{create:?}")
+        };
+        assert_eq!(spec.netns, SandboxNetns::Own);
+        assert_eq!(
+            spec.binds[1].source,
+            Path::new("/run/m/sandboxes/1/resolv.conf")
+        );
+        assert_eq!(spec.binds[1].target, Path::new("/etc/resolv.conf"));
+        assert_eq!(spec.masks, [Path::new("/run/m")]);
+        assert!(matches!(&attach.request, Request::Attach(e) if e.ifname.as_str() == "eth0"));
+        assert!(matches!(create.undo, Some(Request::Forget { .. })));
+        assert!(matches!(attach.undo, Some(Request::Detach { .. })));
+        let torn = teardown(&sandbox.id, &sandbox.endpoints);
+        assert!(matches!(
+            torn[..],
+            [Request::Detach { .. }, Request::Forget { .. }]
+        ));
+    }
+
+    #[test]
+    fn modes_choose_the_netns() {
+        let network = samples::network("mynet", 1, "10.89.3.0/24");
+        let mut sandbox = samples::sandbox("web", 2, &network, "10.89.3.2/24");
+        sandbox.endpoints.clear();
+        let other = SandboxId::from([9; 32]);
+        let join = NetworkModeRecord::Container {
+            id: other.clone(),
+            name: "o".parse().unwrap(),
+        };
+        for (mode, netns) in [
+            (NetworkModeRecord::None, SandboxNetns::Own),
+            (NetworkModeRecord::Host, SandboxNetns::Host),
+            (join, SandboxNetns::Join(other)),
+        ] {
+            sandbox.mode = mode;
+            let plan = plan_of(&sandbox);
+            assert!(
+                matches!(&plan.steps[..], [Step { request: Request::CreateSandbox(s), .. }] if s.netns == netns)
+            );
+        }
+    }
+
+    #[test]
+    fn exec_adds_to_the_environment() {
+        let network = samples::network("mynet", 1, "10.89.3.0/24");
+        let mut sandbox = samples::sandbox("web", 2, &network, "10.89.3.2/24");
+        sandbox.env = vec![("A".into(), "1".into()), ("B".into(), "2".into())];
+        let added = vec![("B".into(), "3".into())];
+        let spec = exec_spec(
+            &sandbox,
+            SandboxId::from([7; 32]),
+            vec!["x".into()],
+            added,
+            None,
+            true,
+        );
+        let env: Vec<_> = spec
+            .process
+            .env
+            .iter()
+            .map(|(n, v)| format!("{n}={v}"))
+            .collect();
+        assert_eq!(env, ["A=1", "B=3", "TERM=xterm"]);
+    }
+}

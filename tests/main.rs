@@ -1,0 +1,22 @@
+//! Integration tests, by topic. Everything that needs a network runs in a [`world`] of its own.
+
+// A test that panics is a test that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod world;
+
+mod concurrency;
+mod crash;
+mod dns;
+mod doctor;
+mod errors;
+mod families;
+mod ipam;
+mod isolation;
+mod layers;
+mod lifecycle;
+mod machinery;
+mod no_exec;
+mod outbound;
+mod run;
+mod uplink;
