@@ -1,5 +1,8 @@
 //! Integration tests, by topic. Everything that needs a network runs in a [`world`] of its own.
 
+// A test that panics is a test that fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod world;
 
 mod concurrency;

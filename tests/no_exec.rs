@@ -61,22 +61,8 @@ fn an_empty_path_is_enough() {
     World::test(|world| {
         servers::http("server", 80);
         let url = format!("http://{SERVER}/");
-        let direct = crate::world::Cmd::new([
-            "/usr/bin/setpriv",
-            "--inh-caps=-all",
-            "--ambient-caps=-all",
-            "--",
-            "/run/world/bin/mossnet",
-            "--root",
-            "/run/world/root",
-            "run",
-            "--rm",
-            "--",
-            "/usr/bin/curl",
-            "-sS",
-            &url,
-        ])
-        .env("PATH", "/nonexistent");
-        assert_eq!(direct.ok(), "203.0.113.2");
+        let argv = ["run", "--rm", "--", "/usr/bin/curl", "-sS", &url];
+        let seen = world.mossnet_with_path("/nonexistent", &argv).ok();
+        assert_eq!(seen, "203.0.113.2");
     });
 }

@@ -1,7 +1,7 @@
 //! The way out: TCP, UDP and ICMP to the world, with the world's own answers.
 
 use crate::world::{
-    BLACK_HOLE, BLACK_HOLE6, Cmd, ISP, ISP6, PROHIBITED, SERVER, SERVER6, UNREACHABLE,
+    BLACK_HOLE, BLACK_HOLE6, Cmd, ISP, ISP6, PROHIBITED, Running, SERVER, SERVER6, UNREACHABLE,
     UNREACHABLE6, UNROUTED, UNROUTED6, World, eventually, inspect, installed, seconds, servers,
 };
 use std::sync::mpsc::channel;
@@ -223,6 +223,24 @@ fn half_closed_connections_go_on_in_the_other_direction() {
     });
 }
 
+/// Opens 5,000 connections, closes them at a line on stdin, ends at another.
+fn five_thousand(world: &World) -> Running {
+    let script = format!(
+        "import socket, sys, resource\n\
+         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n\
+         all = [socket.create_connection(('{SERVER}', 80), 20) for _ in range(5000)]\n\
+         print('open', len(all), flush=True)\nsys.stdin.readline()\n\
+         for s in all: s.close()\nprint('closed', flush=True)\nsys.stdin.readline()"
+    );
+    let argv = ["run", "--rm", "-i", "--", "python3", "-c", &script];
+    world
+        .mossnet(argv)
+        .open_stdin()
+        .timeout(seconds(90))
+        .start()
+}
+
 #[test]
 fn five_thousand_connections_come_and_go_without_a_trace() {
     World::builder().deadline(120).test(|world| {
@@ -231,28 +249,7 @@ fn five_thousand_connections_come_and_go_without_a_trace() {
         world.detached("keeper", ["sleep", "1000"]);
         let before = world.relay_descriptors();
         let held = servers::Held::start("server", 80);
-        let script = format!(
-            "import resource\n\
-             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
-             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n\
-             all = [socket.create_connection(('{SERVER}', 80), 20) for _ in range(5000)]\n\
-             print('open', len(all), flush=True)\nsys.stdin.readline()\n\
-             for s in all: s.close()\nprint('closed', flush=True)\nsys.stdin.readline()"
-        );
-        let prelude = "import socket, sys\n";
-        let mut client = world
-            .mossnet([
-                "run",
-                "--rm",
-                "-i",
-                "--",
-                "python3",
-                "-c",
-                &format!("{prelude}{script}"),
-            ])
-            .open_stdin()
-            .timeout(seconds(90))
-            .start();
+        let mut client = five_thousand(world);
         client.expect("open 5000");
         eventually(seconds(10), "5,000 connections at the server", || {
             held.count() == 5000

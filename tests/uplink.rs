@@ -78,27 +78,8 @@ fn no_uplink_at_all() {
 #[test]
 fn a_peer_that_is_not_there_is_named() {
     World::test(|world| {
-        let path = "/run/world/bin";
-        let argv = [
-            "mossnet",
-            "--root",
-            "/run/world/root",
-            "run",
-            "--rm",
-            "--uplink",
-            "slirp",
-            "--",
-            "/bin/true",
-        ];
-        let mut direct = vec![
-            "/usr/bin/setpriv",
-            "--inh-caps=-all",
-            "--ambient-caps=-all",
-            "--",
-        ];
-        direct.push("/run/world/bin/mossnet");
-        direct.extend(&argv[1..]);
-        let refused = crate::world::Cmd::new(direct).env("PATH", path).fails(125);
-        refused.expect_text("slirp4netns").expect_clear();
+        let argv = ["run", "--rm", "--uplink", "slirp", "--", "/bin/true"];
+        let refused = world.mossnet_with_path("/run/world/bin", &argv).fails(125);
+        refused.expect_text("slirp4netns").expect_one_clear_line();
     });
 }

@@ -106,3 +106,6 @@ fn host_resolver() -> HostResolver {
     }
     resolver
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,7 @@ impl Cmd {
         self
     }
 
-    /// Leaves stdin open until [`Running::close_stdin`].
+    /// Leaves stdin open for [`Running::write`].
     pub fn open_stdin(mut self) -> Self {
         self.input = Input::Open;
         self
@@ -325,11 +325,6 @@ impl Running {
     pub fn write(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("open stdin");
         stdin.write_all(bytes).expect("write to a child of ours");
-    }
-
-    /// Gives end of file on the stdin that was left open.
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
     }
 
     /// Waits until stdout has brought `text`; fails the test if it never does.

@@ -93,11 +93,14 @@ impl Builder {
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
         let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, || {
-            let world = World::build(&self);
-            body(&world);
-            world.check_leftovers();
-        });
+        enter::enter(self.deadline, &name, || self.run_here(body));
+    }
+
+    /// Builds the world around the current process, which is inside already, and runs `body`.
+    pub fn run_here<F: FnOnce(&World)>(&self, body: F) {
+        let world = World::build(self);
+        body(&world);
+        world.check_leftovers();
     }
 }
 
@@ -153,6 +156,14 @@ impl World {
         self.user(head.into_iter().chain(args))
     }
 
+    /// `mossnet ARGS` where only `path` is searched for programs.
+    pub fn mossnet_with_path(&self, path: &str, args: &[&str]) -> Cmd {
+        Cmd::new(["/usr/bin/setpriv", "--inh-caps=-all", "--ambient-caps=-all"])
+            .then(["--", "/run/world/bin/mossnet", "--root", ROOT])
+            .then(args)
+            .env("PATH", path)
+    }
+
     /// `mossnet run --rm -- ARGV`.
     pub fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         let head = ["run", "--rm", "--"].map(|arg| OsStr::new(arg).to_owned());
@@ -186,11 +197,6 @@ impl World {
     /// A program in `server`.
     pub fn server<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         Cmd::new(argv).under(["nsenter", "--net=/run/netns/server", "--"])
-    }
-
-    /// A program in `isp`.
-    pub fn isp<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
-        Cmd::new(argv).under(["nsenter", "--net=/run/netns/isp", "--"])
     }
 
     /// True if /dev/net/tun was asked for and works.
@@ -247,6 +253,8 @@ pub fn installed(program: &str) -> bool {
         .split(':')
         .any(|directory| Path::new(directory).join(program).exists());
     if !found {
+        let strict = std::env::var_os(enter::STRICT).is_some();
+        assert!(!strict, "{} is set and {program} is missing", enter::STRICT);
         enter::skip(&format!("{program} is not installed"));
     }
     found
@@ -255,6 +263,7 @@ pub fn installed(program: &str) -> bool {
 fn private_directories() {
     let product = std::env::var_os(enter::PRODUCT).expect("path of the program under test");
     let program = fs::File::open(&product).expect("open the program under test");
+    let itself = fs::File::open("/proc/self/exe").expect("open the own program");
     let tun = std::env::var_os(enter::TUN).and_then(|path| fs::File::open(path).ok());
     tmpfs("/run", "mode=0755,uid=1000,gid=1000");
     for directory in ["bin", "home", "etc"] {
@@ -263,6 +272,7 @@ fn private_directories() {
     fs::create_dir_all("/run/user/1000").expect("make a directory");
     fs::set_permissions("/run/user/1000", fs::Permissions::from_mode(0o700)).expect("close it");
     bind_file(&program, "/run/world/bin/mossnet");
+    bind_file(&itself, "/run/world/bin/itself");
     if let Some(tun) = tun {
         bind_file(&tun, "/run/world/tun");
     }
@@ -311,7 +321,7 @@ pub fn lay_over(path: &str, text: &str) {
     if !target.exists() {
         // A link into /run, such as systemd-resolved's, points to nothing in the private /run.
         let made = target.parent().map(fs::create_dir_all);
-        if !made.is_some_and(|made| made.is_ok()) || fs::write(&target, "").is_err() {
+        if made.is_none_or(|made| made.is_err()) || fs::write(&target, "").is_err() {
             return;
         }
     }

@@ -99,39 +99,65 @@ pub(super) fn build(plan: &Builder) {
         sysctl("net/core/somaxconn", "8192");
         sysctl("net/ipv4/tcp_max_syn_backlog", "8192");
     });
-    let mut host = String::new();
-    let mut isp = String::from(
-        "link set lo up\nlink set host up\n\
-         link add server type veth peer name eth0 netns server\nlink set server up\n",
-    );
-    let mut server = String::from("link set lo up\nlink set eth0 up\n");
+    let mut lines = Lines::default();
     if plan.ipv4 {
-        host.push_str("addr add 203.0.113.2/24 dev eth0\nroute add default via 203.0.113.1\n");
-        isp.push_str(
+        lines.add_ipv4();
+    }
+    if plan.ipv6 {
+        lines.add_ipv6();
+    }
+    ip(Some("isp"), &lines.isp);
+    ip(Some("server"), &lines.server);
+    ip(None, &lines.host);
+}
+
+/// `ip` commands for each netns.
+struct Lines {
+    host: String,
+    isp: String,
+    server: String,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let isp = "link set lo up\nlink set host up\n\
+                   link add server type veth peer name eth0 netns server\nlink set server up\n";
+        Self {
+            host: String::new(),
+            isp: isp.to_owned(),
+            server: "link set lo up\nlink set eth0 up\n".to_owned(),
+        }
+    }
+}
+
+impl Lines {
+    fn add_ipv4(&mut self) {
+        self.host
+            .push_str("addr add 203.0.113.2/24 dev eth0\nroute add default via 203.0.113.1\n");
+        self.isp.push_str(
             "addr add 203.0.113.1/24 dev host\naddr add 198.51.100.1/24 dev server\n\
              route add blackhole 192.0.2.0/26\nroute add prohibit 192.0.2.64/26\n\
              route add unreachable 192.0.2.128/26\n",
         );
         for address in [SERVER, SERVER_B] {
-            let _ = writeln!(server, "addr add {address}/24 dev eth0");
+            let _ = writeln!(self.server, "addr add {address}/24 dev eth0");
         }
-        server.push_str("route add default via 198.51.100.1\n");
+        self.server.push_str("route add default via 198.51.100.1\n");
     }
-    if plan.ipv6 {
-        host.push_str(
+
+    fn add_ipv6(&mut self) {
+        self.host.push_str(
             "addr add 2001:db8:113::2/64 dev eth0 nodad\n\
              route add default via 2001:db8:113::1\n",
         );
-        isp.push_str(
+        self.isp.push_str(
             "addr add 2001:db8:113::1/64 dev host nodad\n\
              addr add 2001:db8:100::1/64 dev server nodad\n\
              route add blackhole 2001:db8:b::/64\nroute add prohibit 2001:db8:a::/64\n\
              route add unreachable 2001:db8:c::/64\n",
         );
-        let _ = writeln!(server, "addr add {SERVER6}/64 dev eth0 nodad");
-        server.push_str("route add default via 2001:db8:100::1\n");
+        let _ = writeln!(self.server, "addr add {SERVER6}/64 dev eth0 nodad");
+        self.server
+            .push_str("route add default via 2001:db8:100::1\n");
     }
-    ip(Some("isp"), &isp);
-    ip(Some("server"), &server);
-    ip(None, &host);
 }

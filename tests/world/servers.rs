@@ -44,7 +44,7 @@ pub fn echo(mut stream: TcpStream) {
 /// Reads to the peer's end of file, then says how much came: works only with half-closes.
 pub fn count_until_eof(mut stream: TcpStream) {
     let count = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_or(0);
-    let _ = write!(stream, "got {count} bytes\n");
+    let _ = writeln!(stream, "got {count} bytes");
 }
 
 /// Says `bye`, closes its own direction, then counts what still comes and reports it.

@@ -8,7 +8,6 @@ use mossnet_helper::request::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::Read;
 
 pub fn requests_repeat_safely() {
     let (world, mut client) = with_bridge();

@@ -1,0 +1,128 @@
+//! Medians, ratios, a table for people and JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Begins the line that carries the JSON from inside the world.
+pub const MARK: &str = "JSON: ";
+
+/// Everything measured.
+#[derive(Default)]
+pub struct Results {
+    contenders: Vec<&'static str>,
+    metrics: Vec<(&'static str, &'static str)>,
+    values: BTreeMap<(&'static str, &'static str), Vec<Option<f64>>>,
+}
+
+impl Results {
+    /// Notes one value; nothing where the measurement failed.
+    pub fn add(
+        &mut self,
+        metric: &'static str,
+        unit: &'static str,
+        contender: &'static str,
+        value: Option<f64>,
+    ) {
+        if !self.contenders.contains(&contender) {
+            self.contenders.push(contender);
+        }
+        if !self.metrics.contains(&(metric, unit)) {
+            self.metrics.push((metric, unit));
+        }
+        self.values
+            .entry((metric, contender))
+            .or_default()
+            .push(value);
+    }
+
+    fn median(&self, metric: &'static str, contender: &'static str) -> Option<f64> {
+        let values = self.values.get(&(metric, contender))?;
+        let mut values: Vec<f64> = values.iter().copied().flatten().collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        match values.len() {
+            0 => None,
+            count if count % 2 == 1 => Some(values[middle]),
+            _ => Some(f64::midpoint(values[middle - 1], values[middle])),
+        }
+    }
+
+    /// Markdown: medians, and in brackets the ratio to the first contender.
+    pub fn table(&self) -> String {
+        let mut text = format!("\n| | {} |\n|---|", self.contenders.join(" | "));
+        text.push_str(&"---|".repeat(self.contenders.len()));
+        for (metric, unit) in &self.metrics {
+            let _ = write!(text, "\n| {metric}, {unit} |");
+            let base = self
+                .contenders
+                .first()
+                .and_then(|first| self.median(metric, first));
+            for contender in &self.contenders {
+                let cell = match (self.median(metric, contender), base) {
+                    (Some(value), Some(base)) => {
+                        format!("{} ({:.2})", shown(value), value / base)
+                    }
+                    (Some(value), None) => shown(value),
+                    (None, _) => "failed".to_owned(),
+                };
+                let _ = write!(text, " {cell} |");
+            }
+        }
+        text.push_str("\n\n");
+        text
+    }
+
+    /// Every single value, the medians, and what the machine was.
+    pub fn json(&self, rounds: u64, duration: u64) -> serde_json::Value {
+        let read = |path: &str| {
+            std::fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let mut metrics = serde_json::Map::new();
+        for (metric, unit) in &self.metrics {
+            let mut by_contender = serde_json::Map::new();
+            for contender in &self.contenders {
+                let values = self.values.get(&(*metric, *contender));
+                let entry = serde_json::json!({
+                    "median": self.median(metric, contender),
+                    "values": values,
+                });
+                by_contender.insert((*contender).to_owned(), entry);
+            }
+            let entry = serde_json::json!({ "unit": unit, "contenders": by_contender });
+            metrics.insert((*metric).to_owned(), entry);
+        }
+        serde_json::json!({
+            "kernel": read("/proc/sys/kernel/osrelease"),
+            "cpus": std::thread::available_parallelism().map_or(0, usize::from),
+            "congestion_control_outside": read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            "congestion_control_inside": "reno",
+            "rounds": rounds,
+            "seconds": duration,
+            "metrics": metrics,
+        })
+    }
+}
+
+fn shown(value: f64) -> String {
+    if value < 1000.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+/// Writes the JSON line of what the world printed to the file that was asked for.
+pub fn keep(text: &str) {
+    let path = std::env::var_os("MOSSNET_BENCH_JSON").map_or_else(
+        || std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("first_light.json"),
+        Into::into,
+    );
+    let Some(json) = text.lines().find_map(|line| line.strip_prefix(MARK)) else {
+        return;
+    };
+    std::fs::write(&path, json).expect("write the JSON");
+    println!("written to {}", path.display());
+}
