@@ -304,7 +304,7 @@ impl Daemon {
     }
 
     /// Where it is in its life; one that is being started has been, or has failed.
-    async fn phase_of(&self, text: &str) -> Answer<(SandboxId, SandboxPhase)> {
+    pub(super) async fn phase_of(&self, text: &str) -> Answer<(SandboxId, SandboxPhase)> {
         let look = async || {
             let model = self.0.model.lock().await;
             model

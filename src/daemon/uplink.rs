@@ -54,6 +54,9 @@ impl From<UplinkError> for Refusal {
 
 const TUN: &str = "/dev/net/tun";
 
+/// Where programs are sought without PATH.
+const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
 /// A way out of the router netns.
 pub(super) trait Uplink: Send + Sync {
     /// Checks that it can be used on this machine; what the helper must run for it, if anything.
@@ -90,7 +93,7 @@ impl Uplink for Nothing {
 impl Uplink for Program {
     fn prepare(&self) -> Result<Option<UplinkSpec>, UplinkError> {
         let uplink = self.uplink;
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::var_os("PATH").unwrap_or_else(|| USUAL_PATH.into());
         let program = find_program(self.program, &path).ok_or(UplinkError::NotInstalled {
             uplink,
             program: self.program,
@@ -125,11 +128,9 @@ pub(super) fn uplink(kind: UplinkKind) -> &'static dyn Uplink {
     }
 }
 
-/// First executable of this name in `path`, or where administrators' programs lie.
+/// First executable of this name in `path`.
 fn find_program(name: &str, path: &OsStr) -> Option<PathBuf> {
-    let usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-    let directories = std::env::split_paths(path).chain(usual.map(PathBuf::from));
-    let absolute = directories.filter(|directory| directory.is_absolute());
+    let absolute = std::env::split_paths(path).filter(|directory| directory.is_absolute());
     absolute
         .map(|directory| directory.join(name))
         .find(|file| is_executable(file))
