@@ -263,6 +263,8 @@ impl Daemon {
     }
 
     async fn end_when_idle(self, activity: Activity, idle: Duration) {
+        // Whoever started us is about to ask.
+        tokio::time::sleep(IDLE_PAUSE).await;
         let mut busy_until = Instant::now();
         loop {
             let quiet_since = match activity.idle_since() {
@@ -273,7 +275,7 @@ impl Daemon {
                 }
             };
             let quiet = quiet_since.elapsed();
-            if quiet >= idle && activity.idle_since().is_some() {
+            if quiet >= idle && activity.close_if_unused_since(quiet_since) {
                 return self.end("idle");
             }
             tokio::time::sleep(idle.saturating_sub(quiet).max(IDLE_PAUSE)).await;
