@@ -56,6 +56,8 @@ struct Inner {
     link: tokio::sync::Mutex<Link>,
     model: tokio::sync::Mutex<Model>,
     live: Mutex<Live>,
+    /// Held while a sandbox is started, so that a signal to it comes before or after, not between.
+    starts: tokio::sync::Mutex<()>,
     resolver: Mutex<HostResolver>,
     /// Becomes true when the daemon is to end.
     end: watch::Sender<bool>,
@@ -71,6 +73,7 @@ impl Daemon {
             link: tokio::sync::Mutex::default(),
             model: tokio::sync::Mutex::new(model),
             live: Mutex::default(),
+            starts: tokio::sync::Mutex::default(),
             resolver: Mutex::new(host_resolver()),
             end: watch::Sender::new(false),
         })))
