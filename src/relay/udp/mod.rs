@@ -34,9 +34,10 @@ use super::worker::Context;
 use crate::sys::udp::{self, Batch, ErrorQueue, Report};
 use flow::{Flow, FlowKey, RouterSide};
 use replies::Replies;
+use socket2::SockRef;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Messages taken by one system call.
@@ -49,6 +50,11 @@ const QUOTED: usize = 1232;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Evictions are told at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Receive buffer of a listener, bytes: first datagrams of all flows wait there.
+const LISTENER_BUFFER: usize = 4 << 20;
+/// Receive buffers of a promoted flow, bytes each.
+const FLOW_BUFFER: usize = 1 << 20;
 
 /// Transparent sockets to which tproxy leads what has no socket of its own.
 #[derive(Debug)]
@@ -103,6 +109,7 @@ impl Udp {
             ] {
                 udp::enable(listener.as_fd(), v6, report)?;
             }
+            enlarge(listener.as_fd(), LISTENER_BUFFER);
             let token = Token::new(Owner::UdpListener, Key::fixed(slot as u32));
             cx.poller.add(listener.as_fd(), token, Interest::READ)?;
         }
@@ -208,6 +215,13 @@ impl State {
                 "UDP flows evicted: a client has too many, the least recently used goes first"
             );
         }
+    }
+}
+
+/// Asks for a receive buffer; the kernel gives what net.core.rmem_max allows.
+fn enlarge(socket: BorrowedFd<'_>, bytes: usize) {
+    if let Err(error) = SockRef::from(&socket).set_recv_buffer_size(bytes) {
+        tracing::debug!(%error, "receive buffer stays as it is");
     }
 }
 

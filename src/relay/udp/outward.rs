@@ -3,7 +3,7 @@
 use super::flow::{Flow, FlowKey, Own, RouterSide};
 use super::replies;
 use super::transmit::{Way, transmit, usual_segmentation};
-use super::{State, Udp, about};
+use super::{FLOW_BUFFER, State, Udp, about, enlarge};
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::offender;
 use crate::relay::wire::icmp::Notice;
@@ -313,6 +313,9 @@ fn own_socket(flow: &Flow, id: Key, cx: &mut Context<'_>) -> io::Result<OwnedFd>
     let socket = replies::connected(cx.pool, flow.key)?;
     for report in [Report::Tos, Report::Segments] {
         udp::enable(socket.as_fd(), flow.v6(), report)?;
+    }
+    for heavy in [socket.as_fd(), flow.host.as_fd()] {
+        enlarge(heavy, FLOW_BUFFER);
     }
     let token = Token::new(Owner::UdpRouter, id);
     let interest = if flow.has_backlog() {
