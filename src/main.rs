@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let paths = Paths::resolve(cli.root.as_deref());
+    let paths = Paths::resolve(cli.root().as_deref());
     match cli.command {
         Command::Doctor(args) => {
             let report = doctor::run(&paths);

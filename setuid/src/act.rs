@@ -9,7 +9,7 @@ use crate::privilege::{Class, with};
 use crate::relay::Relay;
 use crate::request::{
     BridgeSpec, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory, NetworkRules,
-    PROTOCOL_VERSION, Reply, Request,
+    PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
@@ -59,12 +59,18 @@ impl Helper {
         &mut self.relay
     }
 
+    /// Whether anything runs, or waits to, that the daemon asked for.
+    pub fn is_busy(&self) -> bool {
+        let ended = |info: &ProcessInfo| matches!(info.state, ProcessState::Exited(_));
+        !self.sandboxes.list().iter().all(ended)
+    }
+
     /// Perform one request. `Shutdown` is the event loop's business.
     pub fn perform(&mut self, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
         let done = |result: Result<(), Failure>| result.map(|()| Reply::Done);
         match request {
             Request::Hello { version } => self.hello(version),
-            Request::Inventory => with(Class::Read, || self.inventory()),
+            Request::Inventory => with(Class::None, || self.inventory()),
             Request::Bridge(spec) => {
                 check_bridge(&spec)?;
                 done(with(Class::Visit, || self.router.bridge(&spec)))
@@ -93,17 +99,17 @@ impl Helper {
                     self.router.remove_link(&router_ifname)
                 }))
             }
-            Request::StartSandbox { id } => done(with(Class::Signal, || self.sandboxes.start(&id))),
+            Request::StartSandbox { id } => done(with(Class::None, || self.sandboxes.start(&id))),
             Request::Exec(spec) => {
                 let stdio = three(fds)?;
                 let pid = with(Class::Sandbox, || self.sandboxes.exec(*spec, stdio))?;
                 Ok(Reply::Created { pid })
             }
             Request::Signal { id, signal } => {
-                done(with(Class::Signal, || self.sandboxes.signal(&id, signal)))
+                done(with(Class::None, || self.sandboxes.signal(&id, signal)))
             }
             Request::Forget { id } => {
-                done(with(Class::Signal, || match self.sandboxes.forget(&id) {
+                done(with(Class::None, || match self.sandboxes.forget(&id) {
                     Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
                     other => other,
                 }))
@@ -160,7 +166,7 @@ impl Helper {
     /// End everything.
     pub fn shut_down(&mut self) {
         for process in self.sandboxes.list() {
-            let _ = with(Class::Signal, || self.sandboxes.forget(&process.id));
+            let _ = with(Class::None, || self.sandboxes.forget(&process.id));
         }
         self.relay.stop();
         for kind in self.uplinks.running() {

@@ -37,33 +37,29 @@ const HELD: &[Capability] = &[
 /// What one class of request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Reading only: dumps, lists.
-    Read,
+    /// Reading, and signals to processes of our own: dumps, lists, ends.
+    None,
     /// Links, addresses, routes, rules and nftables of the router netns.
     Network,
     /// The same, with a visit to a network namespace (setns(2) asks for CAP_SYS_ADMIN).
     Visit,
-    /// Making sandboxes and entering them: id maps and namespaces.
+    /// Making sandboxes and entering them: id maps. Power over the namespaces nested in ours comes
+    /// with owning them, not from the effective set.
     Sandbox,
-    /// Signals.
-    Signal,
 }
 
 impl Class {
     /// Its capabilities.
     fn capabilities(self) -> &'static [Capability] {
         match self {
-            Self::Read => &[],
+            Self::None => &[],
             Self::Network => &[Capability::CAP_NET_ADMIN],
             Self::Visit => &[Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN],
             Self::Sandbox => &[
-                Capability::CAP_KILL,
                 Capability::CAP_SETFCAP,
                 Capability::CAP_SETGID,
                 Capability::CAP_SETUID,
-                Capability::CAP_SYS_ADMIN,
             ],
-            Self::Signal => &[Capability::CAP_KILL],
         }
     }
 }
@@ -112,13 +108,7 @@ mod tests {
 
     #[test]
     fn every_class_is_within_what_is_held() {
-        let classes = [
-            Class::Read,
-            Class::Network,
-            Class::Visit,
-            Class::Sandbox,
-            Class::Signal,
-        ];
+        let classes = [Class::None, Class::Network, Class::Visit, Class::Sandbox];
         for class in classes {
             for capability in class.capabilities() {
                 assert!(HELD.contains(capability), "{class:?} needs {capability}");

@@ -416,9 +416,16 @@ impl Failure {
 
     /// The kernel refused; `error` is an [`std::io::Error`] or a `nix` error number.
     pub fn kernel(what: impl Into<String>, error: impl Into<std::io::Error>) -> Self {
+        let (what, error) = (what.into(), error.into());
+        let errno = error.raw_os_error();
+        let what = match errno {
+            Some(_) => what,
+            // Of the standard library: a socket path that is too long, say.
+            None => format!("{what}: {error}"),
+        };
         Self {
-            what: what.into(),
-            errno: error.into().raw_os_error(),
+            what,
+            errno,
             kind: FailureKind::Kernel,
         }
     }

@@ -67,23 +67,26 @@ pub struct Holdings {
 }
 
 impl Router {
-    /// Make the router netns.
+    /// Make the router netns, with the address families that the kernel has.
     pub fn create() -> Result<Self, Failure> {
+        Self::create_for(Families {
+            ipv6: sysctl::has_ipv6(),
+        })
+    }
+
+    fn create_for(families: Families) -> Result<Self, Failure> {
         let (netns, route, netfilter) = in_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
                 crate::namespace::refused("create the router's network namespace", errno.into())
             })?;
             let netns = File::open("/proc/thread-self/ns/net")
                 .map_err(|e| Failure::kernel("open the router's network namespace", e))?;
-            sysctl::prepare_router()?;
+            sysctl::prepare_router(families.ipv6)?;
             let route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
             let netfilter = Netlink::netfilter()
                 .map_err(|e| Failure::kernel("open nfnetlink (as root: modprobe nf_tables)", e))?;
             Ok((OwnedFd::from(netns), route, netfilter))
         })?;
-        let families = Families {
-            ipv6: sysctl::has_ipv6(),
-        };
         let mut router = Self {
             netns,
             route,
@@ -337,5 +340,72 @@ fn link_failure(refused: Refused, what: &str, module: &str) -> Failure {
             "{what} (the kernel lacks {module}; as root: modprobe {module})"
         )),
         _ => refused.failure(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn without_ipv6_the_rest_works() {
+        let exe = std::env::current_exe().unwrap();
+        let mut child = Command::new("unshare");
+        child.args(["--user", "--map-root-user"]).arg(exe);
+        child.args(["--exact", "router::tests::without_ipv6", "--ignored"]);
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{words}"
+        );
+    }
+
+    #[test]
+    #[ignore = "runs inside a namespace, started by the test above"]
+    fn without_ipv6() {
+        let mut router = Router::create_for(Families { ipv6: false }).unwrap();
+        let spec = BridgeSpec {
+            name: "br-a".parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            mtu: 1500,
+            addresses: vec![
+                "10.0.0.1/24".parse().unwrap(),
+                "fd00::1/64".parse().unwrap(),
+            ],
+        };
+        router.bridge(&spec).unwrap();
+        router.bridge(&spec).unwrap();
+        let index = require_link(&mut router.route, "br-a").unwrap();
+        let found = addresses(&mut router.route, index).unwrap();
+        assert_eq!(found, ["10.0.0.1/24".parse().unwrap()]);
+        let sandbox = in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            Ok(OwnedFd::from(
+                File::open("/proc/thread-self/ns/net").unwrap(),
+            ))
+        })
+        .unwrap();
+        let endpoint = EndpointSpec {
+            sandbox: crate::SandboxId::from([1; 32]),
+            bridge: spec.name,
+            router_ifname: "ve-a".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+            mac: "02:00:00:00:00:02".parse().unwrap(),
+            mtu: 1500,
+            addresses: vec![
+                "10.0.0.2/24".parse().unwrap(),
+                "fd00::2/64".parse().unwrap(),
+            ],
+            default_routes: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        };
+        router.attach(&endpoint, sandbox.as_fd()).unwrap();
+        let again = router.attach(&endpoint, sandbox.as_fd()).unwrap_err();
+        assert_eq!(again.kind, FailureKind::Exists, "{again}");
+        let holdings = router.holdings().unwrap();
+        assert_eq!(holdings.endpoints.len(), 1);
+        assert_eq!(holdings.bridges.len(), 1);
     }
 }

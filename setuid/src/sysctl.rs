@@ -60,9 +60,9 @@ pub fn has_ipv6() -> bool {
 }
 
 /// Prepare the router netns, before any link is made in it.
-pub fn prepare_router() -> Result<(), Failure> {
+pub fn prepare_router(ipv6: bool) -> Result<(), Failure> {
     require(ROUTER_NEEDED)?;
-    if has_ipv6() {
+    if ipv6 {
         require(ROUTER_NEEDED_V6)?;
     }
     wish(ROUTER_WANTED);

@@ -4,21 +4,20 @@
 //! idleness between two requests; each request but `create` has a connection of its own, so that
 //! one may wait while others are made.
 
+use super::call::{Call, Sender, parse};
 use super::launch::{self, LaunchError};
 use super::paths::{Paths, PathsError};
 use super::stdio::{self, StdioError};
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo, WaitEnd,
+    SandboxInfo,
 };
 use crate::error::EXIT_FAILURE;
-use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::client::conn::http1::handshake;
+use hyper::{Method, Response};
 use hyper_util::rt::TokioIo;
 use mossnet_helper::SandboxId;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -133,11 +132,14 @@ impl ClientError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Another daemon may know the answer.
-    fn daemon_ended(&self) -> bool {
+    /// Another daemon may know the answer, or do what this one did not.
+    pub fn daemon_ended(&self) -> bool {
         matches!(
             self,
-            Self::Broken { .. } | Self::Connect { .. } | Self::Refused { status: 503, .. }
+            Self::Broken { .. }
+                | Self::Connect { .. }
+                | Self::Refused { status: 503, .. }
+                | Self::Stdio(StdioError::Socket { .. })
         )
     }
 
@@ -156,8 +158,6 @@ impl ClientError {
         }
     }
 }
-
-type Sender = SendRequest<Full<Bytes>>;
 
 /// A way to one daemon.
 pub struct Client {
@@ -425,98 +425,6 @@ async fn open(paths: &Paths) -> Result<Sender, ClientError> {
     Ok(sender)
 }
 
-/// One request.
-struct Call {
-    method: Method,
-    path: String,
-    body: Bytes,
-}
-
-impl Call {
-    fn new(method: Method, path: String) -> Self {
-        let body = Bytes::new();
-        Self { method, path, body }
-    }
-
-    fn post(path: String) -> Self {
-        Self::new(Method::POST, path)
-    }
-
-    fn with_body(mut self, body: &impl Serialize) -> Result<Self, ClientError> {
-        let text = serde_json::to_vec(body).map_err(|e| ClientError::Request(e.into()))?;
-        self.body = Bytes::from(text);
-        Ok(self)
-    }
-
-    fn name(&self) -> String {
-        format!("{} {}", self.method, self.path)
-    }
-
-    fn broken(&self, source: hyper::Error) -> ClientError {
-        ClientError::Broken {
-            request: self.name(),
-            source,
-        }
-    }
-
-    /// The body of a successful answer.
-    async fn send(&self, sender: &mut Sender) -> Result<Bytes, ClientError> {
-        let answer = self.head(sender).await?;
-        self.body(answer).await
-    }
-
-    async fn body(&self, answer: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = answer.into_body().collect().await;
-        Ok(body.map_err(|source| self.broken(source))?.to_bytes())
-    }
-
-    async fn wait_end(&self, answer: Response<Incoming>) -> Result<Exit, ClientError> {
-        match parse(self, self.body(answer).await?)? {
-            WaitEnd::Exit(exit) => Ok(exit),
-            WaitEnd::Error { status, body } => Err(ClientError::Refused { status, body }),
-        }
-    }
-
-    /// A successful answer whose body may still be to come.
-    async fn head(&self, sender: &mut Sender) -> Result<Response<Incoming>, ClientError> {
-        let request = Request::builder()
-            .method(self.method.clone())
-            .uri(&self.path)
-            .header("host", "mossnet")
-            .header("content-type", "application/json")
-            .body(Full::new(self.body.clone()))
-            .map_err(|error| ClientError::Request(io::Error::other(error)))?;
-        // After an answer the connection needs a moment before it takes the next request.
-        sender.ready().await.map_err(|source| self.broken(source))?;
-        let sent = sender.send_request(request).await;
-        let answer = sent.map_err(|source| self.broken(source))?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let body = self.body(answer).await?;
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            body: refusal(status, &body),
-        })
-    }
-}
-
-fn refusal(status: StatusCode, body: &[u8]) -> ErrorBody {
-    serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
-        message: format!("the daemon answered {status}"),
-        hint: None,
-        exit_code: EXIT_FAILURE,
-    })
-}
-
-fn parse<T: DeserializeOwned>(call: &Call, body: Bytes) -> Result<T, ClientError> {
-    serde_json::from_slice(&body).map_err(|source| ClientError::Answer {
-        request: call.name(),
-        source,
-    })
-}
-
 fn of_sandbox(sandbox: &str, rest: &str) -> String {
     format!("/v1/sandboxes/{}{rest}", encoded(sandbox))
 }
@@ -540,5 +448,14 @@ fn encoded(name: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
-mod tests;
+mod tests {
+    use super::encoded;
+
+    #[test]
+    fn names_cannot_become_other_paths() {
+        assert_eq!(encoded("web-1.x_y~"), "web-1.x_y~");
+        assert_eq!(encoded("a/b?c d%"), "a%2Fb%3Fc%20d%25");
+        assert_eq!(encoded("é"), "%C3%A9");
+        assert_eq!(encoded(""), "%20");
+    }
+}

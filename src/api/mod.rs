@@ -4,17 +4,19 @@
 //! * `control`: what a daemon must be able to do; implemented by `daemon`.
 //! * `server`: connections and their life; `routes`: each path to one method of `Control`;
 //!   `hold`: what a client that vanishes leaves behind.
-//! * `client`: what the CLI calls; `launch`: starts the daemon for it. `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
+//! * `client`: what the CLI calls, by `call`; `launch`: starts the daemon for it.
+//! * `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
 //! * `paths`: where the sockets and the state live.
 //! * `doctor`: what the machine lets mossnet do; needs no daemon.
 //!
 //! The same in OpenAPI's words: `docs/openapi.json`.
 
+mod call;
 pub mod client;
 pub mod control;
+pub mod doctor;
 mod hold;
 mod launch;
-pub mod doctor;
 pub mod paths;
 mod routes;
 pub mod server;

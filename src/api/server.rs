@@ -40,6 +40,7 @@ struct Shared {
 struct Usage {
     open: usize,
     last: Instant,
+    closed: bool,
 }
 
 impl Default for Activity {
@@ -48,6 +49,7 @@ impl Default for Activity {
             usage: Mutex::new(Usage {
                 open: 0,
                 last: Instant::now(),
+                closed: false,
             }),
             idle: Notify::new(),
         }))
@@ -59,6 +61,25 @@ impl Activity {
     pub fn idle_since(&self) -> Option<Instant> {
         let usage = self.usage();
         (usage.open == 0).then_some(usage.last)
+    }
+
+    /// Closes the door for good, unless a connection is open or has been since `quiet`; from here on
+    /// new ones are hung up on. So whoever got an answer can rely on the daemon not to end of
+    /// idleness while the connection is open.
+    pub fn close_if_unused_since(&self, quiet: Instant) -> bool {
+        let mut usage = self.usage();
+        usage.closed |= usage.open == 0 && usage.last <= quiet;
+        usage.closed
+    }
+
+    /// For a new connection; `None` once closed.
+    fn admit(&self) -> Option<Busy> {
+        let mut usage = self.usage();
+        if usage.closed {
+            return None;
+        }
+        usage.open += 1;
+        Some(Busy(self.clone()))
     }
 
     fn usage(&self) -> MutexGuard<'_, Usage> {
@@ -116,8 +137,9 @@ pub async fn serve<C: Control>(
         tokio::select! {
             () = &mut shutdown => break,
             accepted = api.accept() => {
-                if let Some(stream) = checked(accepted.map(|(stream, _)| stream)).await {
-                    let open = activity.enter();
+                if let Some(stream) = checked(accepted.map(|(stream, _)| stream)).await
+                    && let Some(open) = activity.admit()
+                {
                     let control = Arc::clone(&control);
                     let held = Held::default();
                     let router = router.clone().layer(Extension(held.clone()));
@@ -130,8 +152,9 @@ pub async fn serve<C: Control>(
                 }
             }
             accepted = stdio.accept() => {
-                if let Some(stream) = checked(accepted.map(|(stream, _)| stream)).await {
-                    let open = activity.enter();
+                if let Some(stream) = checked(accepted.map(|(stream, _)| stream)).await
+                    && let Some(open) = activity.admit()
+                {
                     let control = Arc::clone(&control);
                     connections.spawn(async move {
                         let _open = open;

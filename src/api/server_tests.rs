@@ -383,6 +383,27 @@ async fn the_end_finishes_what_is_served_and_sends_waiters_away() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_ends_of_idleness_answers_nobody() {
+    let served = served();
+    let mut first = UnixStream::connect(served.api()).await.unwrap();
+    first
+        .write_all(b"GET /v1/ping HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    first.read_u8().await.unwrap();
+    assert!(!served.activity.close_if_unused_since(Instant::now()));
+    drop(first);
+    while served.activity.idle_since().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let long_ago = Instant::now() - Duration::from_secs(1);
+    assert!(!served.activity.close_if_unused_since(long_ago));
+    assert!(served.activity.close_if_unused_since(Instant::now()));
+    let mut late = UnixStream::connect(served.api()).await.unwrap();
+    assert_eq!(late.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_ends_its_request() {
     let served = served();
     let mut stream = UnixStream::connect(served.api()).await.unwrap();

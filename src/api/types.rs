@@ -287,3 +287,7 @@ pub struct ErrorBody {
     /// Exit code that the CLI should end with (125, 126, 127, or 1).
     pub exit_code: u8,
 }
+
+#[cfg(test)]
+#[path = "types_tests.rs"]
+mod tests;

@@ -29,12 +29,23 @@ use std::path::PathBuf;
         another subcommand failed."
 )]
 pub struct Cli {
-    /// Keep all state and sockets below DIR: a daemon, networks and sandboxes of their own.
-    #[arg(long, global = true, value_name = "DIR", env = "MOSSNET_ROOT", hide_env_values = true, help_heading = "Global options", value_hint = clap::ValueHint::DirPath)]
-    pub root: Option<PathBuf>,
+    /// Keep all state and sockets below DIR: a daemon, networks and sandboxes of their own
+    /// (environment: MOSSNET_ROOT).
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options", value_hint = clap::ValueHint::DirPath)]
+    root: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// `--root`, or what the environment says; set but empty is unset.
+    pub fn root(&self) -> Option<PathBuf> {
+        let environment = || std::env::var_os("MOSSNET_ROOT").filter(|root| !root.is_empty());
+        self.root
+            .clone()
+            .or_else(|| environment().map(PathBuf::from))
+    }
 }
 
 /// The subcommands.

@@ -49,20 +49,20 @@ pub(super) enum Outcome<T> {
 }
 
 impl Target {
-    fn id(&self) -> &SandboxId {
+    pub(super) fn id(&self) -> &SandboxId {
         match self {
             Self::Sandbox(id) | Self::Exec(id) => id,
         }
     }
 
-    async fn begin_wait(&self, client: &Client) -> Result<Waiting, ClientError> {
+    pub(super) async fn begin_wait(&self, client: &Client) -> Result<Waiting, ClientError> {
         match self {
             Self::Sandbox(id) => client.begin_wait(id.as_str()).await,
             Self::Exec(id) => client.begin_exec_wait(id).await,
         }
     }
 
-    async fn start(&self, client: &Client) -> Result<(), ClientError> {
+    pub(super) async fn start(&self, client: &Client) -> Result<(), ClientError> {
         match self {
             Self::Sandbox(id) => client.start(id.as_str()).await,
             Self::Exec(id) => client.exec_start(id).await,
@@ -79,20 +79,111 @@ impl Target {
 
 /// Our side of an attached process.
 pub(super) struct Session {
-    interactive: bool,
-    terminal: Option<Terminal>,
-    signals: mpsc::UnboundedReceiver<i32>,
+    pub(super) streams: Streams,
+    pub(super) signals: Signals,
 }
 
 impl Session {
     /// Catches signals from now on; makes the terminal if there is to be one.
-    pub(super) fn new(streams: StreamArgs) -> Result<Self, CliError> {
-        let terminal = streams.tty.then(Terminal::open).transpose()?;
+    pub(super) fn new(args: StreamArgs) -> Result<Self, CliError> {
         Ok(Self {
-            interactive: streams.interactive,
-            terminal,
-            signals: catch(streams.tty)?,
+            streams: Streams {
+                interactive: args.interactive,
+                terminal: args.tty.then(Terminal::open).transpose()?,
+            },
+            signals: Signals::catch(args.tty)?,
         })
+    }
+}
+
+/// Its standard streams.
+pub(super) struct Streams {
+    interactive: bool,
+    terminal: Option<Terminal>,
+}
+
+impl Streams {
+    /// Gives the daemon the process's ends.
+    pub(super) fn hand_over(&self, client: &Client, id: &SandboxId) -> Result<(), CliError> {
+        if let Some(far) = self.terminal.as_ref().and_then(|t| t.far.as_ref()) {
+            client.attach(id, [far.as_fd(), far.as_fd(), far.as_fd()])?;
+            return Ok(());
+        }
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        if self.interactive {
+            client.attach(id, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+            return Ok(());
+        }
+        let nothing = File::open("/dev/null").map_err(|source| CliError::File {
+            what: "open",
+            path: "/dev/null".into(),
+            source,
+        })?;
+        client.attach(id, [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+        Ok(())
+    }
+
+    /// Closes our copy of the process's end: its end must be the end of the terminal.
+    pub(super) fn handed_over(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.far = None;
+        }
+    }
+}
+
+/// Copies, passes signals on, and returns the exit code at the end.
+pub(super) async fn serve(
+    streams: Streams,
+    mut signals: Signals,
+    client: &Client,
+    target: &Target,
+    waiting: Waiting,
+) -> Result<u8, CliError> {
+    let mut output_ended = None;
+    let mut raw = None;
+    if let Some(terminal) = &streams.terminal {
+        output_ended = Some(terminal.copy_output()?);
+        if streams.interactive {
+            raw = RawMode::enter()?;
+            terminal.copy_input()?;
+        }
+    }
+    let ended = signals
+        .until_end(streams.terminal.as_ref(), client, target, waiting)
+        .await;
+    if let (Outcome::Done(Ok(_)), Some(output_ended)) = (&ended, output_ended) {
+        // Nobody holds the far end any more: the copy ends once it has printed the rest.
+        let _ = tokio::time::timeout(LAST_OUTPUT, output_ended).await;
+    }
+    drop(raw);
+    match ended {
+        Outcome::Done(code) => Ok(code?),
+        Outcome::Interrupted(code) => {
+            let id = target.id().short();
+            if let (Target::Sandbox(_), None) = (target, &streams.terminal) {
+                eprintln!("mossnet: sandbox {id} goes on");
+                eprintln!("hint: mossnet stop {id} ends it");
+            }
+            Ok(code)
+        }
+    }
+}
+
+/// Signals that we caught, in order.
+pub(super) struct Signals(mpsc::UnboundedReceiver<i32>);
+
+impl Signals {
+    fn catch(tty: bool) -> Result<Self, CliError> {
+        let (queue, signals) = mpsc::unbounded_channel();
+        let window = tty.then_some(nix::libc::SIGWINCH);
+        for number in FORWARDED.into_iter().chain(window) {
+            let mut caught = signal(SignalKind::from_raw(number)).map_err(CliError::Signals)?;
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                while caught.recv().await.is_some() && queue.send(number).is_ok() {}
+            });
+        }
+        Ok(Self(signals))
     }
 
     /// Does `step`, unless a signal that would end us comes first.
@@ -104,7 +195,7 @@ impl Session {
         loop {
             tokio::select! {
                 done = &mut step => return Outcome::Done(done),
-                Some(signal) = self.signals.recv() => {
+                Some(signal) = self.0.recv() => {
                     if signal != nix::libc::SIGWINCH {
                         return Outcome::Interrupted(shell_code(signal));
                     }
@@ -113,88 +204,9 @@ impl Session {
         }
     }
 
-    /// Hands over the streams and lets the process run.
-    pub(super) async fn start(
-        &mut self,
-        client: &Client,
-        target: &Target,
-    ) -> Result<Outcome<Waiting>, CliError> {
-        self.hand_over(client, target)?;
-        let started = self
-            .unless_interrupted(async {
-                let waiting = target.begin_wait(client).await?;
-                target.start(client).await?;
-                Ok::<_, CliError>(waiting)
-            })
-            .await;
-        match started {
-            Outcome::Done(waiting) => Ok(Outcome::Done(waiting?)),
-            Outcome::Interrupted(code) => Ok(Outcome::Interrupted(code)),
-        }
-    }
-
-    fn hand_over(&mut self, client: &Client, target: &Target) -> Result<(), CliError> {
-        if let Some(terminal) = &mut self.terminal {
-            // Taken out and closed here: the end of the process must be the end of the terminal.
-            if let Some(far) = terminal.far.take() {
-                client.attach(target.id(), [far.as_fd(), far.as_fd(), far.as_fd()])?;
-            }
-            return Ok(());
-        }
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        if self.interactive {
-            client.attach(target.id(), [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
-            return Ok(());
-        }
-        let nothing = File::open("/dev/null").map_err(|source| CliError::File {
-            what: "open",
-            path: "/dev/null".into(),
-            source,
-        })?;
-        client.attach(
-            target.id(),
-            [nothing.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        )?;
-        Ok(())
-    }
-
-    /// Copies, passes signals on, and returns the exit code at the end.
-    pub(super) async fn serve(
-        mut self,
-        client: &Client,
-        target: &Target,
-        waiting: Waiting,
-    ) -> Result<u8, CliError> {
-        let mut output_ended = None;
-        let mut raw = None;
-        if let Some(terminal) = &self.terminal {
-            output_ended = Some(terminal.copy_output()?);
-            if self.interactive {
-                raw = RawMode::enter()?;
-                terminal.copy_input()?;
-            }
-        }
-        let ended = self.until_end(client, target, waiting).await;
-        if let (Outcome::Done(Ok(_)), Some(output_ended)) = (&ended, output_ended) {
-            // Nobody holds the far end any more: the copy ends once it has printed the rest.
-            let _ = tokio::time::timeout(LAST_OUTPUT, output_ended).await;
-        }
-        drop(raw);
-        match ended {
-            Outcome::Done(code) => Ok(code?),
-            Outcome::Interrupted(code) => {
-                let id = target.id().short();
-                if let Target::Sandbox(_) = target {
-                    eprintln!("mossnet: sandbox {id} goes on");
-                    eprintln!("hint: mossnet stop {id} ends it");
-                }
-                Ok(code)
-            }
-        }
-    }
-
     async fn until_end(
         &mut self,
+        terminal: Option<&Terminal>,
         client: &Client,
         target: &Target,
         waiting: Waiting,
@@ -202,26 +214,26 @@ impl Session {
         let mut end = std::pin::pin!(client.finish_wait(waiting));
         let mut requests = 0;
         loop {
-            tokio::select! {
+            let signal = tokio::select! {
                 exit = &mut end => {
-                    return Outcome::Done(exit.map(|exit| u8::try_from(exit.code).unwrap_or(u8::MAX)));
+                    let code = exit.map(|exit| u8::try_from(exit.code).unwrap_or(u8::MAX));
+                    return Outcome::Done(code);
                 }
-                Some(signal) = self.signals.recv() => {
-                    if signal == nix::libc::SIGWINCH {
-                        if let Some(terminal) = &self.terminal {
-                            terminal.resize(new_size());
-                        }
-                        continue;
-                    }
-                    // A process that has just ended cannot be signalled; `end` says so.
-                    let _ = target.kill(client, signal).await;
-                    requests += u32::from([nix::libc::SIGINT, nix::libc::SIGTERM].contains(&signal));
-                    // Our own terminal is gone: nobody can see or type any more.
-                    let hung_up = signal == nix::libc::SIGHUP && self.terminal.is_some();
-                    if requests >= PATIENCE || hung_up {
-                        return Outcome::Interrupted(shell_code(signal));
-                    }
+                Some(signal) = self.0.recv() => signal,
+            };
+            if signal == nix::libc::SIGWINCH {
+                if let Some(terminal) = terminal {
+                    terminal.resize(new_size());
                 }
+                continue;
+            }
+            // A process that has just ended cannot be signalled; `end` says so.
+            let _ = target.kill(client, signal).await;
+            requests += u32::from([nix::libc::SIGINT, nix::libc::SIGTERM].contains(&signal));
+            // Our own terminal is gone: nobody can see or type any more.
+            let hung_up = signal == nix::libc::SIGHUP && terminal.is_some();
+            if requests >= PATIENCE || hung_up {
+                return Outcome::Interrupted(shell_code(signal));
             }
         }
     }
@@ -229,18 +241,4 @@ impl Session {
 
 fn shell_code(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
-}
-
-/// All signals that concern us, in one queue.
-fn catch(tty: bool) -> Result<mpsc::UnboundedReceiver<i32>, CliError> {
-    let (queue, signals) = mpsc::unbounded_channel();
-    let window = tty.then_some(nix::libc::SIGWINCH);
-    for number in FORWARDED.into_iter().chain(window) {
-        let mut caught = signal(SignalKind::from_raw(number)).map_err(CliError::Signals)?;
-        let queue = queue.clone();
-        tokio::spawn(async move {
-            while caught.recv().await.is_some() && queue.send(number).is_ok() {}
-        });
-    }
-    Ok(signals)
 }

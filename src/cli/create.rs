@@ -1,73 +1,139 @@
 //! `run` and `exec`.
+//!
+//! What is made but not started goes with the daemon or the connection that made it, so that making
+//! is tried again where a daemon ends meanwhile; starting is not.
 
-use super::attached::{self, Outcome, Target};
+use super::attached::{self, Outcome, Session, Streams, Target};
 use super::create_args::{ExecArgs, RunArgs};
 use super::error::CliError;
 use super::{connect, table};
-use crate::api::client::{Client, ClientError};
+use crate::api::client::{Client, ClientError, Waiting};
 use crate::api::paths::Paths;
-use crate::api::types::Created;
+use crate::api::types::{Created, ExecCreate, SandboxCreate};
+use mossnet_helper::SandboxId;
+
+/// How often to make it anew, where the daemon ends each time.
+const ATTEMPTS: u32 = 3;
 
 /// `run`: make, connect, start, wait.
 pub(super) async fn run(paths: Paths, args: RunArgs) -> Result<u8, CliError> {
-    let request = args.request()?;
+    let plan = Plan::Run(args.request()?);
     if args.detach {
-        let client = connect(paths).await?;
-        let created = client.create(&request).await?;
-        warn(&created);
-        if let Err(error) = client.start(created.id.as_str()).await {
-            discard(&client, &created).await;
+        let (client, id) = plan.detached(&paths).await?;
+        if let Err(error) = client.start(id.as_str()).await {
+            discard(&client, &id).await;
             return Err(error.into());
         }
-        table::line(created.id.as_str())?;
+        table::line(id.as_str())?;
         return Ok(0);
     }
-    let mut session = attached::Session::new(args.streams)?;
-    let prepared = session
-        .unless_interrupted(async {
-            let client = connect(paths).await?;
-            let created = client.create(&request).await?;
-            warn(&created);
-            Ok::<_, CliError>((client, created))
-        })
-        .await;
-    let (client, created) = match prepared {
-        Outcome::Done(prepared) => prepared?,
-        // The daemon removes what was not started, as our connection closes.
-        Outcome::Interrupted(code) => return Ok(code),
-    };
-    let target = Target::Sandbox(created.id.clone());
-    match session.start(&client, &target).await {
-        Ok(Outcome::Done(waiting)) => session.serve(&client, &target, waiting).await,
-        Ok(Outcome::Interrupted(code)) => {
-            discard(&client, &created).await;
-            Ok(code)
-        }
-        Err(error) => {
-            discard(&client, &created).await;
-            Err(error)
-        }
-    }
+    plan.attached(&paths, Session::new(args.streams)?).await
 }
 
 /// `exec`: the same in a sandbox that runs.
 pub(super) async fn exec(paths: Paths, args: ExecArgs) -> Result<u8, CliError> {
-    let request = args.request()?;
+    let plan = Plan::Exec(args.request()?, args.sandbox);
     if args.detach {
-        let client = connect(paths).await?;
-        let created = client.exec(&args.sandbox, &request).await?;
-        warn(&created);
-        client.exec_start(&created.id).await?;
+        let (client, id) = plan.detached(&paths).await?;
+        client.exec_start(&id).await?;
         return Ok(0);
     }
-    let mut session = attached::Session::new(args.streams)?;
-    let client = connect(paths).await?;
-    let created = client.exec(&args.sandbox, &request).await?;
-    warn(&created);
-    let target = Target::Exec(created.id);
-    match session.start(&client, &target).await? {
-        Outcome::Done(waiting) => session.serve(&client, &target, waiting).await,
-        Outcome::Interrupted(code) => Ok(code),
+    plan.attached(&paths, Session::new(args.streams)?).await
+}
+
+/// What is to be made.
+enum Plan {
+    Run(SandboxCreate),
+    /// In the sandbox of this name.
+    Exec(ExecCreate, String),
+}
+
+impl Plan {
+    async fn make(&self, client: &Client) -> Result<Created, ClientError> {
+        match self {
+            Self::Run(request) => client.create(request).await,
+            Self::Exec(request, sandbox) => client.exec(sandbox, request).await,
+        }
+    }
+
+    fn target(&self, id: SandboxId) -> Target {
+        match self {
+            Self::Run(_) => Target::Sandbox(id),
+            Self::Exec(..) => Target::Exec(id),
+        }
+    }
+
+    async fn detached(&self, paths: &Paths) -> Result<(Client, SandboxId), CliError> {
+        let mut attempt = 1;
+        loop {
+            let client = connect(paths.clone()).await?;
+            match self.make(&client).await {
+                Ok(created) => {
+                    warn(&created);
+                    return Ok((client, created.id));
+                }
+                Err(error) if attempt < ATTEMPTS && error.daemon_ended() => attempt += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn attached(&self, paths: &Paths, session: Session) -> Result<u8, CliError> {
+        let Session {
+            mut streams,
+            mut signals,
+        } = session;
+        let prepared = signals.unless_interrupted(self.prepare(paths, &streams));
+        let (client, target, waiting) = match prepared.await {
+            Outcome::Done(prepared) => prepared?,
+            // What is not started goes with our connection.
+            Outcome::Interrupted(code) => return Ok(code),
+        };
+        streams.handed_over();
+        let failed = match signals.unless_interrupted(target.start(&client)).await {
+            Outcome::Done(Ok(())) => {
+                let served = attached::serve(streams, signals, &client, &target, waiting);
+                return served.await;
+            }
+            Outcome::Done(Err(error)) => Err(error.into()),
+            Outcome::Interrupted(code) => Ok(code),
+        };
+        if let Target::Sandbox(id) = &target {
+            discard(&client, id).await;
+        }
+        failed
+    }
+
+    /// Everything but the start.
+    async fn prepare(
+        &self,
+        paths: &Paths,
+        streams: &Streams,
+    ) -> Result<(Client, Target, Waiting), CliError> {
+        let mut attempt = 1;
+        loop {
+            let client = connect(paths.clone()).await?;
+            match self.make_ready(&client, streams).await {
+                Ok((target, waiting)) => return Ok((client, target, waiting)),
+                Err(CliError::Client(error)) if attempt < ATTEMPTS && error.daemon_ended() => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn make_ready(
+        &self,
+        client: &Client,
+        streams: &Streams,
+    ) -> Result<(Target, Waiting), CliError> {
+        let created = self.make(client).await?;
+        warn(&created);
+        let target = self.target(created.id);
+        streams.hand_over(client, target.id())?;
+        let waiting = target.begin_wait(client).await?;
+        Ok((target, waiting))
     }
 }
 
@@ -78,11 +144,11 @@ fn warn(created: &Created) {
 }
 
 /// What could not be started is not kept.
-async fn discard(client: &Client, created: &Created) {
-    match client.remove(created.id.as_str(), true).await {
+async fn discard(client: &Client, id: &SandboxId) {
+    match client.remove(id.as_str(), true).await {
         Ok(()) => {}
         // Removed with its failure already.
-        Err(ClientError::Refused { status: 404, .. }) => {}
+        Err(error) if error.is_not_found() => {}
         Err(error) => CliError::from(error).print(),
     }
 }

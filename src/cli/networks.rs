@@ -3,11 +3,10 @@
 use super::args::{Format, Names, NetworkCommand, NetworkLsArgs};
 use super::error::CliError;
 use super::{connect, table};
-use crate::api::client::{Client, ClientError};
+use crate::api::client::Client;
 use crate::api::paths::Paths;
-use crate::api::types::{NetworkInfo, Uplink};
+use crate::api::types::{NetworkInfo, SandboxInfo, Uplink};
 use serde::Serialize;
-use serde_json::Value;
 
 pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8, CliError> {
     match command {
@@ -16,7 +15,8 @@ pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8,
             let client = connect(paths).await?;
             let mut found = Found::default();
             for name in &names.names {
-                found.add(client.network(name).await.map_err(CliError::from));
+                let network = client.network(name).await;
+                found.add(network.map(Inspected::Network).map_err(CliError::from));
             }
             found.print()
         }
@@ -103,29 +103,37 @@ pub(super) async fn inspect_anything(paths: Paths, args: Names) -> Result<u8, Cl
     found.print()
 }
 
-async fn anything(client: &Client, name: &str) -> Result<Value, CliError> {
+async fn anything(client: &Client, name: &str) -> Result<Inspected, CliError> {
     match client.inspect(name).await {
-        Ok(sandbox) => return Ok(serde_json::to_value(sandbox)?),
+        Ok(sandbox) => return Ok(Inspected::Sandbox(Box::new(sandbox))),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),
     }
     match client.network(name).await {
-        Ok(network) => Ok(serde_json::to_value(network)?),
-        Err(ClientError::Refused { status: 404, .. }) => Err(CliError::Unknown(name.to_owned())),
+        Ok(network) => Ok(Inspected::Network(network)),
+        Err(error) if error.is_not_found() => Err(CliError::Unknown(name.to_owned())),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Either, with its own keys in their own order.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Inspected {
+    Sandbox(Box<SandboxInfo>),
+    Network(NetworkInfo),
 }
 
 /// What was found; what was not has been said.
 #[derive(Default)]
 struct Found {
-    values: Vec<Value>,
+    values: Vec<Inspected>,
     failed: bool,
 }
 
 impl Found {
-    fn add<T: Serialize>(&mut self, found: Result<T, CliError>) {
-        match found.and_then(|value| Ok(serde_json::to_value(value)?)) {
+    fn add(&mut self, found: Result<Inspected, CliError>) {
+        match found {
             Ok(value) => self.values.push(value),
             Err(error) => {
                 error.print();

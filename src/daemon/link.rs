@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::{error, info, warn};
 
+/// A helper that closed its connection takes this long to end, at most.
+const HELPER_FAREWELL: Duration = Duration::from_secs(10);
 /// An external uplink that keeps ending is started again no faster than this.
 const UPLINK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,16 +74,15 @@ impl Daemon {
         }
     }
 
-    /// Forgets a helper that has ended, unless another one was connected meanwhile.
-    async fn let_go(&self, helper: &Helper) {
+    /// Forgets a helper that has ended; false where it was let go before, its end being expected.
+    async fn let_go(&self, helper: &Helper) -> bool {
         let mut link = self.0.link.lock().await;
-        if link
-            .helper
-            .as_ref()
-            .is_some_and(|have| have.pid == helper.pid)
-        {
+        let held = link.helper.as_ref();
+        let ours = held.is_some_and(|have| have.pid == helper.pid);
+        if ours {
             *link = Link::default();
         }
+        ours
     }
 
     /// `repair`, of a named type: it starts `follow`, which ends in `repair`.
@@ -134,11 +135,11 @@ impl Daemon {
                 }
             }
         }
-        if self.is_ending() {
+        if !self.let_go(&helper).await {
             return;
         }
         error!(helper.pid = helper.pid, "helper ended");
-        self.let_go(&helper).await;
+        until_ended(&helper).await;
         if let Err(refusal) = self.repair_boxed().await {
             error!(error = %refusal, "records not repaired");
         }
@@ -295,7 +296,10 @@ impl Daemon {
         *link = Link::default();
         drop(link);
         match ended {
-            Ok(_) | Err(HelperError::Gone) => Ok(()),
+            Ok(_) | Err(HelperError::Gone) => {
+                until_ended(&helper).await;
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -312,5 +316,15 @@ impl Daemon {
         if let Err(error) = recorded {
             error!(sandbox.id = id.short(), %error, "start not recorded");
         }
+    }
+}
+
+/// Its socket and lock are free then.
+async fn until_ended(helper: &Helper) {
+    if tokio::time::timeout(HELPER_FAREWELL, helper.ended())
+        .await
+        .is_err()
+    {
+        warn!(helper.pid = helper.pid, "helper does not end");
     }
 }

@@ -37,10 +37,10 @@ mod uplink;
 
 pub use startup::{Options, run};
 
-use crate::api::control::Answer;
 use crate::api::paths::Paths;
 use crate::kernel::host::RESOLV_CONF;
 use crate::network::resolv::HostResolver;
+use crate::state::StateError;
 use link::Link;
 use live::Live;
 use model::Model;
@@ -56,6 +56,8 @@ struct Inner {
     link: tokio::sync::Mutex<Link>,
     model: tokio::sync::Mutex<Model>,
     live: Mutex<Live>,
+    /// Held while a sandbox is started, so that a signal to it comes before or after, not between.
+    starts: tokio::sync::Mutex<()>,
     resolver: Mutex<HostResolver>,
     /// Becomes true when the daemon is to end.
     end: watch::Sender<bool>,
@@ -63,15 +65,15 @@ struct Inner {
 
 impl Daemon {
     /// Opens the stores; touches no kernel object yet.
-    fn open(paths: Paths) -> Answer<Self> {
+    fn open(paths: Paths, random: [u8; 5]) -> Result<Self, StateError> {
         let boot_id = files::read_small("/proc/sys/kernel/random/boot_id");
-        let random = clock::random().map_err(|e| refusal::failed(format!("random bytes: {e}")))?;
         let model = Model::open(&paths, boot_id.trim(), random)?;
         Ok(Self(Arc::new(Inner {
             paths,
             link: tokio::sync::Mutex::default(),
             model: tokio::sync::Mutex::new(model),
             live: Mutex::default(),
+            starts: tokio::sync::Mutex::default(),
             resolver: Mutex::new(host_resolver()),
             end: watch::Sender::new(false),
         })))
@@ -98,11 +100,6 @@ impl Daemon {
         *resolver = fresh;
         changed
     }
-
-    /// The daemon is about to end; the helper's end is expected.
-    fn is_ending(&self) -> bool {
-        *self.0.end.borrow()
-    }
 }
 
 fn host_resolver() -> HostResolver {
@@ -112,3 +109,6 @@ fn host_resolver() -> HostResolver {
     }
     resolver
 }
+
+#[cfg(test)]
+mod tests;

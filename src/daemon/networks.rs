@@ -9,7 +9,7 @@ use super::uplink::{kind_of, name_of, uplink};
 use super::{Daemon, clock};
 use crate::api::control::{Answer, Refusal};
 use crate::api::types::Uplink;
-use crate::ipam::{choose_subnet, v4_pools};
+use crate::ipam::{choose_subnet, parse_v4_pools, v4_pool};
 use crate::kernel::helper::Helper;
 use crate::kernel::host;
 use crate::network::Network;
@@ -23,6 +23,9 @@ use mossnet_helper::{IfName, MacAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tracing::{info, warn};
+
+/// Variable of the daemon's environment: prefixes for new networks instead of the usual pool.
+const POOL: &str = "MOSSNET_POOL";
 
 /// What the helper was told, so that it is told nothing twice.
 #[derive(Debug, Default)]
@@ -195,13 +198,17 @@ impl Daemon {
     }
 
     async fn make_default_network(&self) -> Answer<()> {
+        let v4 = match std::env::var(POOL) {
+            Ok(text) => parse_v4_pools(&text)?,
+            Err(_unset) => vec![v4_pool()],
+        };
         let host = host::prefixes().await?;
         let mut model = self.0.model.lock().await;
         if model.network(DEFAULT_NETWORK).is_some() {
             return Ok(());
         }
         let taken: Vec<IpNet> = model.networks().flat_map(Network::prefixes).collect();
-        let mut subnets = vec![choose_subnet(&v4_pools(), &taken, &host)?];
+        let mut subnets = vec![choose_subnet(&v4, &taken, &host)?];
         // A kernel without IPv6 has no such file, and refuses IPv6 addresses.
         if Path::new("/proc/net/if_inet6").exists() {
             // A site that routes wide unique local prefixes does not use our random /48 of them.

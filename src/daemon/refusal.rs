@@ -108,7 +108,11 @@ impl From<HostError> for Refusal {
 
 impl From<PoolError> for Refusal {
     fn from(error: PoolError) -> Self {
-        conflict(error.to_string()).with_hint(error.hint())
+        let status = match error {
+            PoolError::Exhausted { .. } => 409,
+            PoolError::Malformed(_) => 400,
+        };
+        Refusal::new(status, error.to_string()).with_hint(error.hint())
     }
 }
 

@@ -168,6 +168,7 @@ impl Daemon {
                 .with_hint("send its descriptors to the stdio socket first"));
         };
         let helper = self.helper().await?;
+        let _starting = self.0.starts.lock().await;
         let started = helper.call(Request::StartSandbox { id: id.clone() }).await;
         if let Err(error) = started {
             self.discard(Some(&helper), &id).await;
@@ -302,10 +303,21 @@ impl Daemon {
         Ok(Exit { code })
     }
 
+    /// Where it is in its life; one that is being started has been, or has failed.
     async fn phase_of(&self, text: &str) -> Answer<(SandboxId, SandboxPhase)> {
-        let model = self.0.model.lock().await;
-        let sandbox = model.find(text)?;
-        Ok((sandbox.id.clone(), sandbox.phase))
+        let look = async || {
+            let model = self.0.model.lock().await;
+            model
+                .find(text)
+                .map(|sandbox| (sandbox.id.clone(), sandbox.phase))
+        };
+        match look().await? {
+            (_, SandboxPhase::Created) => {
+                let _no_start = self.0.starts.lock().await;
+                look().await
+            }
+            settled => Ok(settled),
+        }
     }
 
     /// What `--network` means now.

@@ -4,14 +4,15 @@
 //! sandboxes outlive the daemon unless it is told to end them; a daemon that ends by itself leaves
 //! no process behind.
 
-use super::Daemon;
 use super::refusal::{FileError, failed};
+use super::{Daemon, clock};
 use crate::api::control::Answer;
 use crate::api::paths::Paths;
 use crate::api::server::{self, Activity};
 use crate::api::types::ErrorBody;
 use crate::error::{EXIT_FAILURE, one_line};
 use crate::kernel::host::{self, HostChange};
+use crate::state::StateError;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -36,6 +37,8 @@ pub struct Options {
 
 /// An earlier daemon that is about to end is given this long.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// An earlier daemon that was killed leaves its stores in the kernel's time.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Idleness is looked at no more often than this.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
@@ -87,8 +90,8 @@ fn try_run(options: Options) -> Answer<()> {
         .build()
         .map_err(|error| failed(format!("start threads: {error}")))?;
     let served = runtime.block_on(serve(options));
-    // Waiters of removed things must not hold up the end.
-    runtime.shutdown_background();
+    // Every task is dropped, and with the last one the stores are closed; then the lock goes.
+    runtime.shutdown_timeout(STORE_PATIENCE);
     served
 }
 
@@ -157,7 +160,7 @@ fn say_running(options: &Options) {
 async fn serve(options: Options) -> Answer<()> {
     let paths = &options.paths;
     let listeners = (bind(&paths.api_socket())?, bind(&paths.stdio_socket())?);
-    let daemon = Daemon::open(paths.clone())?;
+    let daemon = open(paths).await?;
     daemon.repair().await?;
     tokio::spawn(daemon.clone().watch_host());
     let activity = Activity::default();
@@ -177,6 +180,20 @@ async fn serve(options: Options) -> Answer<()> {
     daemon.leave_nothing_idle().await;
     info!("daemon ends");
     served.map_err(|error| failed(format!("serve the API: {error}")))
+}
+
+/// The daemon with its stores, which one that was just killed may still hold for a moment.
+async fn open(paths: &Paths) -> Answer<Daemon> {
+    let random = clock::random().map_err(|error| failed(format!("random bytes: {error}")))?;
+    let begun = Instant::now();
+    loop {
+        match Daemon::open(paths.clone(), random) {
+            Err(StateError::Busy(_)) if begun.elapsed() < STORE_PATIENCE => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// A socket that only we may connect to. The lock is ours, so that an old one is a leftover.
@@ -246,6 +263,8 @@ impl Daemon {
     }
 
     async fn end_when_idle(self, activity: Activity, idle: Duration) {
+        // Whoever started us is about to ask.
+        tokio::time::sleep(IDLE_PAUSE).await;
         let mut busy_until = Instant::now();
         loop {
             let quiet_since = match activity.idle_since() {
@@ -256,7 +275,7 @@ impl Daemon {
                 }
             };
             let quiet = quiet_since.elapsed();
-            if quiet >= idle && activity.idle_since().is_some() {
+            if quiet >= idle && activity.close_if_unused_since(quiet_since) {
                 return self.end("idle");
             }
             tokio::time::sleep(idle.saturating_sub(quiet).max(IDLE_PAUSE)).await;

@@ -10,4 +10,4 @@ mod addresses;
 mod pools;
 
 pub use addresses::{AddressError, Held, Wish, allocate};
-pub use pools::{Pool, PoolError, choose_subnet, ula_pool, v4_pools};
+pub use pools::{Pool, PoolError, choose_subnet, parse_v4_pools, ula_pool, v4_pool};

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub enum PoolError {
     /// Everything overlaps a network or a route of the host.
     #[error(
-        "no free prefix is left in the address pools {}: {networks} overlap networks, {host} overlap what the host routes",
+        "no free prefix is left in the address pool {}: {networks} overlap networks, {host} overlap what the host routes",
         list(pools)
     )]
     Exhausted {
@@ -20,6 +20,9 @@ pub enum PoolError {
         /// Further prefixes of them that the host routes.
         host: u64,
     },
+    /// Not a prefix with room for a network.
+    #[error("address pool '{0}' is not an IPv4 prefix of /24 or shorter")]
+    Malformed(String),
 }
 
 fn list(pools: &[Pool]) -> String {
@@ -32,8 +35,9 @@ impl PoolError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Exhausted { .. } => {
-                "remove networks that are not needed, or use `--network none` or `--network host`"
+                "name another range, as in MOSSNET_POOL=172.30.0.0/16, or remove networks that are not needed"
             }
+            Self::Malformed(_) => "write it as in MOSSNET_POOL=172.30.0.0/16,192.168.0.0/16",
         }
     }
 }
@@ -47,13 +51,27 @@ pub struct Pool {
     pub len: u8,
 }
 
-/// 10.89.0.0/16 in /24s; where the host routes that (a VPN that claims all of 10.0.0.0/8 is
-/// common), a part of 172.16.0.0/12 or of 192.168.0.0/16.
-pub fn v4_pools() -> [Pool; 3] {
-    [[10, 89], [172, 30], [192, 168]].map(|[a, b]| Pool {
-        range: Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16).into(),
+/// Where IPv4 networks come from unless the user says otherwise: 10.89.0.0/16 in /24s.
+pub fn v4_pool() -> Pool {
+    let range = Ipv4Net::new_assert(Ipv4Addr::new(10, 89, 0, 0), 16);
+    Pool {
+        range: range.into(),
         len: 24,
-    })
+    }
+}
+
+/// Reads IPv4 pools as a user writes them: prefixes with commas in between, cut into /24s.
+pub fn parse_v4_pools(text: &str) -> Result<Vec<Pool>, PoolError> {
+    let pool = |word: &str| {
+        let malformed = || PoolError::Malformed(word.to_owned());
+        let range: Ipv4Net = word.parse().map_err(|_| malformed())?;
+        let (range, len) = (IpNet::from(range), 24);
+        if range.prefix_len() > len || Subnet::try_from(range).is_err() {
+            return Err(malformed());
+        }
+        Ok(Pool { range, len })
+    };
+    text.split(',').map(|word| pool(word.trim())).collect()
 }
 
 /// A unique local /48 in /64s. The 40 random bits make it unlikely to meet another site's
@@ -116,7 +134,7 @@ mod tests {
     #[test]
     fn the_first_free_prefix_is_chosen() {
         let choose = |n: &[&str], h: &[&str]| {
-            choose_subnet(&v4_pools(), &nets(n), &nets(h))
+            choose_subnet(&[v4_pool()], &nets(n), &nets(h))
                 .unwrap()
                 .to_string()
         };
@@ -133,16 +151,34 @@ mod tests {
     }
 
     #[test]
-    fn a_vpn_that_routes_all_of_ten_leaves_the_other_pools() {
-        let choose = |h: &[&str]| choose_subnet(&v4_pools(), &nets(&["10.89.0.0/24"]), &nets(h));
-        let vpn = choose(&["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"]).unwrap();
-        assert_eq!(vpn.to_string(), "172.30.0.0/24");
-        let all = choose(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]);
+    fn a_vpn_that_routes_all_of_ten_is_no_obstacle_to_other_pools() {
+        let choose = |pools: &[Pool]| {
+            let vpn = nets(&["0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8"]);
+            choose_subnet(pools, &nets(&["10.89.0.0/24"]), &vpn)
+        };
+        let pools = parse_v4_pools("10.89.0.0/16, 172.30.0.0/16").unwrap();
+        assert_eq!(choose(&pools).unwrap().to_string(), "172.30.0.0/24");
         assert_eq!(
-            all.unwrap_err().to_string(),
-            "no free prefix is left in the address pools 10.89.0.0/16, 172.30.0.0/16, \
-             192.168.0.0/16: 1 overlap networks, 767 overlap what the host routes"
+            choose(&[v4_pool()]).unwrap_err().to_string(),
+            "no free prefix is left in the address pool 10.89.0.0/16: 1 overlap networks, 255 \
+             overlap what the host routes"
         );
+    }
+
+    #[test]
+    fn pools_are_prefixes_with_room() {
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/25",
+            "10.0.0.1/16",
+            "224.0.0.0/8",
+            "fd00::/16",
+            "x",
+        ] {
+            let error = parse_v4_pools(bad).unwrap_err();
+            assert!(matches!(error, PoolError::Malformed(_)), "{bad}");
+        }
     }
 
     proptest! {
@@ -156,7 +192,7 @@ mod tests {
                 .collect();
             let mut networks: Vec<IpNet> = Vec::new();
             for _ in 0..count {
-                let Ok(subnet) = choose_subnet(&v4_pools()[..1], &networks, &host) else { break };
+                let Ok(subnet) = choose_subnet(&[v4_pool()], &networks, &host) else { break };
                 for other in networks.iter().chain(&host) {
                     prop_assert!(!subnet.overlaps(*other));
                 }

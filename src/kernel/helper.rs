@@ -7,6 +7,7 @@ use super::{framing, launch};
 use mossnet_helper::request::{
     Event, Failure, FailureKind, Frame, Inventory, PROTOCOL_VERSION, Reply, Request,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -108,7 +109,12 @@ impl Helper {
                 return Err(HelperError::Connect { path, source });
             }
         };
-        Self::over(stream).await.map(Some)
+        match Self::over(stream).await {
+            Ok(connected) => Ok(Some(connected)),
+            // It was about to end when we came.
+            Err(HelperError::Gone) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts a helper at `socket`, its messages going to `log`, and connects to it.
@@ -198,6 +204,18 @@ impl Helper {
         }
     }
 
+    /// Resolves when its process has ended, and with it every sandbox; at once where that cannot be
+    /// followed.
+    pub async fn ended(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
+        let watched = pidfd.and_then(|pidfd| crate::sys::readiness::watch(pidfd).ok());
+        if let Some(watched) = watched {
+            // A pidfd is readable once its process has ended (pidfd_open(2)).
+            let _ = watched.readable().await;
+        }
+    }
+
     /// The connection is closed.
     pub fn is_gone(&self) -> bool {
         self.submit.is_closed()
@@ -275,72 +293,42 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::fake;
     use mossnet_helper::SandboxId;
-    use mossnet_helper::request::ExitStatus;
-    use std::io::{IoSliceMut, Read, Write};
-    use std::mem::MaybeUninit;
-    use std::os::unix::net::UnixListener;
+    use mossnet_helper::request::{ExecSpec, ExitStatus, ProcessSpec};
 
-    /// A helper that answers Hello, then each request in turn: `Exec` by an event and the number
-    /// of descriptors as the pid, all else by `NotFound`; it ends on `Shutdown`.
-    fn fake_helper(listener: UnixListener) {
-        let (mut stream, _) = listener.accept().unwrap();
-        let tell = |frame: Frame, stream: &mut std::os::unix::net::UnixStream| {
-            let json = serde_json::to_vec(&frame).unwrap();
-            stream
-                .write_all(&(json.len() as u32).to_le_bytes())
-                .unwrap();
-            stream.write_all(&json).unwrap();
-        };
-        loop {
-            let mut first = [0; 4];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-            let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
-            let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
-            let mut buffers = [IoSliceMut::new(&mut first)];
-            rustix::net::recvmsg(&stream, &mut buffers, &mut control, flags).unwrap();
-            let fds: usize = control
-                .drain()
-                .map(|message| match message {
-                    rustix::net::RecvAncillaryMessage::ScmRights(fds) => fds.count(),
-                    _ => 0,
-                })
-                .sum();
-            let mut json = vec![0; u32::from_le_bytes(first) as usize];
-            stream.read_exact(&mut json).unwrap();
-            let reply = match serde_json::from_slice(&json).unwrap() {
-                Request::Hello { version } => Ok(Reply::Hello {
-                    version,
-                    pid: 7,
-                    mapped_ids: 1,
-                }),
-                Request::Shutdown => return,
-                Request::Exec(spec) => {
-                    let status = ExitStatus::Code(0);
-                    tell(
-                        Frame::Event(Event::Exited {
-                            id: spec.id,
-                            status,
-                        }),
-                        &mut stream,
-                    );
-                    Ok(Reply::Created { pid: fds as u32 })
-                }
-                request => Err(Failure {
-                    what: format!("{request:?}"),
-                    errno: None,
-                    kind: FailureKind::NotFound,
-                }),
-            };
-            tell(Frame::Reply(reply), &mut stream);
+    /// `Exec` by an event and the number of descriptors as the pid, all else by `NotFound`; it
+    /// ends on `Shutdown`.
+    fn script(request: &Request, descriptors: usize) -> Option<fake::Said> {
+        match request {
+            Request::Shutdown => None,
+            Request::Exec(spec) => {
+                let id = spec.id.clone();
+                let status = ExitStatus::Code(0);
+                let pid = u32::try_from(descriptors).unwrap();
+                let event = Event::Exited { id, status };
+                Some((vec![event], Ok(Reply::Created { pid })))
+            }
+            request => {
+                let what = format!("{request:?}");
+                let kind = FailureKind::NotFound;
+                Some((
+                    Vec::new(),
+                    Err(Failure {
+                        what,
+                        errno: None,
+                        kind,
+                    }),
+                ))
+            }
         }
     }
 
     fn exec_request(id: &SandboxId) -> Request {
-        Request::Exec(Box::new(mossnet_helper::request::ExecSpec {
+        Request::Exec(Box::new(ExecSpec {
             id: id.clone(),
             sandbox: id.clone(),
-            process: mossnet_helper::request::ProcessSpec {
+            process: ProcessSpec {
                 argv: vec!["true".into()],
                 env: Vec::new(),
                 workdir: None,
@@ -354,10 +342,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("helper.sock");
         assert!(Helper::connect(&socket).await.unwrap().is_none());
-        let listener = UnixListener::bind(&socket).unwrap();
-        let served = std::thread::spawn(move || fake_helper(listener));
+        let asked = fake::serve(&socket, script);
         let (helper, mut events) = Helper::connect(&socket).await.unwrap().unwrap();
-        assert_eq!((helper.pid, helper.mapped_ids), (7, 1));
+        assert_eq!(helper.mapped_ids, 1);
 
         let id = SandboxId::from([1; 32]);
         // A caller that goes away does not make the replies slip.
@@ -366,23 +353,18 @@ mod tests {
         tokio::task::yield_now().await;
         inventory.abort();
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let pid = helper
-            .create(exec_request(&id), vec![fd(), fd(), fd()])
-            .await
-            .unwrap();
-        assert_eq!(pid, 3);
+        let fds = vec![fd(), fd(), fd()];
+        assert_eq!(helper.create(exec_request(&id), fds).await.unwrap(), 3);
         assert!(matches!(events.recv().await, Some(Event::Exited { id: got, .. }) if got == id));
         let calls = (0..20).map(|_| helper.call(Request::Forget { id: id.clone() }));
         for answer in futures_util::future::join_all(calls).await {
             assert!(answer.unwrap_err().is_not_found());
         }
 
-        assert!(matches!(
-            helper.call(Request::Shutdown).await,
-            Err(HelperError::Gone)
-        ));
+        let ended = helper.call(Request::Shutdown).await;
+        assert!(matches!(ended, Err(HelperError::Gone)));
         assert!(events.recv().await.is_none());
         assert!(matches!(helper.inventory().await, Err(HelperError::Gone)));
-        served.join().unwrap();
+        assert!(asked.lock().unwrap().len() >= 23);
     }
 }

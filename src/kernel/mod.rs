@@ -8,6 +8,8 @@
 //! * `framing`: frames and descriptors on a stream socket.
 //! * `host`: prefixes that the host uses, and a watch for changes of them and of resolv.conf.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod framing;
 pub mod helper;
 pub mod host;

@@ -4,6 +4,7 @@ use super::command::Cmd;
 use super::{ROOT, World, eventually, seconds};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A process of the world.
@@ -33,13 +34,12 @@ pub fn processes() -> Vec<Process> {
 
 /// Processes of mossnet whose command line has the word `role`: `daemon`, `helper`, `relay`.
 pub fn mossnet_processes(role: &str) -> Vec<i32> {
+    // By the file itself: helper and relay have left the file system in which it has a name.
+    let identity = |path: &str| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    let product = identity("/run/world/bin/mossnet");
     let ours = |process: &Process| {
-        let exe = fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
-        let mossnet = exe
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with("mossnet"));
         let mut words = process.line.split(' ').skip(1);
-        mossnet && words.any(|word| word == role)
+        words.any(|word| word == role) && identity(&format!("/proc/{}/exe", process.pid)) == product
     };
     processes()
         .into_iter()

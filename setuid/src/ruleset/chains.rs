@@ -198,6 +198,8 @@ fn input(routed: bool) -> Chain {
         rules.push(vec![Clause::Iif(PASTA_TAP), neighbours, Clause::Accept]);
         rules.push(vec![Clause::Iif(SLIRP_TAP), neighbours, Clause::Accept]);
     }
+    // Another network's gateway is as far away as its containers.
+    rules.extend(BOTH.map(refuse_other_networks));
     let base = Base {
         drop: true,
         ..base(Hook::Input, Priority::Filter)
@@ -209,10 +211,12 @@ fn input(routed: bool) -> Chain {
     }
 }
 
+fn refuse_other_networks(family: Family) -> Rule {
+    vec![Clause::IifStarts(BRIDGES), subnets(family), Clause::Reject]
+}
+
 fn forward(routed: bool) -> Chain {
-    let mut rules: Vec<Rule> = BOTH
-        .map(|family| vec![Clause::IifStarts(BRIDGES), subnets(family), Clause::Reject])
-        .into();
+    let mut rules: Vec<Rule> = BOTH.map(refuse_other_networks).into();
     rules.push(vec![
         Clause::IifIn(SetId::Relay),
         Clause::Oif("up0"),

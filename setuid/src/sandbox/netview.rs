@@ -11,10 +11,15 @@ use std::io;
 
 /// Settings, relative to /proc/sys/net. reno: the veth legs are lossless, and bbr is slow on them.
 /// Router advertisements of another container must not change routes (CVE-2020-13401). IPAM keeps
-/// addresses unique, so duplicate address detection would only delay.
-const SYSCTLS: [(&str, &str); 8] = [
+/// addresses unique, so duplicate address detection would only delay; an address that comes back with
+/// another MAC address is announced, or its neighbours would talk to the old one for a minute.
+const SYSCTLS: [(&str, &str); 12] = [
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/conf/all/arp_notify", "1"),
+    ("ipv4/conf/default/arp_notify", "1"),
+    ("ipv6/conf/all/ndisc_notify", "1"),
+    ("ipv6/conf/default/ndisc_notify", "1"),
     ("ipv6/conf/all/disable_ipv6", "0"),
     ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv6/conf/all/accept_ra", "0"),

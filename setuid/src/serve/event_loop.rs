@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 /// How long killed children may take to end, and the last answer to be read.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Without a daemon and without a sandbox that runs, the helper ends after this time: a daemon that
+/// was killed may never come back.
+const LONELY: Duration = Duration::from_secs(600);
+
 /// Everything that the process waits for.
 #[derive(Debug)]
 pub struct EventLoop {
@@ -28,6 +32,8 @@ pub struct EventLoop {
     listener: UnixListener,
     signals: SignalFd,
     connection: Option<Connection>,
+    /// Since when there has been neither daemon nor sandbox.
+    lonely: Option<Instant>,
     ending: bool,
 }
 
@@ -67,6 +73,7 @@ impl EventLoop {
             listener,
             signals,
             connection: None,
+            lonely: None,
             ending: false,
         }
     }
@@ -74,7 +81,8 @@ impl EventLoop {
     /// Until `Shutdown` or SIGTERM.
     pub fn run(&mut self) -> Result<(), Failure> {
         while !self.ending {
-            let ready = self.wait(None)?;
+            let limit = self.lonely_until();
+            let ready = self.wait(limit)?;
             if ready.signals {
                 self.on_signals()?;
             }
@@ -95,6 +103,18 @@ impl EventLoop {
             }
         }
         self.end()
+    }
+
+    /// When to end for want of company.
+    fn lonely_until(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if self.connection.is_some() || self.helper.is_busy() {
+            self.lonely = None;
+            return None;
+        }
+        let until = *self.lonely.get_or_insert(now) + LONELY;
+        self.ending |= now >= until;
+        Some(until)
     }
 
     fn wait(&mut self, limit: Option<Instant>) -> Result<Ready, Failure> {

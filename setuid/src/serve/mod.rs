@@ -43,6 +43,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok((mut event_loop, socket)) => {
             let result = say("ready").and_then(|()| event_loop.run());
             let _ = fs::remove_file(&socket.path);
+            // The lock before the connection: at its end of file, the daemon may start another.
+            drop(socket);
+            drop(event_loop);
             match result {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(failure) => {
@@ -64,6 +67,8 @@ fn start(
 ) -> Result<(event_loop::EventLoop, Socket), Failure> {
     let options = parse(args)?;
     close_others_on_exec();
+    // Else it would be called after the descriptor that it was executed from.
+    let _ = nix::sys::prctl::set_name(c"mossnet-helper");
     // EPERM: it leads a session already.
     let _ = nix::unistd::setsid();
     nix::unistd::chdir("/").map_err(|e| Failure::kernel("change to /", e))?;

@@ -1,0 +1,91 @@
+//! A helper for tests: answers by a script, remembers what it was asked.
+
+use mossnet_helper::request::{Event, Failure, Frame, Reply, Request};
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What a script says to one request: events first, then the answer.
+pub(crate) type Said = (Vec<Event>, Result<Reply, Failure>);
+
+/// Answers a request that came with so many descriptors; `None`: end the connection instead.
+pub(crate) trait Script: FnMut(&Request, usize) -> Option<Said> + Send + 'static {}
+impl<F: FnMut(&Request, usize) -> Option<Said> + Send + 'static> Script for F {}
+
+/// Every request so far.
+pub(crate) type Asked = Arc<Mutex<Vec<Request>>>;
+
+/// `Done`, without events.
+pub(crate) fn done() -> Option<Said> {
+    Some((Vec::new(), Ok(Reply::Done)))
+}
+
+/// Serves every connection to `socket` by the script, until it ends one.
+pub(crate) fn serve(socket: &Path, mut script: impl Script) -> Asked {
+    let listener = UnixListener::bind(socket).unwrap();
+    let asked = Asked::default();
+    let recorded = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            if !converse(stream.unwrap(), &mut script, &recorded) {
+                return;
+            }
+        }
+    });
+    asked
+}
+
+/// False where the script ended the connection.
+fn converse(mut stream: UnixStream, script: &mut impl Script, asked: &Asked) -> bool {
+    while let Some((request, descriptors)) = receive(&mut stream) {
+        asked.lock().unwrap().push(request.clone());
+        let said = match request {
+            Request::Hello { version } => Some((
+                Vec::new(),
+                Ok(Reply::Hello {
+                    version,
+                    pid: u32::MAX,
+                    mapped_ids: 1,
+                }),
+            )),
+            request => script(&request, descriptors),
+        };
+        let Some((events, reply)) = said else {
+            return false;
+        };
+        for event in events {
+            send(&mut stream, &Frame::Event(event));
+        }
+        send(&mut stream, &Frame::Reply(reply));
+    }
+    true
+}
+
+fn receive(stream: &mut UnixStream) -> Option<(Request, usize)> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
+    let mut buffers = [IoSliceMut::new(&mut length)];
+    let received = rustix::net::recvmsg(&*stream, &mut buffers, &mut control, flags).ok()?;
+    if received.bytes == 0 {
+        return None;
+    }
+    let count = |message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(fds) => fds.count(),
+        _ => 0,
+    };
+    let descriptors = control.drain().map(count).sum();
+    let mut json = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut json).unwrap();
+    Some((serde_json::from_slice(&json).unwrap(), descriptors))
+}
+
+fn send(stream: &mut UnixStream, frame: &Frame) {
+    let json = serde_json::to_vec(frame).unwrap();
+    let length = u32::try_from(json.len()).unwrap().to_le_bytes();
+    // Whoever asked may have gone.
+    let _ = stream.write_all(&[&length[..], &json].concat());
+}
