@@ -19,7 +19,8 @@ fn an_ipv4_only_world() {
         let ping = world.run(["ping", "-6", "-c1", "-W5", SERVER6]).run();
         assert!(ping.code != 0, "{ping}");
         let datagram = format!(
-            "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\ns.settimeout(5)\n\
+            "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
+             s.setsockopt(socket.IPPROTO_IPV6,25,1)\ns.settimeout(5)\n\
              try:\n s.connect(('{SERVER6}',9))\n s.send(b'x')\n s.recv(9)\n\
              except socket.timeout: print('hangs')\nexcept OSError as e: print('fails')"
         );

@@ -71,8 +71,8 @@ fn root_in_a_sandbox_has_no_power_over_the_router() {
         // Root of the sandbox's user namespace, with the router netns already in its hand.
         let enter = |namespace: &str| {
             let script = format!(
-                "exec 9<{router}; exec nsenter --user={namespace} -- \
-                 nsenter --net=/proc/self/fd/9 ip link add intruder type dummy"
+                "exec 9<{router}; exec nsenter --user={namespace} --preserve-credentials -- \
+                 nsenter --net=/proc/self/fd/9 ip link add intruder type veth peer name intruder2"
             );
             Cmd::new(["bash", "-c", &script]).run()
         };
@@ -83,7 +83,7 @@ fn root_in_a_sandbox_has_no_power_over_the_router() {
         // The same steps one level up succeed: it is the namespace that refuses, not the script.
         let helper = inspect::the("helper");
         enter(&format!("/proc/{helper}/ns/user")).expect_code(0);
-        assert_eq!(inspect::router_interfaces("intruder").len(), 1);
+        assert_eq!(inspect::router_interfaces("intruder").len(), 2);
         inspect::in_router(["ip", "link", "del", "intruder"]).ok();
 
         let inside = user_namespace(pid);

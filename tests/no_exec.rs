@@ -35,11 +35,16 @@ fn only_mossnet_and_the_command_are_executed() {
             .map(|path| path.rsplit('/').next().unwrap_or(path).to_owned())
             .collect();
         for name in &executed {
-            let expected = ["setpriv", "mossnet", "exe", "sh", "curl"];
+            // An empty path is execveat(2) of a descriptor: mossnet, entering its namespace.
+            let expected = ["", "setpriv", "mossnet", "exe", "sh", "curl"];
             assert!(
                 expected.contains(&name.as_str()),
                 "{name} was executed\n{trace}"
             );
+        }
+        let by_descriptor = trace.lines().filter(|line| line.contains("execveat("));
+        for line in by_descriptor {
+            assert!(line.contains("[\"mossnet\", \"helper\""), "{line}");
         }
         for role in ["exe", "sh", "curl"] {
             assert!(

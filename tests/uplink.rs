@@ -1,56 +1,62 @@
 //! Installed peers as the way out: `--uplink pasta` and `--uplink slirp`.
 
 use crate::world::dns::Dns;
-use crate::world::{SERVER, World, enter, eventually, inspect, installed, seconds, servers};
+use crate::world::{
+    SERVER, World, enter, eventually, inspect, installed, lay_over, seconds, servers,
+};
 
-fn with_peer(program: &'static str, uplink: &'static str) {
-    World::builder().tun().test(move |world| {
-        if !installed(program) {
-            return;
-        }
-        if !world.has_tun() {
-            enter::skip("/dev/net/tun cannot be opened by an unprivileged user");
-            return;
-        }
-        Dns::start("server");
-        servers::http("server", 80);
-        let length = 50_000_000;
-        let digest = servers::pattern_digest(length);
-        let run = ["run", "--rm", "--uplink", uplink, "--", "sh", "-c"];
-        let script = format!("curl -sS http://{SERVER}/bytes/{length} | sha256sum");
-        let received = world.mossnet(run).then([&script]).ok();
-        assert_eq!(received.split(' ').next(), Some(digest.as_str()));
-        let named = world
-            .mossnet(run)
-            .then(["curl -sS http://www.test.example/"])
-            .ok();
-        assert_eq!(named, "203.0.113.2");
-        let detached = [
-            "run", "-d", "--name", "box", "--uplink", uplink, "--", "sleep", "1000",
-        ];
-        world.mossnet(detached).ok();
-        let runs = |name: &str| {
-            let all = inspect::processes();
-            all.iter()
-                .any(|p| p.line.split(' ').next().is_some_and(|w| w.ends_with(name)))
-        };
-        assert!(runs(program), "{:#?}", inspect::processes());
-        world.mossnet(["rm", "-f", "box"]).ok();
-        inspect::kill_hard(&[inspect::the("helper")]);
-        eventually(seconds(5), "the peer ends with the helper", || {
-            !runs(program)
-        });
+const NO_TUN: &str = "/dev/net/tun cannot be opened by an unprivileged user";
+
+fn with_peer(world: &World, program: &str, uplink: &str) {
+    if !installed(program) {
+        return;
+    }
+    if !world.has_tun() {
+        enter::skip(NO_TUN);
+        return;
+    }
+    Dns::start("server");
+    servers::http("server", 80);
+    let length = 50_000_000;
+    let digest = servers::pattern_digest(length);
+    let run = ["run", "--rm", "--uplink", uplink, "--", "sh", "-c"];
+    let script = format!("curl -sS http://{SERVER}/bytes/{length} | sha256sum");
+    let received = world.mossnet(run).then([&script]).ok();
+    assert_eq!(received.split(' ').next(), Some(digest.as_str()));
+    let named = world
+        .mossnet(run)
+        .then(["curl -sS http://www.test.example/"])
+        .ok();
+    assert_eq!(named, "203.0.113.2");
+    let detached = [
+        "run", "-d", "--name", "box", "--uplink", uplink, "--", "sleep", "1000",
+    ];
+    world.mossnet(detached).ok();
+    let runs = |name: &str| {
+        let all = inspect::processes();
+        all.iter()
+            .any(|p| p.line.split(' ').next().is_some_and(|w| w.ends_with(name)))
+    };
+    assert!(runs(program), "{:#?}", inspect::processes());
+    world.mossnet(["rm", "-f", "box"]).ok();
+    inspect::kill_hard(&[inspect::the("helper")]);
+    eventually(seconds(5), "the peer ends with the helper", || {
+        !runs(program)
     });
 }
 
 #[test]
 fn pasta() {
-    with_peer("pasta", "pasta");
+    World::builder()
+        .tun()
+        .test(|world| with_peer(world, "pasta", "pasta"));
 }
 
 #[test]
 fn slirp4netns() {
-    with_peer("slirp4netns", "slirp");
+    World::builder()
+        .tun()
+        .test(|world| with_peer(world, "slirp4netns", "slirp"));
 }
 
 #[test]
@@ -77,9 +83,17 @@ fn no_uplink_at_all() {
 
 #[test]
 fn a_peer_that_is_not_there_is_named() {
-    World::test(|world| {
-        let argv = ["run", "--rm", "--uplink", "slirp", "--", "/bin/true"];
-        let refused = world.mossnet_with_path("/run/world/bin", &argv).fails(125);
+    World::builder().tun().test(|world| {
+        if !world.has_tun() {
+            enter::skip(NO_TUN);
+            return;
+        }
+        for directory in ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/bin"] {
+            // A file that cannot be executed is no program.
+            lay_over(&format!("{directory}/slirp4netns"), "");
+        }
+        let argv = ["run", "--rm", "--uplink", "slirp", "--", "true"];
+        let refused = world.mossnet(argv).fails(125);
         refused.expect_text("slirp4netns").expect_one_clear_line();
     });
 }

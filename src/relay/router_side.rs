@@ -241,10 +241,9 @@ fn dns_socket(kind: SocketKind) -> io::Result<OwnedFd> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
     }
-    if tcp {
-        // Connections of an earlier relay may be in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-    }
+    // Connections of an earlier relay may be in TIME_WAIT, and a UDP flow to another name server
+    // needs a reply socket on that server's address and this port.
+    socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(SocketAddr::new(address, 53)))?;
     if tcp {
         socket.listen(BACKLOG)?;

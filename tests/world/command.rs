@@ -117,7 +117,7 @@ impl Cmd {
     /// Runs `argv` with an environment of PATH, HOME and TERM only.
     pub fn new<S: AsRef<OsStr>>(argv: impl IntoIterator<Item = S>) -> Self {
         let argv = argv.into_iter().map(|arg| arg.as_ref().to_owned());
-        Self {
+        let command = Self {
             argv: argv.collect(),
             env: Vec::new(),
             directory: "/run/world/home".into(),
@@ -126,7 +126,12 @@ impl Cmd {
         }
         .env("PATH", PATH)
         .env("HOME", "/run/world/home")
-        .env("TERM", "xterm")
+        .env("TERM", "xterm");
+        // For whoever looks into a failure: MOSSNET_LOG=debug cargo test …
+        match std::env::var_os("MOSSNET_LOG") {
+            Some(filter) => command.env("MOSSNET_LOG", filter),
+            None => command,
+        }
     }
 
     /// Sets an environment variable.

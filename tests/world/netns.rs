@@ -70,22 +70,28 @@ pub fn ip(name: Option<&str>, lines: &str) {
     let _ = Cmd::new(argv).stdin(lines).ok();
 }
 
+/// Takes effect on links made later: no advertisements, and no second of looking for duplicates,
+/// during which nothing is sent.
+fn settle_ipv6() {
+    for scope in ["all", "default"] {
+        sysctl(&format!("net/ipv6/conf/{scope}/accept_ra"), "0");
+        sysctl(&format!("net/ipv6/conf/{scope}/accept_dad"), "0");
+    }
+}
+
 pub(super) fn build(plan: &Builder) {
     let disabled = if plan.ipv6 { "0" } else { "1" };
     for scope in ["all", "default"] {
         sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), disabled);
-        sysctl(&format!("net/ipv6/conf/{scope}/accept_ra"), "0");
     }
+    settle_ipv6();
     // A new netns allows nobody; only ids that are mapped in the user namespace can be written.
     if plan.ping {
         sysctl("net/ipv4/ping_group_range", "1000 1000");
     }
-    ip(
-        None,
-        "netns add isp\nnetns add server\nlink set lo up\n\
-         link add eth0 type veth peer name host netns isp\nlink set eth0 up\n",
-    );
+    ip(None, "netns add isp\nnetns add server\nlink set lo up\n");
     within("isp", || {
+        settle_ipv6();
         for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             sysctl(name, "1");
         }
@@ -94,11 +100,16 @@ pub(super) fn build(plan: &Builder) {
         sysctl("net/ipv6/icmp/ratelimit", "0");
     });
     within("server", || {
+        settle_ipv6();
         sysctl("net/ipv4/icmp_ratelimit", "0");
         sysctl("net/ipv6/icmp/ratelimit", "0");
         sysctl("net/core/somaxconn", "8192");
         sysctl("net/ipv4/tcp_max_syn_backlog", "8192");
     });
+    ip(
+        None,
+        "link add eth0 type veth peer name host netns isp\nlink set eth0 up\n",
+    );
     let mut lines = Lines::default();
     if plan.ipv4 {
         lines.add_ipv4();
