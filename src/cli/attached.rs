@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::terminal::{RawMode, Terminal, new_size};
 use crate::api::client::{Client, ClientError, Waiting};
 use mossnet_helper::SandboxId;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -170,7 +171,13 @@ pub(super) async fn serve(
 }
 
 /// Signals that we caught, in order.
-pub(super) struct Signals(mpsc::UnboundedReceiver<i32>);
+pub(super) struct Signals {
+    caught: mpsc::UnboundedReceiver<i32>,
+    /// Came while the process was being started, and are for it.
+    early: VecDeque<i32>,
+    /// How many asked for an end.
+    requests: u32,
+}
 
 impl Signals {
     fn catch(tty: bool) -> Result<Self, CliError> {
@@ -183,7 +190,11 @@ impl Signals {
                 while caught.recv().await.is_some() && queue.send(number).is_ok() {}
             });
         }
-        Ok(Self(signals))
+        Ok(Self {
+            caught: signals,
+            early: VecDeque::new(),
+            requests: 0,
+        })
     }
 
     /// Does `step`, unless a signal that would end us comes first.
@@ -195,12 +206,40 @@ impl Signals {
         loop {
             tokio::select! {
                 done = &mut step => return Outcome::Done(done),
-                Some(signal) = self.0.recv() => {
+                Some(signal) = self.caught.recv() => {
                     if signal != nix::libc::SIGWINCH {
                         return Outcome::Interrupted(shell_code(signal));
                     }
                 }
             }
+        }
+    }
+
+    /// Does `step`, at whose end the process may run already: signals are kept for it.
+    pub(super) async fn keep_during<T>(&mut self, step: impl Future<Output = T>) -> Outcome<T> {
+        let mut step = std::pin::pin!(step);
+        loop {
+            tokio::select! {
+                done = &mut step => return Outcome::Done(done),
+                Some(signal) = self.caught.recv() => {
+                    self.early.push_back(signal);
+                    if self.out_of_patience(signal) {
+                        return Outcome::Interrupted(shell_code(signal));
+                    }
+                }
+            }
+        }
+    }
+
+    fn out_of_patience(&mut self, signal: i32) -> bool {
+        self.requests += u32::from([nix::libc::SIGINT, nix::libc::SIGTERM].contains(&signal));
+        self.requests >= PATIENCE
+    }
+
+    async fn next(&mut self) -> Option<i32> {
+        match self.early.pop_front() {
+            Some(signal) => Some(signal),
+            None => self.caught.recv().await,
         }
     }
 
@@ -212,14 +251,14 @@ impl Signals {
         waiting: Waiting,
     ) -> Outcome<Result<u8, ClientError>> {
         let mut end = std::pin::pin!(client.finish_wait(waiting));
-        let mut requests = 0;
+        self.requests = 0;
         loop {
             let signal = tokio::select! {
                 exit = &mut end => {
                     let code = exit.map(|exit| u8::try_from(exit.code).unwrap_or(u8::MAX));
                     return Outcome::Done(code);
                 }
-                Some(signal) = self.0.recv() => signal,
+                Some(signal) = self.next() => signal,
             };
             if signal == nix::libc::SIGWINCH {
                 if let Some(terminal) = terminal {
@@ -229,10 +268,10 @@ impl Signals {
             }
             // A process that has just ended cannot be signalled; `end` says so.
             let _ = target.kill(client, signal).await;
-            requests += u32::from([nix::libc::SIGINT, nix::libc::SIGTERM].contains(&signal));
+            let impatient = self.out_of_patience(signal);
             // Our own terminal is gone: nobody can see or type any more.
             let hung_up = signal == nix::libc::SIGHUP && terminal.is_some();
-            if requests >= PATIENCE || hung_up {
+            if impatient || hung_up {
                 return Outcome::Interrupted(shell_code(signal));
             }
         }

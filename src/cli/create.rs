@@ -17,7 +17,7 @@ const ATTEMPTS: u32 = 3;
 
 /// `run`: make, connect, start, wait.
 pub(super) async fn run(paths: Paths, args: RunArgs) -> Result<u8, CliError> {
-    let plan = Plan::Run(args.request()?);
+    let plan = Plan::Run(Box::new(args.request()?));
     if args.detach {
         let (client, id) = plan.detached(&paths).await?;
         if let Err(error) = client.start(id.as_str()).await {
@@ -43,7 +43,7 @@ pub(super) async fn exec(paths: Paths, args: ExecArgs) -> Result<u8, CliError> {
 
 /// What is to be made.
 enum Plan {
-    Run(SandboxCreate),
+    Run(Box<SandboxCreate>),
     /// In the sandbox of this name.
     Exec(ExecCreate, String),
 }
@@ -90,7 +90,7 @@ impl Plan {
             Outcome::Interrupted(code) => return Ok(code),
         };
         streams.handed_over();
-        let failed = match signals.unless_interrupted(target.start(&client)).await {
+        let failed = match signals.keep_during(target.start(&client)).await {
             Outcome::Done(Ok(())) => {
                 let served = attached::serve(streams, signals, &client, &target, waiting);
                 return served.await;

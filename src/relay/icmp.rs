@@ -31,10 +31,10 @@ use std::time::{Duration, Instant};
 /// each request, and ping gives up on an answer after ten seconds.
 pub const IDLE: Duration = Duration::from_secs(30);
 
-/// Flows of one worker: each is a process that pings, of which there are few.
+/// Flows of one worker: each is a process that pings, or one address of a sweep.
 pub const LIMITS: Limits = Limits {
-    per_client: 128,
-    total: 1024,
+    per_client: 1024,
+    total: 4096,
 };
 
 /// Messages taken by one system call.
@@ -225,7 +225,12 @@ impl Icmp {
             self.close(victim, cx);
         }
         if !cx.budget.take(1, cx.now) {
-            return None;
+            // Somebody's oldest goes; where there is none, the request is lost.
+            let victim = self.flows.oldest_of_largest()?;
+            self.close(victim, cx);
+            if !cx.budget.take(1, cx.now) {
+                return None;
+            }
         }
         match self.open(key, request, cx) {
             Ok(id) => Some(id),
