@@ -2,7 +2,6 @@
 
 use crate::run::on_terminal;
 use crate::world::{World, eventually, inspect, seconds};
-use std::path::Path;
 
 #[test]
 fn a_detached_sandbox_lives_on() {
@@ -256,20 +255,46 @@ fn subcommands_on_what_is_unknown_say_so() {
 }
 
 #[test]
-fn the_daemon_ends_when_idle_and_nothing_else_does() {
-    World::builder().deadline(120).test(|world| {
-        world.sh("true").ok();
+fn the_daemon_ends_when_idle_and_takes_all_with_it() {
+    World::test(|world| {
+        let idle = |argv: &[&str]| world.mossnet(argv).env("MOSSNET_IDLE", "2");
+        idle(&["run", "-d", "--name", "box", "--", "sleep", "1000"]).ok();
         let daemon = inspect::the("daemon");
-        let helper = inspect::the("helper");
-        eventually(
-            seconds(60),
-            "daemon and helper end when nothing has run for 30 s",
-            || {
-                let gone = |pid: i32| !Path::new(&format!("/proc/{pid}")).exists();
-                gone(daemon) && gone(helper)
-            },
+        std::thread::sleep(seconds(4));
+        assert_eq!(inspect::the("daemon"), daemon, "not while something runs");
+        idle(&["rm", "-f", "box"]).ok();
+        let gone = |role: &str| inspect::mossnet_processes(role).is_empty();
+        eventually(seconds(15), "daemon, helper and relay end", || {
+            gone("daemon") && gone("helper") && gone("relay")
+        });
+        idle(&["run", "--rm", "--", "true"]).ok();
+    });
+}
+
+#[test]
+fn shutdown_leaves_what_it_should() {
+    World::test(|world| {
+        world.detached("box", ["sleep", "1000"]);
+        let daemon = inspect::the("daemon");
+        world.mossnet(["shutdown"]).ok();
+        eventually(seconds(5), "the daemon ends", || {
+            !inspect::mossnet_processes("daemon").contains(&daemon)
+        });
+        assert_eq!(
+            world.mossnet(["ps", "-q"]).ok().lines().count(),
+            1,
+            "it goes on"
         );
-        assert!(inspect::mossnet_processes("relay").is_empty());
-        world.sh("true").ok();
+        world
+            .mossnet(["shutdown", "--all"])
+            .timeout(seconds(20))
+            .ok();
+        eventually(seconds(10), "nothing of mossnet runs", || {
+            let all = inspect::processes();
+            all.iter()
+                .all(|p| !p.line.contains("mossnet --root") && p.line != "sleep 1000")
+                && inspect::mossnet_processes("helper").is_empty()
+                && inspect::mossnet_processes("relay").is_empty()
+        });
     });
 }

@@ -338,13 +338,9 @@ impl Running {
         let found = self
             .stdout
             .wait(self.deadline, |seen, _| seen.contains(text));
-        assert!(
-            found,
-            "`{}` never said '{text}'\n--- stdout\n{}\n--- stderr\n{}\n---",
-            self.line,
-            self.stdout.text(),
-            self.stderr.text()
-        );
+        if !found {
+            panic!("'{text}' never came: {}", self.finish());
+        }
     }
 
     /// True while it runs.
@@ -357,6 +353,11 @@ impl Running {
     /// behind holds its stdout or stderr.
     #[track_caller]
     pub fn wait(mut self) -> Output {
+        self.finish()
+    }
+
+    #[track_caller]
+    fn finish(&mut self) -> Output {
         self.stdin = None;
         let mut child = self.child.take().expect("runs");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
