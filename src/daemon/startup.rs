@@ -13,6 +13,7 @@ use crate::api::types::ErrorBody;
 use crate::error::{EXIT_FAILURE, one_line};
 use crate::kernel::host::{self, HostChange};
 use crate::state::StateError;
+use nix::unistd::Pid;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -95,10 +96,22 @@ fn try_run(options: Options) -> Answer<()> {
     served
 }
 
+/// A new session, away from the caller's terminal. Only who leads no process group may make one
+/// (setsid(2)), and whoever starts us in the background has us lead our own: so go into theirs.
+fn leave_session() {
+    let us = Pid::from_raw(0);
+    if let Ok(theirs) = nix::unistd::getpgid(Some(nix::unistd::getppid())) {
+        let _ = nix::unistd::setpgid(us, theirs);
+    }
+    if nix::unistd::setsid().is_err() {
+        // At least the terminal's signals should not reach us.
+        let _ = nix::unistd::setpgid(us, us);
+    }
+}
+
 /// Leaves the caller's session and directory; messages go to the log from here on.
 fn detach(paths: &Paths) -> Answer<()> {
-    // EPERM: we lead a process group already, which is as good against its terminal's signals.
-    let _ = nix::unistd::setsid();
+    leave_session();
     std::env::set_current_dir("/").map_err(FileError::on("change directory to", Path::new("/")))?;
     let log = paths.log("daemon");
     let mut options = OpenOptions::new();
