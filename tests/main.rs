@@ -6,7 +6,9 @@
 mod world;
 
 mod concurrency;
+mod connections;
 mod crash;
+mod datagrams;
 mod dns;
 mod doctor;
 mod errors;

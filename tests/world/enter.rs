@@ -41,6 +41,7 @@ pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, body: F) {
 }
 
 /// The same, showing what the body prints while it runs; gives it back, too.
+#[allow(dead_code)] // Only the benchmarks want it.
 pub fn enter_live<F: FnOnce()>(deadline: Duration, name: &str, body: F) -> String {
     stage(deadline, name, body, true)
 }
