@@ -227,9 +227,8 @@ fn reachable(file: &Path) -> PathBuf {
 /// Makes a tun device node that every uid may open, for the peers that need one (pasta, slirp).
 fn tun_node() -> Option<PathBuf> {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-    let place = std::env::temp_dir().join("mossnet-test-devices");
-    fs::create_dir_all(&place).ok()?;
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).ok()?;
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(place).ok()?;
     let node = place.join("tun");
     let partial = place.join(format!("tun.{:?}", std::thread::current().id()));
     if !node.exists() {
