@@ -20,7 +20,7 @@ use super::wire::fragments::{Reassembly, split};
 use super::wire::icmp::{Echo, Family, Message, Notice};
 use super::wire::ip::{Addresses, Header, Packet};
 use super::worker::Context;
-use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Received, Report, Segmentation};
+use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Received, Report};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -355,8 +355,7 @@ fn ping_socket(destination: IpAddr) -> io::Result<OwnedFd> {
 fn send(flow: &EchoFlow, datagram: Datagram<'_>) -> Option<io::Error> {
     let attempt = || {
         let v6 = flow.key.destination.is_ipv6();
-        let none = Segmentation { largest: 0 };
-        udp::send(flow.host.as_fd(), None, v6, &[datagram], none).error
+        udp::send(flow.host.as_fd(), None, v6, &[datagram]).err()
     };
     // The first failure may be an ICMP error about an earlier request.
     attempt().and_then(|_| attempt())
