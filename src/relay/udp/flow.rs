@@ -1,8 +1,8 @@
 //! One UDP flow: who talks to whom, its sockets, and how long it may be idle.
 
-use super::transmit::usual_segmentation;
+use super::transmit::Segmentation;
 use crate::relay::socket_pool::deepen;
-use crate::sys::udp::{self, Datagram, Report, Segmentation};
+use crate::sys::udp::{self, Datagram, Report};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::VecDeque;
@@ -73,7 +73,7 @@ pub(super) struct Own {
 /// A datagram (or several of one size) that waits for room.
 struct Waiting {
     data: Box<[u8]>,
-    segment: Option<usize>,
+    segment: Option<u16>,
     tos: u8,
     ttl: Option<u8>,
 }
@@ -106,7 +106,7 @@ impl Flow {
         Ok(Self {
             key,
             host: socket.into(),
-            segmentation: usual_segmentation(v6),
+            segmentation: Segmentation::UNTRIED,
             router: RouterSide::Shared,
             outward: 0,
             inward: 0,

@@ -2,7 +2,7 @@
 
 use super::flow::{Flow, FlowKey, Own, RouterSide};
 use super::replies;
-use super::transmit::{Way, transmit, usual_segmentation};
+use super::transmit::{Segmentation, Way, transmit};
 use super::{FLOW_BUFFER, State, Udp, about, enlarge};
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::offender;
@@ -266,7 +266,7 @@ impl State {
         flow.router = match made {
             Ok(socket) => RouterSide::Own(Own {
                 socket,
-                segmentation: usual_segmentation(flow.v6()),
+                segmentation: Segmentation::UNTRIED,
                 since: self.reads[usize::from(flow.v6())].begun,
             }),
             Err(error) => {

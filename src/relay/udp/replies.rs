@@ -7,9 +7,8 @@
 //! ones.
 
 use super::flow::FlowKey;
-use super::transmit::usual_segmentation;
+use super::transmit::Segmentation;
 use crate::relay::socket_pool::{SocketKind, SocketPool};
-use crate::sys::udp::Segmentation;
 use socket2::{SockAddr, SockRef};
 use std::collections::HashMap;
 use std::io;
@@ -40,13 +39,12 @@ impl Replies {
             return Ok(());
         }
         let socket = make()?;
-        let segmentation = usual_segmentation(destination.is_ipv6());
         self.sockets.insert(
             destination,
             Reply {
                 flows: 1,
                 socket,
-                segmentation,
+                segmentation: Segmentation::UNTRIED,
             },
         );
         Ok(())

@@ -2,16 +2,21 @@
 //!
 //! Invariant: datagrams leave in order; one that fails does not hold up those behind it.
 
-use crate::sys::udp::{Datagram, MAX_BATCH, Segmentation, send};
+use crate::sys::udp::{Datagram, MAX_BATCH, send};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-/// Payload that fits an ethernet frame unfragmented: what may be sent segmented at first.
-pub(super) fn usual_segmentation(v6: bool) -> Segmentation {
-    Segmentation {
-        largest: if v6 { 1452 } else { 1472 },
-    }
+/// Segmented messages that a path is known not to refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segmentation {
+    /// Bytes of a segment. 0: none may be sent.
+    largest: u16,
+}
+
+impl Segmentation {
+    /// Nothing is known.
+    pub(super) const UNTRIED: Self = Self { largest: u16::MAX };
 }
 
 /// Where a batch goes.
@@ -45,21 +50,17 @@ pub(super) fn transmit<'a>(
     let mut retried = false;
     while let Some(first) = rest.first() {
         let part = rest.get(..MAX_BATCH).unwrap_or(rest);
-        let sent = send(way.socket, way.destination, way.v6, part, *segmentation);
-        let progress = sent.count > 0;
-        let unsent = rest.get(sent.count..).unwrap_or_default();
-        let Some(error) = sent.error else {
-            // Nothing sent and no error: cannot be, but must not spin.
-            rest = if progress { unsent } else { &[] };
-            retried = false;
-            continue;
+        let error = match send(way.socket, way.destination, way.v6, part) {
+            Ok(count) => {
+                rest = rest.get(count.max(1)..).unwrap_or_default();
+                retried = false;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return rest.to_vec(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => error,
         };
-        match error.kind() {
-            io::ErrorKind::WouldBlock => return rest.to_vec(),
-            io::ErrorKind::Interrupted => continue,
-            _ => {}
-        }
-        if sent.segmented && lower(segmentation, first, &error) {
+        if lower(segmentation, first, &error) {
             singles = split(rest, *segmentation);
             rest = &singles;
         } else if retried {
@@ -84,10 +85,12 @@ fn must_split(datagram: &Datagram<'_>, segmentation: Segmentation) -> bool {
 /// Reads from a failed segmented send what size is too much. `false` where the failure has
 /// another reason.
 fn lower(segmentation: &mut Segmentation, first: &Datagram<'_>, error: &io::Error) -> bool {
-    let size = first.segment.unwrap_or(first.data.len());
+    let Some(size) = first.segment else {
+        return false;
+    };
     match error.raw_os_error() {
         // Larger than the path MTU (EINVAL before Linux 6.13).
-        Some(libc::EMSGSIZE | libc::EINVAL) if size > 0 => segmentation.largest = size - 1,
+        Some(libc::EMSGSIZE | libc::EINVAL) => segmentation.largest = size.saturating_sub(1),
         // The device has no checksum offload (EIO), or the kernel is older than 4.18.
         Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => segmentation.largest = 0,
         _ => return false,
@@ -101,7 +104,7 @@ fn split<'a>(batch: &[Datagram<'a>], segmentation: Segmentation) -> Vec<Datagram
     for datagram in batch {
         match datagram.segment {
             Some(size) if must_split(datagram, segmentation) => {
-                let parts = datagram.data.chunks(size.max(1));
+                let parts = datagram.data.chunks(usize::from(size.max(1)));
                 singles.extend(parts.map(|data| Datagram {
                     data,
                     segment: None,
@@ -166,7 +169,7 @@ mod tests {
             segment: Some(1000),
             ..plain(&data)
         };
-        for largest in [0, 1472] {
+        for largest in [0, 1472, u16::MAX] {
             let mut segmentation = Segmentation { largest };
             let batch = [large, plain(&[]), plain(&data[..7])];
             let left = transmit(way, &batch, &mut segmentation, |_, error| panic!("{error}"));
@@ -191,7 +194,7 @@ mod tests {
         let left = transmit(
             way,
             &batch,
-            &mut usual_segmentation(false),
+            &mut { Segmentation::UNTRIED },
             |datagram, error| {
                 failures.push((datagram.data.len(), error.raw_os_error()));
             },

@@ -46,7 +46,7 @@ pub(super) struct Control {
     pub(super) original_destination: Option<SocketAddr>,
     pub(super) ttl: Option<u8>,
     pub(super) tos: u8,
-    pub(super) segment: Option<usize>,
+    pub(super) segment: Option<u16>,
     pub(super) error: Option<QueuedError>,
 }
 
@@ -77,7 +77,7 @@ impl Control {
                     .unwrap_or(0);
             }
             (libc::SOL_UDP, libc::UDP_GRO) => {
-                let size = int(data).and_then(|size| usize::try_from(size).ok());
+                let size = int(data).and_then(|size| u16::try_from(size).ok());
                 self.segment = size.filter(|size| *size > 0);
             }
             (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {

@@ -15,7 +15,7 @@ mod tests;
 
 pub use control::{Origin, QueuedError};
 pub use receive::{Batch, ErrorQueue, Queued, Received};
-pub use send::{Datagram, MAX_BATCH, Segmentation, Sent, send};
+pub use send::{Datagram, MAX_BATCH, send};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;

@@ -43,7 +43,7 @@ pub struct Received<'a> {
     /// DSCP and ECN; 0 where not asked for.
     pub tos: u8,
     /// Bytes of each datagram in `data` but the last, which may be shorter.
-    pub segment: Option<usize>,
+    pub segment: Option<u16>,
     /// It was longer than its buffer.
     pub truncated: bool,
 }
@@ -166,7 +166,9 @@ impl Slot {
             original_destination: control.original_destination,
             ttl: control.ttl,
             tos: control.tos,
-            segment: control.segment.filter(|size| *size < data.len()),
+            segment: control
+                .segment
+                .filter(|size| usize::from(*size) < data.len()),
             truncated: self.truncated,
         }
     }

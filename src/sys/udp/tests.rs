@@ -1,4 +1,3 @@
-use super::send::{Group, group};
 use super::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -10,72 +9,6 @@ fn plain(data: &[u8]) -> Datagram<'_> {
         tos: 0,
         ttl: None,
     }
-}
-
-const SEGMENTED: Segmentation = Segmentation { largest: 1472 };
-const SINGLE: Segmentation = Segmentation { largest: 0 };
-
-fn groups(datagrams: &[Datagram<'_>], segmentation: Segmentation) -> Vec<(usize, Option<u16>)> {
-    let mut groups = [Group::default(); MAX_BATCH];
-    let count = group(datagrams, segmentation, &mut groups);
-    groups[..count]
-        .iter()
-        .map(|group| (group.datagrams, group.segment))
-        .collect()
-}
-
-#[test]
-fn datagrams_of_one_size_go_together() {
-    let (long, short, empty) = ([1; 1000], [2; 10], []);
-    let batch = [
-        plain(&long),
-        plain(&long),
-        plain(&short),
-        plain(&long),
-        plain(&empty),
-    ];
-    assert_eq!(
-        groups(&batch, SEGMENTED),
-        [(3, Some(1000)), (1, None), (1, None)]
-    );
-    assert_eq!(groups(&batch, SINGLE), [(1, None); 5]);
-    let marked = Datagram {
-        tos: 8,
-        ..plain(&long)
-    };
-    assert_eq!(
-        groups(&[plain(&long), marked, marked], SEGMENTED),
-        [(1, None), (2, Some(1000))]
-    );
-    let huge = vec![0; 1473];
-    assert_eq!(
-        groups(&[plain(&huge), plain(&huge)], SEGMENTED),
-        [(1, None); 2]
-    );
-}
-
-#[test]
-fn segmented_data_stays_segmented() {
-    let data = [3; 2500];
-    let even = Datagram {
-        segment: Some(1000),
-        ..plain(&data[..2000])
-    };
-    let odd = Datagram {
-        segment: Some(1000),
-        ..plain(&data)
-    };
-    assert_eq!(
-        groups(&[even, odd, plain(&data[..1000])], SEGMENTED),
-        [(2, Some(1000)), (1, None)]
-    );
-    // A larger size cannot join, and a message holds 64 segments at most.
-    let tiny = [plain(&data[..1]); MAX_BATCH];
-    assert_eq!(groups(&tiny, SEGMENTED), [(64, Some(1))]);
-    assert_eq!(
-        groups(&[plain(&data[..5]), even], SEGMENTED),
-        [(1, None), (1, Some(1000))]
-    );
 }
 
 fn pair(v6: bool) -> (UdpSocket, UdpSocket, SocketAddr) {
@@ -97,14 +30,11 @@ fn batches_carry_addresses_ttl_and_tos() {
             ttl: Some(7),
             ..plain(b"marked")
         };
-        let sent = send(
-            from.as_fd(),
-            Some(address),
-            v6,
-            &[marked, plain(b""), marked],
-            SINGLE,
+        let datagrams = [marked, plain(b""), marked];
+        assert_eq!(
+            send(from.as_fd(), Some(address), v6, &datagrams).unwrap(),
+            3
         );
-        assert_eq!(sent.count, 3, "{:?}", sent.error);
         let mut batch = Batch::new(8, 2048);
         assert_eq!(batch.receive(to.as_fd()).unwrap(), 3);
         let got: Vec<_> = batch.iter().collect();
@@ -120,22 +50,29 @@ fn batches_carry_addresses_ttl_and_tos() {
 #[test]
 fn segments_arrive_as_datagrams_and_with_gro_as_one() {
     let (from, to, address) = pair(false);
-    let data = [5; 1000];
-    let batch = [plain(&data), plain(&data), plain(&data[..9])];
+    let data = [5; 2009];
+    let large = Datagram {
+        segment: Some(1000),
+        ..plain(&data)
+    };
+    assert_eq!((large.segments(), plain(&[]).segments()), (3, 1));
     let mut received = Batch::new(8, 65_535);
     assert_eq!(
-        send(from.as_fd(), Some(address), false, &batch, SEGMENTED).count,
-        3
+        send(from.as_fd(), Some(address), false, &[large]).unwrap(),
+        1
     );
     assert_eq!(received.receive(to.as_fd()).unwrap(), 3);
     enable(to.as_fd(), false, Report::Segments).unwrap();
     assert_eq!(
-        send(from.as_fd(), Some(address), false, &batch, SEGMENTED).count,
-        3
+        send(from.as_fd(), Some(address), false, &[large, plain(b"x")]).unwrap(),
+        2
     );
-    assert_eq!(received.receive(to.as_fd()).unwrap(), 1);
-    let got = received.iter().next().unwrap();
-    assert_eq!((got.data.len(), got.segment), (2009, Some(1000)));
+    assert_eq!(received.receive(to.as_fd()).unwrap(), 2);
+    let got: Vec<_> = received
+        .iter()
+        .map(|got| (got.data.len(), got.segment))
+        .collect();
+    assert_eq!(got, [(2009, Some(1000)), (1, None)]);
 }
 
 #[test]
@@ -145,10 +82,7 @@ fn a_closed_port_is_found_in_the_error_queue() {
         drop(to);
         enable(from.as_fd(), v6, Report::Errors).unwrap();
         from.connect(address).unwrap();
-        assert_eq!(
-            send(from.as_fd(), None, v6, &[plain(b"hello")], SINGLE).count,
-            1
-        );
+        assert_eq!(send(from.as_fd(), None, v6, &[plain(b"hello")]).unwrap(), 1);
         let mut queue = ErrorQueue::new(512);
         let queued = queue.next(from.as_fd()).unwrap().unwrap();
         assert_eq!(queued.data, b"hello");
