@@ -101,14 +101,14 @@ fn iperf3_runs_over_udp_in_both_directions() {
         if !installed("iperf3") {
             return;
         }
-        for options in ["-u -b 100M -l 1400", "-u -b 100M -l 1400 -R"] {
-            // A socket holds some 10 ms of this: on a busy machine one of three runs may lose.
+        for options in ["-u -b 20M -l 1400", "-u -b 20M -l 1400 -R"] {
+            // On a busy machine one run of three may lose, on the host as well.
             let lost = (0..3).map(|_| {
                 let end = iperf3(world, options);
                 let lost = end["sum"]["lost_percent"].as_f64().unwrap_or(100.0);
                 let packets = end["sum"]["packets"].as_u64().unwrap_or(0);
                 println!("iperf3 {options}: {packets} datagrams, {lost} % lost");
-                assert!(packets > 10_000, "iperf3 {options}: {end}");
+                assert!(packets > 2_000, "iperf3 {options}: {end}");
                 lost
             });
             assert!(lost.into_iter().any(|lost| lost < 1.0), "iperf3 {options}");

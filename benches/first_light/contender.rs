@@ -75,6 +75,9 @@ pub fn all(world: &World, only: &str) -> Vec<Contender> {
         netns::within(name, || {
             netns::sysctl("net/ipv4/ip_local_port_range", ports);
             netns::sysctl("net/ipv4/tcp_tw_reuse", "1");
+            if let Ok(name) = std::env::var("MOSSNET_BENCH_OUTSIDE") {
+                netns::sysctl("net/ipv4/tcp_congestion_control", &name);
+            }
         });
     }
     let wanted = |name: &str| only.is_empty() || only.split(',').any(|part| name.starts_with(part));

@@ -6,7 +6,8 @@
 //! rest of the machine keeps its own congestion control (named in the output).
 //!
 //! `MOSSNET_BENCH_ROUNDS` (5), `MOSSNET_BENCH_SECONDS` (2) for each measurement,
-//! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_JSON=FILE`.
+//! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_OUTSIDE=reno` for another
+//! congestion control of host and server, `MOSSNET_BENCH_JSON=FILE`.
 
 // A benchmark that panics is a benchmark that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -16,6 +16,7 @@ mod limits;
 pub mod names;
 pub mod namespace;
 pub mod netlink;
+pub mod peer;
 pub mod privilege;
 pub mod relay;
 pub mod request;

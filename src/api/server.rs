@@ -1,7 +1,8 @@
 //! The API server: accepts connections of our own user and serves [`super::routes`] on them.
 //!
-//! Invariants: nobody but our uid gets an answer (SO_PEERCRED, unix(7)); when the daemon ends,
-//! requests that change something are finished, those that only wait are told to come again.
+//! Invariants: nobody but our uid, outside of its sandboxes, gets an answer (SO_PEERCRED, unix(7));
+//! when the daemon ends, requests that change something are finished, those that only wait are told
+//! to come again.
 
 use super::control::Control;
 use super::hold::Held;
@@ -10,6 +11,7 @@ use super::stdio;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use mossnet_helper::peer::outside_sandboxes;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -198,7 +200,14 @@ async fn checked(accepted: io::Result<UnixStream>) -> Option<UnixStream> {
     };
     let uid = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {
-        Ok(peer) if peer.uid() == uid => Some(stream),
+        Ok(peer) if peer.uid() == uid => {
+            // Linux always tells the pid; where it did not, nothing is known of the peer.
+            let outside = peer.pid().is_some_and(outside_sandboxes);
+            if !outside {
+                warn!(peer.pid = ?peer.pid(), "connection from inside a sandbox refused");
+            }
+            outside.then_some(stream)
+        }
         Ok(peer) => {
             warn!(peer.uid = peer.uid(), "connection of another user refused");
             None

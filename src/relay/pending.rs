@@ -71,13 +71,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For so many descriptors: connections under way use at most half of them, one source half of
-    /// that.
+    /// For so many descriptors: connections under way, two descriptors each, use at most two thirds
+    /// of them; one source leaves a quarter of that to the others.
     pub fn for_descriptors(descriptors: usize) -> Self {
-        let total = (descriptors / 4).clamp(16, 16 * 1024);
+        let total = (descriptors / 3).clamp(16, 16 * 1024);
         Self {
             total,
-            per_source: total / 2,
+            per_source: total - total / 4,
         }
     }
 }

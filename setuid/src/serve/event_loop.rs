@@ -5,6 +5,7 @@
 
 use super::connection::Connection;
 use crate::act::Helper;
+use crate::peer::outside_sandboxes;
 use crate::request::{Event, ExitStatus, Failure, Frame, Reply, Request};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -288,8 +289,9 @@ impl EventLoop {
     }
 }
 
-/// The peer has our own uid. Ids are as our user namespace sees them: another user is not mapped.
+/// The peer has our own uid, and is not in a sandbox. Ids are as our user namespace sees them:
+/// another user is not mapped.
 fn is_ours(socket: &UnixStream) -> bool {
     let peer = getsockopt(socket, sockopt::PeerCredentials);
-    peer.is_ok_and(|peer| peer.uid() == geteuid().as_raw())
+    peer.is_ok_and(|peer| peer.uid() == geteuid().as_raw() && outside_sandboxes(peer.pid()))
 }

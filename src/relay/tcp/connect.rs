@@ -139,6 +139,9 @@ impl Connects {
         };
         match SockRef::from(&attempt.host).take_error() {
             Ok(None) => self.connected(attempt, cx),
+            // A peer that refuses gives another error: this one accepted, and reset at once. The
+            // container gets its connection, and then the reset.
+            Ok(Some(error)) if is_reset(&error) => self.connected(attempt, cx),
             Ok(Some(error)) | Err(error) => self.failed(&attempt, &error, cx),
         }
     }
@@ -203,6 +206,10 @@ impl Connects {
             abandon(&host, cx);
         }
     }
+}
+
+fn is_reset(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE))
 }
 
 /// Gives up a connected host side that nobody took: the peer sees a reset, as when a client dies.

@@ -1,8 +1,8 @@
 //! One direction of a TCP flow: bytes from a source socket to a destination socket.
 //!
 //! Small messages move by one recv and one send through the worker's buffer, with no second recv
-//! where the first came short. A direction that fills the buffer turns bulk, and its bytes move by
-//! splice through a pipe, lent while they are in it, without being copied. Where the destination
+//! where the first came short. A direction that half fills the buffer turns bulk, and its bytes move
+//! by splice through a pipe, lent while they are in it, without being copied. Where the destination
 //! takes no more, nothing more is read: the source's window closes (backpressure).
 //!
 //! Invariant: bytes leave in the order in which they came; what was read and not written yet is in
@@ -19,14 +19,18 @@ use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The worker's buffer, bytes. A first read that fills it makes a direction bulk.
+/// The worker's buffer, bytes.
 pub const BUFFER_LEN: usize = 64 * 1024;
+
+/// A read that brings this much makes a direction bulk. A single large segment (GRO: just under
+/// 64 KiB) must, or else a relay that keeps up with its sender would copy for ever.
+const BULK_FROM: usize = 32 * 1024;
 
 /// Bytes asked of one splice; what a pipe can take is less.
 const SPLICE_LEN: usize = 1024 * 1024;
 
 /// A bulk direction whose first splice brings less than this copies again.
-const BULK_LEAST: usize = 16 * 1024;
+const BULK_LEAST: usize = 8 * 1024;
 
 /// Bytes moved before other flows get their turn.
 const TURN: usize = 2 * 1024 * 1024;
@@ -243,11 +247,10 @@ impl Direction {
             }
             Err(error) => return Err(Broken::Source(error)),
         };
-        if length == room {
-            if self.mode == Mode::Copy {
-                self.mode = Mode::Bulk;
-            }
-        } else if !self.source_closing {
+        if length >= BULK_FROM && self.mode == Mode::Copy {
+            self.mode = Mode::Bulk;
+        }
+        if length < room && !self.source_closing {
             self.readable = false;
         }
         let bytes = scratch.buffer.get(..length).unwrap_or_default();

@@ -33,6 +33,7 @@ use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
 use socket2::{SockAddr, SockRef};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,6 +213,10 @@ impl Tcp {
             // Nobody asked for it, or its host side was given up meanwhile.
             return reset_on_close(&router);
         };
+        if was_reset(&host) {
+            cx.budget.release(DESCRIPTORS);
+            return reset_on_close(&router);
+        }
         let key = self.flows.insert(Flow::new(router, host));
         tracing::debug!(
             flow.id = key.slot,
@@ -288,6 +293,13 @@ fn four_tuple(client: &SockAddr, destination: &SockAddr) -> Option<FourTuple> {
         client: client.as_socket()?,
         destination: destination.as_socket()?,
     })
+}
+
+/// True if the host side was reset before the container was connected, and nothing came with it.
+fn was_reset(host: &OwnedFd) -> bool {
+    let host = SockRef::from(host);
+    let mut byte = [MaybeUninit::uninit()];
+    host.peer_addr().is_err() && !host.peek(&mut byte).is_ok_and(|count| count > 0)
 }
 
 /// The initial sequence number of the SYN that made an accepted connection.

@@ -1,6 +1,7 @@
 //! One UDP flow: who talks to whom, its sockets, and how long it may be idle.
 
 use super::transmit::Segmentation;
+use crate::relay::socket_pool::deepen;
 use crate::sys::udp::{self, Datagram, Report};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -84,6 +85,7 @@ impl Flow {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new(domain, kind, Some(Protocol::UDP))?;
+        deepen(&socket);
         if v6 {
             // An IPv4-mapped destination must not get around the rules for IPv4.
             socket.set_only_v6(true)?;
