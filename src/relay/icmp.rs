@@ -20,7 +20,7 @@ use super::wire::fragments::{Reassembly, split};
 use super::wire::icmp::{Echo, Family, Message, Notice};
 use super::wire::ip::{Addresses, Header, Packet};
 use super::worker::Context;
-use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Received, Report};
+use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Origin, Received, Report};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +64,8 @@ struct EchoFlow {
     host: OwnedFd,
     /// The longest packet seen of the client, so that the way back carries as much.
     mtu: usize,
+    /// The socket sends no fragments.
+    indivisible: bool,
     /// Of the last request.
     sequence: u16,
 }
@@ -201,6 +203,7 @@ impl Icmp {
         };
         flow.mtu = flow.mtu.max(request.mtu);
         flow.sequence = echo.sequence;
+        flow.divide(request);
         let datagram = Datagram {
             data: packet.payload(),
             segment: None,
@@ -232,7 +235,7 @@ impl Icmp {
                 return None;
             }
         }
-        match self.open(key, request, cx) {
+        match self.open(key, cx) {
             Ok(id) => Some(id),
             Err(error) => {
                 cx.budget.release(1);
@@ -245,20 +248,13 @@ impl Icmp {
         }
     }
 
-    fn open(
-        &mut self,
-        key: EchoKey,
-        request: &Request<'_>,
-        cx: &mut Context<'_>,
-    ) -> io::Result<Key> {
+    fn open(&mut self, key: EchoKey, cx: &mut Context<'_>) -> io::Result<Key> {
         let host = ping_socket(key.destination)?;
-        if request.indivisible {
-            udp::never_fragment(host.as_fd(), key.destination.is_ipv6())?;
-        }
         let flow = EchoFlow {
             key,
             host,
             mtu: MIN_MTU,
+            indivisible: false,
             sequence: 0,
         };
         let (id, _) = self.flows.insert(key, key.client, flow, cx.now);
@@ -311,9 +307,15 @@ impl Icmp {
         let Some(flow) = self.flows.get(id) else {
             return;
         };
+        let mut reported = None;
         for _ in 0..ERROR_ROUNDS {
             match self.errors.next(flow.host.as_fd()) {
                 Ok(Some(queued)) => {
+                    // A request that was too long was tried twice.
+                    let again = reported.replace(queued.error) == Some(queued.error);
+                    if again && queued.error.origin == Origin::Local {
+                        continue;
+                    }
                     let Some(bytes) = rebuild(flow, queued.data) else {
                         continue;
                     };
@@ -324,6 +326,20 @@ impl Icmp {
                 Ok(None) => {}
                 Err(_) => return,
             }
+        }
+    }
+}
+
+impl EchoFlow {
+    /// Lets the host fragment what the container would have fragmented, and nothing else.
+    fn divide(&mut self, request: &Request<'_>) {
+        if self.indivisible == request.indivisible {
+            return;
+        }
+        let v6 = self.key.destination.is_ipv6();
+        match udp::fragment(self.host.as_fd(), v6, !request.indivisible) {
+            Ok(()) => self.indivisible = request.indivisible,
+            Err(error) => tracing::debug!(%error, "path MTU discovery stays as it is"),
         }
     }
 }

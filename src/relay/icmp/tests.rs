@@ -14,6 +14,7 @@ fn flow(destination: &str, client: &str) -> EchoFlow {
         key,
         host,
         mtu: MIN_MTU,
+        indivisible: false,
         sequence: 5,
     }
 }

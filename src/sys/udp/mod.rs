@@ -56,17 +56,22 @@ pub fn enable(socket: BorrowedFd<'_>, v6: bool, report: Report) -> io::Result<()
     Ok(())
 }
 
-/// Sends what is longer than the path carries not in fragments, but not at all: EMSGSIZE, and an
-/// entry with the MTU in the error queue (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER).
-pub fn never_fragment(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
-    let (level, option, value) = if v6 {
-        (
+/// Whether what is longer than the path carries is sent in fragments, or not at all: EMSGSIZE, and
+/// an entry with the MTU in the error queue (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER).
+pub fn fragment(socket: BorrowedFd<'_>, v6: bool, fragment: bool) -> io::Result<()> {
+    let (level, option, value) = match (v6, fragment) {
+        (true, true) => (
+            libc::SOL_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+        ),
+        (true, false) => (
             libc::SOL_IPV6,
             libc::IPV6_MTU_DISCOVER,
             libc::IPV6_PMTUDISC_DO,
-        )
-    } else {
-        (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+        ),
+        (false, true) => (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
+        (false, false) => (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
     };
     // SAFETY: `value` outlives the call, which only reads its four bytes.
     let result = unsafe {
