@@ -80,24 +80,27 @@ fn iperf3(world: &World, options: &str) -> serde_json::Value {
 
 #[test]
 fn iperf3_runs_over_tcp_in_both_directions() {
-    World::test(|world| {
+    World::builder().alone().test(|world| {
         if !installed("iperf3") {
             return;
         }
         for options in ["", "-R", "-P 4", "-P 4 -R"] {
-            let end = iperf3(world, options);
-            let rate = end["sum_received"]["bits_per_second"]
-                .as_f64()
-                .unwrap_or(0.0);
-            println!("iperf3 {options}: {:.2} Gbit/s", rate / 1e9);
-            assert!(rate > 5e8, "iperf3 {options}: {end}");
+            let rates = (0..3).map(|_| {
+                let end = iperf3(world, options);
+                let rate = end["sum_received"]["bits_per_second"]
+                    .as_f64()
+                    .unwrap_or(0.0);
+                println!("iperf3 {options}: {:.2} Gbit/s", rate / 1e9);
+                rate
+            });
+            assert!(rates.into_iter().any(|rate| rate > 5e8), "iperf3 {options}");
         }
     });
 }
 
 #[test]
 fn iperf3_runs_over_udp_in_both_directions() {
-    World::test(|world| {
+    World::builder().alone().test(|world| {
         if !installed("iperf3") {
             return;
         }

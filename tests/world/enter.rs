@@ -7,6 +7,7 @@
 //!
 //! Sources: user_namespaces(7), pid_namespaces(7), unshare(1), setpriv(1).
 
+use super::turn::Turn;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -35,7 +36,9 @@ const UNPRIVILEGED: &str = "MOSSNET_TEST_UID";
 const SKIP: &str = "SKIP: ";
 
 /// Runs `body` in a world, or re-executes the test to get there.
-pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, body: F) {
+pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, alone: bool, body: F) {
+    // Only the outside takes its turn; the stages within run in it.
+    let _turn = std::env::var_os(STAGE).is_none().then(|| Turn::take(alone));
     let text = stage(deadline, name, body, false);
     print!("{text}");
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A process of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +49,23 @@ pub fn mossnet_processes(role: &str) -> Vec<i32> {
         .collect()
 }
 
-/// The one process of mossnet that has this role.
+/// The one process of mossnet that has this role. Of two daemons that start at once, one ends by
+/// itself.
 #[track_caller]
 pub fn the(role: &str) -> i32 {
-    let all = mossnet_processes(role);
-    assert!(
-        all.len() == 1,
-        "expected one {role}, found {all:?} in {:#?}",
-        processes()
-    );
-    all[0]
+    let deadline = Instant::now() + seconds(3);
+    loop {
+        let all = mossnet_processes(role);
+        if let [one] = all[..] {
+            return one;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "expected one {role}, found {all:?} in {:#?}",
+            processes()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Kills these processes, and waits until they are gone.
@@ -219,13 +227,13 @@ impl World {
             return;
         }
         let mut last = Vec::new();
-        let deadline = std::time::Instant::now() + seconds(5);
-        while std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + seconds(5);
+        while Instant::now() < deadline {
             last = self.leftovers();
             if last.is_empty() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         panic!("left behind: {last:#?}");
     }
@@ -242,7 +250,7 @@ impl World {
             seconds(10),
             "a steady number of descriptors in the relay",
             || {
-                std::thread::sleep(std::time::Duration::from_millis(200));
+                std::thread::sleep(Duration::from_millis(200));
                 let before = std::mem::replace(&mut last, count());
                 before == last
             },

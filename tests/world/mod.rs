@@ -9,7 +9,7 @@
 //! namespace where it may do everything; mossnet is started in it without any capability, so that
 //! it is exactly an unprivileged user.
 //!
-//! * `enter`: re-execution, uid, deadline. `netns`: the topology. `command`: programs under test.
+//! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
 
 pub mod command;
@@ -18,6 +18,7 @@ pub mod enter;
 pub mod inspect;
 pub mod netns;
 pub mod servers;
+pub mod turn;
 
 pub use command::{Cmd, Running};
 pub use netns::*;
@@ -36,6 +37,7 @@ pub struct Builder {
     ipv6: bool,
     ping: bool,
     tun: bool,
+    alone: bool,
     resolv_conf: String,
     deadline: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Builder {
             ipv6: true,
             ping: true,
             tun: false,
+            alone: false,
             resolv_conf: String::new(),
             deadline: Duration::from_secs(90),
         }
@@ -78,6 +81,12 @@ impl Builder {
         self
     }
 
+    /// Runs while no other test does: it measures.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     /// The host's /etc/resolv.conf; names the server otherwise.
     pub fn resolv_conf(mut self, text: &str) -> Self {
         text.clone_into(&mut self.resolv_conf);
@@ -93,7 +102,7 @@ impl Builder {
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
         let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, || self.run_here(body));
+        enter::enter(self.deadline, &name, self.alone, || self.run_here(body));
     }
 
     /// Builds the world around the current process, which is inside already, and runs `body`.
