@@ -55,6 +55,36 @@ pub struct SandboxCreate {
     pub uplink: Option<Uplink>,
 }
 
+#[cfg(test)]
+impl SandboxCreate {
+    /// Runs `sh`, detached, with nothing asked for; for tests.
+    pub(crate) fn example() -> Self {
+        Self {
+            name: None,
+            hostname: None,
+            network: None,
+            ip: None,
+            ip6: None,
+            mac_address: None,
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            add_host: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+            caller_dir: None,
+            caller_home: None,
+            rootfs: None,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            command: vec!["sh".into()],
+            stdio: Stdio::Detached,
+            tty: false,
+            auto_remove: false,
+            uplink: None,
+        }
+    }
+}
+
 /// `--network`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

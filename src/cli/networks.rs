@@ -1,6 +1,6 @@
 //! `network ls`, `network inspect`, and `inspect` of sandboxes and networks alike.
 
-use super::args::{Format, Names, NetworkCommand, NetworkLsArgs};
+use super::args::{Names, NetworkCommand, NetworkLsArgs};
 use super::error::CliError;
 use super::{connect, table};
 use crate::api::client::Client;
@@ -63,15 +63,13 @@ async fn ls(paths: Paths, args: NetworkLsArgs) -> Result<u8, CliError> {
         .iter()
         .map(|network| Row::of(network, args.no_trunc))
         .collect();
-    if args.quiet {
-        let ids: String = rows.iter().map(|row| format!("{}\n", row.id)).collect();
-        table::print(&ids)?;
-    } else if args.format.format == Format::Json {
-        table::json_lines(&rows)?;
-    } else {
-        table::print(&listing(&rows))?;
-    }
-    Ok(0)
+    table::list(
+        &rows,
+        args.quiet,
+        args.format.format,
+        |row| &row.id,
+        listing,
+    )
 }
 
 fn listing(rows: &[Row]) -> String {

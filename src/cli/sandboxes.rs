@@ -2,7 +2,7 @@
 //!
 //! With several names each is tried, each failure is said, and the exit code is 1 after any.
 
-use super::args::{Format, KillArgs, Names, PsArgs, RmArgs, StopArgs};
+use super::args::{KillArgs, Names, PsArgs, RmArgs, StopArgs};
 use super::error::CliError;
 use super::{age, connect, table};
 use crate::api::client::{Client, ClientError};
@@ -22,15 +22,13 @@ pub(super) async fn ps(paths: Paths, args: PsArgs) -> Result<u8, CliError> {
         .iter()
         .map(|sandbox| Row::of(sandbox, args.no_trunc, now))
         .collect();
-    if args.quiet {
-        let ids: String = rows.iter().map(|row| format!("{}\n", row.id)).collect();
-        table::print(&ids)?;
-    } else if args.format.format == Format::Json {
-        table::json_lines(&rows)?;
-    } else {
-        table::print(&listing(&rows))?;
-    }
-    Ok(0)
+    table::list(
+        &rows,
+        args.quiet,
+        args.format.format,
+        |row| &row.id,
+        listing,
+    )
 }
 
 /// A line of `ps`; keys of the JSON form are those of `docker ps --format json`, where it has them.

@@ -1,5 +1,6 @@
 //! Standard output: tables as Docker's, JSON by the line, and lines.
 
+use super::args::Format;
 use super::error::CliError;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -22,13 +23,32 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 }
 
 /// One JSON object a line.
-pub(super) fn json_lines<T: Serialize>(rows: &[T]) -> Result<(), CliError> {
+fn json_lines<T: Serialize>(rows: &[T]) -> Result<(), CliError> {
     let mut text = String::new();
     for row in rows {
         text += &serde_json::to_string(row)?;
         text.push('\n');
     }
     print(&text)
+}
+
+/// A list in the form that was asked for: ids alone, JSON by the line, or a table.
+pub(super) fn list<T: Serialize>(
+    rows: &[T],
+    quiet: bool,
+    format: Format,
+    id: impl Fn(&T) -> &str,
+    table: impl FnOnce(&[T]) -> String,
+) -> Result<u8, CliError> {
+    if quiet {
+        let ids: String = rows.iter().map(|row| format!("{}\n", id(row))).collect();
+        print(&ids)?;
+    } else if format == Format::Json {
+        json_lines(rows)?;
+    } else {
+        print(&table(rows))?;
+    }
+    Ok(0)
 }
 
 /// One JSON value over several lines.

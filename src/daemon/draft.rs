@@ -175,31 +175,12 @@ pub(super) fn unknown_network(name: &str, known: &[&str]) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::Stdio;
 
     fn request() -> SandboxCreate {
         SandboxCreate {
-            name: None,
-            hostname: None,
-            network: None,
-            ip: None,
-            ip6: None,
-            mac_address: None,
-            dns: Vec::new(),
-            dns_search: Vec::new(),
-            add_host: Vec::new(),
-            env: Vec::new(),
-            workdir: None,
             caller_dir: Some("/home/u/src".into()),
             caller_home: Some("/home/u".into()),
-            rootfs: None,
-            cap_add: Vec::new(),
-            cap_drop: Vec::new(),
-            command: vec!["sh".into()],
-            stdio: Stdio::Detached,
-            tty: false,
-            auto_remove: false,
-            uplink: None,
+            ..SandboxCreate::example()
         }
     }
 

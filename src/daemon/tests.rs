@@ -63,26 +63,7 @@ impl World {
 fn request(name: &str) -> SandboxCreate {
     SandboxCreate {
         name: Some(name.to_owned()),
-        hostname: None,
-        network: None,
-        ip: None,
-        ip6: None,
-        mac_address: None,
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        add_host: Vec::new(),
-        env: Vec::new(),
-        workdir: None,
-        caller_dir: None,
-        caller_home: None,
-        rootfs: None,
-        cap_add: Vec::new(),
-        cap_drop: Vec::new(),
-        command: vec!["sh".into()],
-        stdio: Stdio::Detached,
-        tty: false,
-        auto_remove: false,
-        uplink: None,
+        ..SandboxCreate::example()
     }
 }
 

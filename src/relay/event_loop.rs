@@ -30,14 +30,12 @@ pub enum Owner {
     UdpHost,
     /// Connected router side of a promoted UDP flow.
     UdpRouter,
-    /// Unconnected transparent socket that replies in a destination's name.
-    UdpReply,
     /// A host-side ping socket.
     IcmpHost,
 }
 
 impl Owner {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 9] = [
         Self::Gate,
         Self::TcpListener,
         Self::TcpConnect,
@@ -46,7 +44,6 @@ impl Owner {
         Self::UdpListener,
         Self::UdpHost,
         Self::UdpRouter,
-        Self::UdpReply,
         Self::IcmpHost,
     ];
 

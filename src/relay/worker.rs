@@ -165,7 +165,7 @@ impl Worker {
             Owner::TcpListener | Owner::TcpConnect | Owner::TcpRouter | Owner::TcpHost => {
                 parts.tcp.ready(token, readiness, &mut cx);
             }
-            Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter | Owner::UdpReply => {
+            Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter => {
                 parts.udp.ready(token, readiness, &mut cx);
             }
             Owner::IcmpHost => parts.icmp.ready(token, readiness, &mut cx),

@@ -13,11 +13,11 @@ use crate::request::{Failure, SandboxNetns, SandboxSpec};
 use crate::sandbox::channel::{ChildEnd, Report, pair, setup};
 use crate::sandbox::child::{self, GAVE_UP, Process};
 use crate::sandbox::command::{Command, absolute};
-use crate::sandbox::made::{Made, from_go_between};
+use crate::sandbox::made::{Made, by_go_between};
 use crate::sandbox::namespaces::Namespaces;
 use crate::sandbox::netview;
 use crate::sandbox::root::{self, RootPlan};
-use crate::sys::process::{SingleThreaded, spawn, spawn_sibling};
+use crate::sys::process::{spawn, spawn_sibling};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, umask};
@@ -151,35 +151,14 @@ pub fn make_joined(
     stdio: [OwnedFd; 3],
     other: &Namespaces,
 ) -> Result<Made, Failure> {
-    let (channel, child_end) = pair()?;
-    let (go_between, _) = spawn(CloneFlags::empty(), |alone| {
-        join_and_clone(alone, first, stdio, child_end, other)
-    })
-    .map_err(|e| setup("make a process", e))?;
-    from_go_between(go_between, channel)
-}
-
-/// The go-between's whole life.
-fn join_and_clone(
-    alone: &SingleThreaded,
-    first: &FirstProcess,
-    stdio: [OwnedFd; 3],
-    channel: ChildEnd,
-    other: &Namespaces,
-) -> i32 {
-    let Ok(mut own_channel) = channel.try_clone() else {
-        return GAVE_UP;
-    };
-    let cloned = || {
-        child::die_with_helper()?;
+    by_go_between(|alone, channel| {
         let failed = |e| setup("join the other sandbox's namespaces", e);
         setns(&other.user, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
         if let Some(net) = &other.net {
             setns(net, CloneFlags::CLONE_NEWNET).map_err(failed)?;
         }
         spawn_sibling(alone, always_own(), |_| first.live(stdio, channel)).map_err(no_namespaces)
-    };
-    own_channel.tell_made(cloned())
+    })
 }
 
 /// Namespaces could not be made, perhaps because a limit is reached (namespaces(7)).

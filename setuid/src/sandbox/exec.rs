@@ -8,11 +8,11 @@
 //! Sources: setns(2), PR_SET_DUMPABLE in prctl(2), ptrace(2) (access checks), CVE-2016-9962.
 
 use crate::request::Failure;
-use crate::sandbox::channel::{ChildEnd, pair, setup};
+use crate::sandbox::channel::{ChildEnd, setup};
 use crate::sandbox::child::{self, GAVE_UP, Process};
-use crate::sandbox::made::{Made, from_go_between};
+use crate::sandbox::made::{Made, by_go_between};
 use crate::sandbox::namespaces::Namespaces;
-use crate::sys::process::{SingleThreaded, spawn, spawn_sibling};
+use crate::sys::process::spawn_sibling;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_dumpable;
@@ -24,27 +24,7 @@ pub fn make(
     stdio: [OwnedFd; 3],
     namespaces: &Namespaces,
 ) -> Result<Made, Failure> {
-    let (channel, child_end) = pair()?;
-    let (go_between, _) = spawn(CloneFlags::empty(), |alone| {
-        enter_and_clone(alone, process, stdio, child_end, namespaces)
-    })
-    .map_err(|e| setup("make a process", e))?;
-    from_go_between(go_between, channel)
-}
-
-/// The go-between's whole life.
-fn enter_and_clone(
-    alone: &SingleThreaded,
-    process: &Process,
-    stdio: [OwnedFd; 3],
-    channel: ChildEnd,
-    namespaces: &Namespaces,
-) -> i32 {
-    let Ok(mut own_channel) = channel.try_clone() else {
-        return GAVE_UP;
-    };
-    let cloned = || {
-        child::die_with_helper()?;
+    by_go_between(|alone, channel| {
         set_dumpable(false).map_err(|e| setup("close the process to inspection", e))?;
         namespaces
             .enter()
@@ -57,8 +37,7 @@ fn enter_and_clone(
             Errno::ENOMEM => Failure::not_found("the sandbox is not running any more"),
             _ => setup("make a process in the sandbox", e),
         })
-    };
-    own_channel.tell_made(cloned())
+    })
 }
 
 /// The child's whole life.

@@ -1,10 +1,12 @@
 //! A sandbox process that exists but does not run its command yet, as the helper holds it.
 
 use crate::request::Failure;
-use crate::sandbox::channel::{HelperEnd, Report, setup};
-use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sandbox::channel::{ChildEnd, HelperEnd, Report, pair, setup};
+use crate::sandbox::child::{self, GAVE_UP};
+use crate::sys::process::{SingleThreaded, pidfd_open, pidfd_send_signal, spawn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,8 +75,26 @@ pub fn end(pid: Pid, pidfd: BorrowedFd<'_>) {
     let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
 }
 
+/// Have a go-between make the process: a child of ours that enters other namespaces, clones the
+/// process there as *our* child by `clone`, reports its pid, and ends. `clone` gets the process's end
+/// of the conversation.
+pub fn by_go_between(
+    clone: impl FnOnce(&SingleThreaded, ChildEnd) -> Result<Pid, Failure>,
+) -> Result<Made, Failure> {
+    let (channel, child_end) = pair()?;
+    let (go_between, _) = spawn(CloneFlags::empty(), |alone| {
+        let Ok(mut own_channel) = child_end.try_clone() else {
+            return GAVE_UP;
+        };
+        let cloned = child::die_with_helper().and_then(|()| clone(alone, child_end));
+        own_channel.tell_made(cloned)
+    })
+    .map_err(|e| setup("make a process", e))?;
+    from_go_between(go_between, channel)
+}
+
 /// Take over the process that a go-between made.
-pub fn from_go_between(go_between: Pid, mut channel: HelperEnd) -> Result<Made, Failure> {
+fn from_go_between(go_between: Pid, mut channel: HelperEnd) -> Result<Made, Failure> {
     let made = match channel.report() {
         Ok(Some(Report::Made(pid))) => Ok(Pid::from_raw(pid)),
         Ok(Some(Report::Failed(failure))) | Err(failure) => Err(failure),

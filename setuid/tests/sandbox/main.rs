@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cases;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod world;
 
 use mossnet_helper::sandbox::seal;
@@ -33,32 +35,7 @@ fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         return run_case(&name);
     }
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.iter().any(|word| word == "--list") {
-        for (name, _) in cases::ALL {
-            println!("{name}: test");
-        }
-        return ExitCode::SUCCESS;
-    }
-    let filter = words.iter().find(|word| !word.starts_with('-'));
-    let chosen = |name: &str| filter.is_none_or(|word| name.contains(word.as_str()));
-    let mut ran = 0;
-    let mut failed = Vec::new();
-    for (name, _) in cases::ALL.iter().filter(|(name, _)| chosen(name)) {
-        ran += 1;
-        if in_process(name) {
-            println!("test {name} ... ok");
-        } else {
-            println!("test {name} ... FAILED");
-            failed.push(*name);
-        }
-    }
-    println!("\n{ran} run, {} failed {failed:?}", failed.len());
-    let nothing_ran = ran == 0 && filter.is_none();
-    if nothing_ran || !failed.is_empty() {
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    harness::run_all(cases::ALL.iter().map(|(name, _)| *name), in_process)
 }
 
 /// Run one test in a process of its own.

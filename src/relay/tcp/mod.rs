@@ -108,7 +108,6 @@ impl Tcp {
             | Owner::UdpListener
             | Owner::UdpHost
             | Owner::UdpRouter
-            | Owner::UdpReply
             | Owner::IcmpHost => {}
         }
     }

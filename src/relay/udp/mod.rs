@@ -146,7 +146,6 @@ impl Udp {
             | Owner::TcpConnect
             | Owner::TcpRouter
             | Owner::TcpHost
-            | Owner::UdpReply
             | Owner::IcmpHost => {}
         }
     }

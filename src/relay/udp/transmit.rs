@@ -132,6 +132,22 @@ mod tests {
         }
     }
 
+    /// A receiver, and a sender connected to it.
+    fn joined() -> (UdpSocket, UdpSocket) {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        from.connect(to.local_addr().unwrap()).unwrap();
+        (to, from)
+    }
+
+    fn way(from: &UdpSocket) -> Way<'_> {
+        Way {
+            socket: from.as_fd(),
+            destination: None,
+            v6: false,
+        }
+    }
+
     fn received(socket: &UdpSocket, count: usize) -> Vec<usize> {
         let mut buffer = [0; 65_536];
         (0..count)
@@ -156,14 +172,8 @@ mod tests {
 
     #[test]
     fn a_batch_goes_out_in_order_whatever_its_segments() {
-        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
-        from.connect(to.local_addr().unwrap()).unwrap();
-        let way = Way {
-            socket: from.as_fd(),
-            destination: None,
-            v6: false,
-        };
+        let (to, from) = joined();
+        let way = way(&from);
         let data = [1; 2500];
         let large = Datagram {
             segment: Some(1000),
@@ -180,14 +190,8 @@ mod tests {
 
     #[test]
     fn one_that_fails_does_not_hold_up_the_next() {
-        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
-        from.connect(to.local_addr().unwrap()).unwrap();
-        let way = Way {
-            socket: from.as_fd(),
-            destination: None,
-            v6: false,
-        };
+        let (to, from) = joined();
+        let way = way(&from);
         let huge = vec![1; 65_530];
         let mut failures = Vec::new();
         let batch = [plain(b"a"), plain(&huge), plain(b"bc")];

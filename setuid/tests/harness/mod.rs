@@ -1,0 +1,37 @@
+//! What `harness = false` test programs do of libtest's job: `--list`, a filter by a word, and an exit
+//! code. Nothing chosen by nobody is a failure: a suite that ran nothing has shown nothing.
+
+use std::process::ExitCode;
+
+/// Runs the named tests that the first word of the command line chooses (all without one), each by
+/// `passes`.
+pub fn run_all<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+    passes: impl Fn(&str) -> bool,
+) -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        for name in names {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filter = words.iter().find(|word| !word.starts_with('-'));
+    let chosen = |name: &str| filter.is_none_or(|word| name.contains(word.as_str()));
+    let mut ran = 0;
+    let mut failed = Vec::new();
+    for name in names.filter(|name| chosen(name)) {
+        ran += 1;
+        if passes(name) {
+            println!("test {name} ... ok");
+        } else {
+            println!("test {name} ... FAILED");
+            failed.push(name);
+        }
+    }
+    println!("\n{ran} run, {} failed {failed:?}", failed.len());
+    if (ran == 0 && filter.is_none()) || !failed.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
