@@ -123,6 +123,10 @@ pub fn keep(text: &str) {
     let Some(json) = text.lines().find_map(|line| line.strip_prefix(MARK)) else {
         return;
     };
+    // Cargo makes its own directory once; it may be gone since.
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).expect("make the directory of the JSON");
+    }
     std::fs::write(&path, json).expect("write the JSON");
     println!("written to {}", path.display());
 }
