@@ -17,6 +17,7 @@ mod ipam;
 mod isolation;
 mod layers;
 mod lifecycle;
+mod linger;
 mod machinery;
 mod no_exec;
 mod outbound;

@@ -11,6 +11,7 @@
 //! * `model`: networks, sandboxes, leases, in memory and in the stores.
 //! * `live`: what belongs to this process alone: waiters, prepared execs.
 //! * `link`: the connection to the helper, its events, and what it was told.
+//! * `linger`: endpoints of the ended that have something to deliver.
 //! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out.
 //! * `draft`: a request to create, checked. `endpoint`: addresses for it. `session`: the life of a sandbox. `exec`: of a further
 //!   process in one.
@@ -25,6 +26,7 @@ mod endpoint;
 mod exec;
 mod files;
 mod info;
+mod linger;
 mod link;
 mod live;
 mod model;
