@@ -132,7 +132,10 @@ async fn what_is_not_delivered_holds_its_addresses_until_it_is() {
             .is_none()
     );
     world.sockets.store(0, Ordering::SeqCst);
-    world.daemon.see_off(&[world.web.id.clone()], LONGEST).await;
+    world
+        .daemon
+        .see_off(std::slice::from_ref(&world.web.id), LONGEST)
+        .await;
     assert!(world.detached() && !world.lingers().await);
 }
 
