@@ -22,4 +22,5 @@ mod machinery;
 mod no_exec;
 mod outbound;
 mod run;
+mod subids;
 mod uplink;

@@ -5,7 +5,7 @@
 
 use super::networks::Told;
 use super::reconcile::{Action, Known, LOST, reconcile};
-use super::{Daemon, apply, clock, files};
+use super::{Daemon, apply, clock, files, leftover};
 use crate::api::control::Answer;
 use crate::kernel::helper::{Helper, HelperError};
 use crate::network::SandboxPhase;
@@ -172,7 +172,10 @@ impl Daemon {
 
     async fn repair_one(&self, helper: Option<&Helper>, action: Action) {
         match action {
-            Action::Exited(id, code) => self.ended(helper, &id, code).await,
+            Action::Exited(id, code) => {
+                self.end_leftover(&id).await;
+                self.ended(helper, &id, code).await;
+            }
             Action::ExecExited(id, code) => {
                 self.live().adopt_exec(id.clone(), id.clone());
                 self.ended(helper, &id, code).await;
@@ -189,6 +192,15 @@ impl Daemon {
                     apply::teardown(helper, vec![request]).await;
                 }
             }
+        }
+    }
+
+    async fn end_leftover(&self, id: &SandboxId) {
+        let model = self.0.model.lock().await;
+        if let Some(sandbox) = model.sandbox(id)
+            && let SandboxPhase::Running { pid, .. } = sandbox.phase
+        {
+            leftover::end(pid, &self.etc_dir(sandbox));
         }
     }
 
