@@ -205,3 +205,31 @@ fn nothing_ends_before_it_but_by_force() {
         );
     });
 }
+
+#[test]
+fn sockets_of_who_shares_the_network_do_not_count() {
+    World::test(|world| {
+        world.detached("owner", ["sleep", "1000"]);
+        let listen = "import socket,time\ns = socket.create_server(('', 9000))\n\
+                      c = socket.create_connection(('127.0.0.1', 9000))\n\
+                      print('ready', flush=True)\ntime.sleep(1000)";
+        let join = [
+            "run",
+            "-d",
+            "--name",
+            "guest",
+            "--network",
+            "container:owner",
+            "--",
+        ];
+        world.mossnet(join).then(["python3", "-c", listen]).ok();
+        eventually(seconds(5), "the guest has sockets", || {
+            !world.mossnet(["logs", "guest"]).ok().is_empty()
+        });
+        assert_eq!(veths(), 1);
+        world.mossnet(["kill", "owner"]).ok();
+        world.mossnet(["wait", "owner"]).ok();
+        assert_eq!(veths(), 0, "nothing of them is on its way");
+        world.mossnet(["rm", "-f", "owner", "guest"]).ok();
+    });
+}

@@ -144,7 +144,10 @@ impl Helper {
 
     fn unsent(&self, id: &SandboxId) -> Result<Reply, Failure> {
         let sockets = match self.sandboxes.last_netns(id) {
-            Some(netns) => with(Class::Visit, || unsent::count(netns))?,
+            Some(netns) => {
+                let inhabited = self.sandboxes.live_in(netns);
+                with(Class::Visit, || unsent::count(netns, inhabited))?
+            }
             None => 0,
         };
         Ok(Reply::Unsent { sockets })

@@ -40,6 +40,7 @@ use create::FirstProcess;
 use made::Made;
 use namespaces::Namespaces;
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -165,6 +166,19 @@ impl Sandboxes {
             Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
         };
         netns.map(AsFd::as_fd)
+    }
+
+    /// Whether a sandbox lives in this network namespace: the one whose it is, or one that shares it.
+    /// What cannot be told counts.
+    pub fn live_in(&self, netns: BorrowedFd<'_>) -> bool {
+        let identity = |netns: BorrowedFd<'_>| fstat(netns).ok().map(|s| (s.st_dev, s.st_ino));
+        let this = identity(netns);
+        let of_living = self.entries.values().filter_map(|entry| match &entry.life {
+            Life::Created { place, .. } => place.namespaces.net.as_ref(),
+            Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
+            Life::Exited { .. } => None,
+        });
+        this.is_none() || of_living.map(AsFd::as_fd).any(|one| identity(one) == this)
     }
 
     /// Let a sandbox's process execute its command.
