@@ -290,6 +290,7 @@ fn a_new_daemon_takes_up_what_the_helper_holds() {
                     exec_in: None,
                     pid: 77,
                     state,
+                    netns_fd: None,
                 };
                 holds.lock().unwrap().processes.push(process);
             }

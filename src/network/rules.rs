@@ -20,6 +20,8 @@ pub fn bridge_spec(network: &Network) -> BridgeSpec {
         mac: network.mac,
         mtu: network.mtu,
         addresses: network.subnets.iter().map(address).collect(),
+        icc: true,
+        vlan: None,
     }
 }
 
