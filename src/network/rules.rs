@@ -3,7 +3,7 @@
 //! Invariant: all three are functions of the model alone, so that telling them again after any
 //! crash brings back the same kernel state.
 
-use super::model::{Network, Sandbox};
+use super::model::{Endpoint, Network, Sandbox};
 use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
 use ipnet::IpNet;
 use mossnet_helper::request::{BridgeSpec, NetworkRules};
@@ -53,11 +53,13 @@ pub fn snapshot<'a>(
         generation: 0,
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
+        multihomed: Vec::new(),
     }
 }
 
 /// Names, aliases, host names and short ids of the endpoints on a network; one that several
-/// endpoints share (an alias) has all their addresses.
+/// endpoints share (an alias) has all their addresses. Names of sandboxes come first, apart from
+/// aliases that read the same: it is they that an address leads back to.
 fn names_on<'a>(
     network: &Network,
     sandboxes: impl IntoIterator<Item = &'a Sandbox>,
@@ -65,29 +67,32 @@ fn names_on<'a>(
     if !network.serves_names() {
         return Vec::new();
     }
-    let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let (mut first, mut others) = (Names::default(), Names::default());
     for sandbox in sandboxes.into_iter().filter(|s| s.is_live()) {
         let endpoints = sandbox.endpoints.iter().filter(|e| e.network == network.id);
         for endpoint in endpoints {
-            let own = [
-                sandbox.name.as_str(),
-                sandbox.id.short(),
-                sandbox.hostname.as_str(),
-            ];
+            add_name(&mut first, sandbox.name.as_str(), endpoint);
+            let own = [sandbox.id.short(), sandbox.hostname.as_str()];
             let aliases = endpoint.aliases.iter().map(String::as_str);
             for name in own.into_iter().chain(aliases) {
-                let name = name.trim_end_matches('.').to_ascii_lowercase();
-                let addresses = names.entry(name).or_default();
-                for address in endpoint.addresses.iter().map(IpNet::addr) {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
+                add_name(&mut others, name, endpoint);
             }
         }
     }
     let record = |(name, addresses)| NameRecord { name, addresses };
-    names.into_iter().map(record).collect()
+    first.into_iter().chain(others).map(record).collect()
+}
+
+type Names = BTreeMap<String, Vec<IpAddr>>;
+
+fn add_name(names: &mut Names, name: &str, endpoint: &Endpoint) {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let addresses = names.entry(name).or_default();
+    for address in endpoint.addresses.iter().map(IpNet::addr) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +126,7 @@ mod tests {
             .iter()
             .map(|n| n.name.as_str())
             .collect();
-        assert_eq!(names, ["333333333333", "web", "www"]);
+        assert_eq!(names, ["web", "333333333333", "www"]);
         assert!(snapshot.networks[1].names.is_empty());
     }
 }
