@@ -18,6 +18,7 @@ mod networks;
 mod process;
 mod sandboxes;
 mod table;
+mod template;
 mod terminal;
 mod usage;
 pub mod value;
