@@ -7,6 +7,7 @@
 
 mod age;
 pub mod args;
+pub mod attach;
 mod attached;
 mod create;
 pub mod create_args;
