@@ -12,7 +12,7 @@ use crate::netlink::{
     BridgePort, LinkKind, Netlink, Refused, Route, add_address, add_neighbour, add_route, add_rule,
     addresses, remove_address,
 };
-use crate::request::{BridgeSpec, EndpointSpec, Failure, FailureKind, NetworkRules};
+use crate::request::{BridgeSpec, DefaultRoute, EndpointSpec, Failure, FailureKind, NetworkRules};
 use crate::ruleset::{self, Families, PASTA_MARK, RELAY_MARK, SLIRP_MARK};
 use crate::sysctl;
 use ipnet::IpNet;
@@ -260,6 +260,21 @@ impl Router {
         result
     }
 
+    /// Whether endpoints are held to their own addresses.
+    pub fn is_guarded(&self) -> bool {
+        false
+    }
+
+    /// Make the default routes of a sandbox exactly these.
+    pub fn default_routes(
+        &self,
+        routes: &[DefaultRoute],
+        sandbox: BorrowedFd<'_>,
+    ) -> Result<(), Failure> {
+        let _ = (routes, sandbox);
+        Err(Failure::invalid("not yet"))
+    }
+
     /// Bridges and endpoints.
     pub fn holdings(&mut self) -> Result<Holdings, Failure> {
         let links = self
@@ -375,6 +390,8 @@ mod tests {
                 "10.0.0.1/24".parse().unwrap(),
                 "fd00::1/64".parse().unwrap(),
             ],
+            icc: true,
+            vlan: None,
         };
         router.bridge(&spec).unwrap();
         router.bridge(&spec).unwrap();

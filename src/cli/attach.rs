@@ -181,7 +181,9 @@ impl Given {
             return Err(missing());
         }
         if known == "alias" {
-            attach.aliases.push(alias(value).map_err(|problem| wrong("alias", value, problem))?);
+            attach
+                .aliases
+                .push(alias(value).map_err(|problem| wrong("alias", value, problem))?);
             return Ok(());
         }
         self.once(known)?;
@@ -217,7 +219,9 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(
     option: &'static str,
     value: &str,
 ) -> Result<T, AttachError> {
-    value.parse().map_err(|problem: T::Err| wrong(option, value, problem))
+    value
+        .parse()
+        .map_err(|problem: T::Err| wrong(option, value, problem))
 }
 
 fn wrong(option: &'static str, value: &str, problem: impl std::fmt::Display) -> AttachError {
@@ -309,10 +313,21 @@ mod tests {
         assert_eq!(network("container:web"), other);
         assert_eq!(network("container:"), Err(ValueError::Container.into()));
         assert_eq!(network(""), Err(ValueError::Empty.into()));
-        for bad in ["-x", "a/b", "a b", "é", "container:a/b", "a,-b", &"x".repeat(129)] {
+        for bad in [
+            "-x",
+            "a/b",
+            "a b",
+            "é",
+            "container:a/b",
+            "a,-b",
+            &"x".repeat(129),
+        ] {
             assert_eq!(network(bad), Err(ValueError::Name.into()), "{bad}");
         }
-        assert_eq!(network("none:ip=10.0.0.1"), Err(AttachError::NoOptions("none")));
+        assert_eq!(
+            network("none:ip=10.0.0.1"),
+            Err(AttachError::NoOptions("none"))
+        );
         assert_eq!(network("name=host"), Err(AttachError::NoOptions("host")));
     }
 
@@ -354,7 +369,10 @@ mod tests {
             ("ip=10.0.0.1", "name=NETWORK is missing"),
             ("name=a,name=b", "option 'name' is given twice"),
             ("name=", "it is empty"),
-            ("name=a,driver-opt=x=y", "there is no option 'driver-opt=x=y'"),
+            (
+                "name=a,driver-opt=x=y",
+                "there is no option 'driver-opt=x=y'",
+            ),
         ] {
             let error = network(text).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
@@ -381,7 +399,14 @@ mod tests {
     #[test]
     fn other_values() {
         assert_eq!(prefix("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
-        for bad in ["", "10.0.0.0", "10.0.0.0/33", "fd00::/129", "10.0.0/24", "x/8"] {
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0/24",
+            "x/8",
+        ] {
             assert_eq!(prefix(bad), Err(ValueError::Prefix), "{bad}");
         }
         let aux = aux_address("printer=10.0.0.9");

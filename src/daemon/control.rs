@@ -2,8 +2,13 @@
 
 use super::refusal::unknown;
 use super::{Daemon, files};
+use crate::api::control::Refusal;
 use crate::api::control::{Answer, Control};
-use crate::api::types::{Created, ExecCreate, Exit, Info, NetworkInfo, SandboxCreate, SandboxInfo};
+use crate::api::network_types::{
+    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
+    NetworkPrune, Pruned,
+};
+use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use crate::network::SandboxPhase;
 use mossnet_helper::SandboxId;
 use std::os::fd::OwnedFd;
@@ -93,6 +98,41 @@ impl Control for Daemon {
         self.network_infos().await
     }
 
+    async fn network(&self, network: &str) -> Answer<NetworkInfo> {
+        let all = self.network_infos().await?;
+        let found = all.into_iter().find(|known| known.name == network);
+        found.ok_or_else(|| unknown(format!("no such network: {network}")))
+    }
+
+    async fn create_netns(&self, _: NetnsCreate) -> Answer<NetnsCreated> {
+        Err(not_yet())
+    }
+
+    async fn create_network(&self, _: NetworkCreate) -> Answer<Created> {
+        Err(not_yet())
+    }
+
+    async fn remove_network(&self, _: &str, _: bool) -> Answer<()> {
+        Err(not_yet())
+    }
+
+    async fn prune_networks(&self, _: NetworkPrune) -> Answer<Pruned> {
+        Err(not_yet())
+    }
+
+    async fn connect_network(&self, _: &str, _: NetworkConnect) -> Answer<()> {
+        Err(not_yet())
+    }
+
+    async fn disconnect_network(&self, _: &str, _: NetworkDisconnect) -> Answer<()> {
+        Err(not_yet())
+    }
+
+    async fn router(&self) -> Answer<Info> {
+        self.helper().await?;
+        self.daemon_info().await
+    }
+
     async fn info(&self) -> Answer<Info> {
         self.daemon_info().await
     }
@@ -100,4 +140,8 @@ impl Control for Daemon {
     async fn shutdown(&self, all: bool) -> Answer<()> {
         self.shut_down(all).await
     }
+}
+
+fn not_yet() -> Refusal {
+    Refusal::new(501, "not built yet")
 }

@@ -4,6 +4,7 @@
 use super::files::check_hostname;
 use super::refusal::malformed;
 use crate::api::control::{Answer, Refusal};
+use crate::api::network_types::NetworkAttach;
 use crate::api::types::{NetworkMode, SandboxCreate};
 use crate::network::SandboxName;
 use crate::network::capabilities::bounding_set;
@@ -50,7 +51,12 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
     if let Some(hostname) = &request.hostname {
         check_hostname(hostname)?;
     }
-    let default = || NetworkMode::Network(DEFAULT_NETWORK.to_owned());
+    let default = || {
+        NetworkMode::Networks(vec![NetworkAttach {
+            network: DEFAULT_NETWORK.to_owned(),
+            ..NetworkAttach::default()
+        }])
+    };
     let network = request.network.clone().map_or_else(default, predefined);
     check_mode(&request, &network)?;
     Ok(Draft {
@@ -63,14 +69,22 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
 
 /// `host` and `none` are modes also where they come as a network's name.
 fn predefined(mode: NetworkMode) -> NetworkMode {
-    match mode {
-        NetworkMode::Network(name) if name == "host" => NetworkMode::Host,
-        NetworkMode::Network(name) if name == "none" => NetworkMode::None,
-        NetworkMode::Network(name) if name == "default" => {
-            NetworkMode::Network(DEFAULT_NETWORK.to_owned())
+    let NetworkMode::Networks(mut joined) = mode else {
+        return mode;
+    };
+    if let [only] = &joined[..] {
+        match only.network.as_str() {
+            "host" => return NetworkMode::Host,
+            "none" => return NetworkMode::None,
+            _ => {}
         }
-        other => other,
     }
+    for attach in &mut joined {
+        if attach.network == "default" {
+            attach.network = DEFAULT_NETWORK.to_owned();
+        }
+    }
+    NetworkMode::Networks(joined)
 }
 
 /// Names of environment variables, also of an exec.
@@ -111,16 +125,13 @@ fn check_paths(request: &SandboxCreate) -> Answer<()> {
 /// Options that only make sense with a network, or with a sandbox's own files.
 fn check_mode(request: &SandboxCreate, mode: &NetworkMode) -> Answer<()> {
     let word = match mode {
-        NetworkMode::Network(_) => return Ok(()),
+        NetworkMode::Networks(_) => return Ok(()),
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Container(_) => "container",
     };
     let joins = matches!(mode, NetworkMode::Container(_));
     for (given, option) in [
-        (request.ip.is_some(), "--ip"),
-        (request.ip6.is_some(), "--ip6"),
-        (request.mac_address.is_some(), "--mac-address"),
         (request.uplink.is_some(), "--uplink"),
         (joins && request.hostname.is_some(), "--hostname"),
         (joins && !request.dns.is_empty(), "--dns"),
@@ -184,13 +195,20 @@ mod tests {
         }
     }
 
+    fn on(network: &str) -> NetworkMode {
+        NetworkMode::Networks(vec![NetworkAttach {
+            network: network.to_owned(),
+            ..NetworkAttach::default()
+        }])
+    }
+
     #[test]
     fn defaults_are_dockers() {
         let mut request = request();
         request.tty = true;
         request.env = vec![("PATH".into(), "/bin".into()), ("A".into(), "1".into())];
         let draft = check(request).unwrap();
-        assert_eq!(draft.network, NetworkMode::Network("bridge".into()));
+        assert_eq!(draft.network, on("bridge"));
         assert_eq!(draft.workdir(), Some("/home/u/src".into()));
         let env: Vec<_> = draft
             .environment("web")
@@ -265,13 +283,13 @@ mod tests {
     fn modes_without_a_network_take_no_addresses() {
         for mode in ["none", "host"] {
             let mut request = request();
-            request.network = Some(NetworkMode::Network(mode.into()));
+            request.network = Some(on(mode));
             assert!(check(request.clone()).is_ok());
-            request.ip = Some([10, 89, 0, 9].into());
+            request.uplink = Some(crate::api::types::Uplink::Relay);
             let message = check(request).unwrap_err().body.message;
             assert_eq!(
                 message,
-                format!("--ip cannot be combined with --network {mode}")
+                format!("--uplink cannot be combined with --network {mode}")
             );
         }
         let mut request = request();

@@ -7,7 +7,7 @@ use super::clock;
 use super::model::Model;
 use super::refusal::{conflict, failed, malformed};
 use crate::api::control::Answer;
-use crate::api::types::SandboxCreate;
+use crate::api::types::NetworkMode;
 use crate::ipam::{Wish, allocate};
 use crate::network::model::NetworkSubnet;
 use crate::network::names::{mac_for, made_up_name, router_ifname};
@@ -25,12 +25,18 @@ pub(super) struct Wishes {
 }
 
 /// Of a request.
-pub(super) fn wishes(request: &SandboxCreate) -> Wishes {
-    let v4 = request.ip.map(IpAddr::V4);
-    let v6 = request.ip6.map(IpAddr::V6);
+pub(super) fn wishes(mode: &NetworkMode) -> Wishes {
+    let NetworkMode::Networks(joined) = mode else {
+        return Wishes::default();
+    };
+    let Some(attach) = joined.first() else {
+        return Wishes::default();
+    };
+    let v4 = attach.ip.map(IpAddr::V4);
+    let v6 = attach.ip6.map(IpAddr::V6);
     Wishes {
         addresses: v4.into_iter().chain(v6).collect(),
-        mac: request.mac_address,
+        mac: attach.mac_address,
     }
 }
 

@@ -1,13 +1,10 @@
-//! What listings and inspections show.
+//! What listings and inspections show of sandboxes, and of the daemon. `network_info`: of networks.
 
 use super::clock::rfc3339;
-use super::uplink::word_for;
 use super::{Daemon, files};
 use crate::api::control::Answer;
-use crate::api::types::{EndpointInfo, Info, NetworkInfo, SandboxInfo, SandboxState, Uplink};
-use crate::network::model::Driver;
-use crate::network::{Endpoint, Network, Sandbox, SandboxPhase};
-use mossnet_helper::SandboxId;
+use crate::api::types::{EndpointInfo, Info, SandboxInfo, SandboxState};
+use crate::network::{Endpoint, Sandbox, SandboxPhase};
 
 impl Daemon {
     /// One sandbox.
@@ -49,7 +46,12 @@ impl Daemon {
             exit_code,
             pid,
             network_mode: sandbox.mode.to_string(),
+            networks: (sandbox.endpoints.iter())
+                .map(|endpoint| endpoint.network_name.to_string())
+                .collect(),
             endpoints: sandbox.endpoints.iter().map(endpoint_info).collect(),
+            links: Vec::new(),
+            netns_path: None,
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),
             resolv_conf_path: etc.join("resolv.conf"),
@@ -57,22 +59,6 @@ impl Daemon {
             tty: sandbox.tty,
             rootfs: sandbox.rootfs.clone(),
         }
-    }
-
-    /// All networks: those with a bridge, then `host` and `none`.
-    pub(super) async fn network_infos(&self) -> Answer<Vec<NetworkInfo>> {
-        self.default_network_exists().await?;
-        let model = self.0.model.lock().await;
-        let bridges = model.networks().map(|network| {
-            let on = |s: &Sandbox| {
-                let endpoint = s.endpoints.iter().find(|e| e.network == network.id)?;
-                Some((s.id.clone(), s.name.to_string(), endpoint.addresses.clone()))
-            };
-            network_info(network, model.live().filter_map(on).collect())
-        });
-        Ok(bridges
-            .chain([predefined("host", "host"), predefined("none", "null")])
-            .collect())
     }
 
     /// The daemon itself.
@@ -92,6 +78,7 @@ impl Daemon {
             data_dir: self.0.paths.data.clone(),
             runtime_dir: self.0.paths.runtime.clone(),
             running: model.sandboxes().filter(running).count(),
+            router_netns: None,
         })
     }
 }
@@ -105,44 +92,8 @@ fn endpoint_info(endpoint: &Endpoint) -> EndpointInfo {
         mac_address: endpoint.mac,
         addresses: endpoint.addresses.clone(),
         gateways: endpoint.gateways.clone(),
-    }
-}
-
-fn network_info(
-    network: &Network,
-    sandboxes: Vec<(SandboxId, String, Vec<ipnet::IpNet>)>,
-) -> NetworkInfo {
-    let driver = match network.driver {
-        Driver::Bridge => "bridge",
-    };
-    NetworkInfo {
-        name: network.name.to_string(),
-        id: network.id.clone(),
-        driver: driver.to_owned(),
-        bridge: Some(network.bridge.to_string()),
-        subnets: network.prefixes(),
-        gateways: network.gateways(),
-        internal: network.internal,
-        uplink: word_for(network.uplink),
-        sandboxes,
-    }
-}
-
-/// `host` and `none` are not kept anywhere; their ids are their names, padded with zeros.
-fn predefined(name: &str, driver: &str) -> NetworkInfo {
-    let mut id = [0; 32];
-    for (byte, letter) in id.iter_mut().zip(name.bytes()) {
-        *byte = letter;
-    }
-    NetworkInfo {
-        name: name.to_owned(),
-        id: SandboxId::from(id),
-        driver: driver.to_owned(),
-        bridge: None,
-        subnets: Vec::new(),
-        gateways: Vec::new(),
-        internal: false,
-        uplink: Uplink::None,
-        sandboxes: Vec::new(),
+        aliases: endpoint.aliases.clone(),
+        gw_priority: 0,
+        dns_names: Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ mod info;
 mod link;
 mod live;
 mod model;
+mod network_info;
 mod networks;
 mod reconcile;
 mod refusal;

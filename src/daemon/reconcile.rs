@@ -159,6 +159,7 @@ mod tests {
             exec_in: exec_in.map(id_of),
             pid: 40,
             state,
+            netns_fd: None,
         }
     }
 

@@ -328,7 +328,8 @@ impl Daemon {
         match &draft.network {
             NetworkMode::None => Ok((NetworkModeRecord::None, None)),
             NetworkMode::Host => Ok((NetworkModeRecord::Host, None)),
-            NetworkMode::Network(name) => {
+            NetworkMode::Networks(joined) => {
+                let name = joined.first().map_or(DEFAULT_NETWORK, |a| &a.network);
                 let network = self.named_network(name, draft).await?;
                 Ok((
                     NetworkModeRecord::Network(network.name.clone()),
@@ -422,7 +423,8 @@ impl Daemon {
             mode,
         };
         if let Some(network) = network {
-            let endpoint = model.join(&sandbox, &network, &super::endpoint::wishes(request))?;
+            let endpoint =
+                model.join(&sandbox, &network, &super::endpoint::wishes(&draft.network))?;
             sandbox.endpoints.push(endpoint);
         }
         self.live().making(&sandbox.id);

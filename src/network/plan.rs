@@ -85,12 +85,12 @@ fn sandbox_spec(sandbox: &Sandbox, places: Places<'_>) -> SandboxSpec {
         binds,
         masks: vec![places.runtime.to_path_buf()],
         capabilities: sandbox.capabilities.clone(),
-        process: ProcessSpec {
+        process: Some(ProcessSpec {
             argv: sandbox.command.clone(),
             env: sandbox.env.clone(),
             workdir: sandbox.workdir.clone(),
             tty: sandbox.tty,
-        },
+        }),
     }
 }
 

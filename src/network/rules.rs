@@ -20,6 +20,8 @@ pub fn bridge_spec(network: &Network) -> BridgeSpec {
         mac: network.mac,
         mtu: network.mtu,
         addresses: network.subnets.iter().map(address).collect(),
+        icc: true,
+        vlan: None,
     }
 }
 
@@ -53,7 +55,17 @@ pub fn snapshot<'a>(
         generation: 0,
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
+        multihomed: sandboxes.into_iter().filter_map(several_homes).collect(),
     }
+}
+
+/// All addresses of a live sandbox that is on more than one network.
+fn several_homes(sandbox: &Sandbox) -> Option<Vec<IpAddr>> {
+    if !sandbox.is_live() || sandbox.endpoints.len() < 2 {
+        return None;
+    }
+    let addresses = sandbox.endpoints.iter().flat_map(|e| &e.addresses);
+    Some(addresses.map(IpNet::addr).collect())
 }
 
 /// Names, aliases, host names and short ids of the endpoints on a network; one that several
