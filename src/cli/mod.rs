@@ -30,7 +30,7 @@ mod process;
 pub mod run_network;
 mod sandboxes;
 mod table;
-mod template;
+pub mod template;
 mod terminal;
 mod usage;
 pub mod value;

@@ -179,6 +179,7 @@ mod tests {
         let filters: Vec<NetworkFilter> =
             filters.iter().map(|text| text.parse().unwrap()).collect();
         let (mut networks, _) = example();
+        networks.push(network(8, "empty", "bridge", &[]));
         networks.push(network(9, "host", "host", &[]));
         networks
             .into_iter()
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn filters_pick_networks() {
         for (filters, expected) in [
-            (&[][..], &["bridge", "mynet", "vault", "host"][..]),
+            (&[][..], &["bridge", "mynet", "vault", "empty", "host"][..]),
             (&["name=a"], &["vault"]),
             (&["name=et"], &["mynet"]),
             (&["name=^h"], &["host"]),
@@ -200,10 +201,10 @@ mod tests {
             (&["driver=host"], &["host"]),
             (&["scope=global"], &[]),
             (&["type=builtin"], &["bridge", "host"]),
-            (&["type=custom"], &["mynet", "vault"]),
+            (&["type=custom"], &["mynet", "vault", "empty"]),
             (&["type=custom", "name=v"], &["vault"]),
-            (&["dangling=true"], &["vault"]),
-            (&["dangling=0"], &["bridge", "mynet", "host"]),
+            (&["dangling=true"], &["empty"]),
+            (&["dangling=0"], &["bridge", "mynet", "vault", "host"]),
             (&["id=0909"], &["host"]),
             (&["label=env"], &["mynet"]),
             (&["label=env=lab"], &["mynet"]),

@@ -58,9 +58,6 @@ impl<'p> Drawing<'p> {
             columns.push((left, width));
             left += width + GAP;
         }
-        let instead = picture.boxes.iter().filter_map(|b| b.instead.as_ref());
-        let instead = instead.map(|i| width(&shown(i), SMALL)).max().unwrap_or(0);
-        let right = left.max(MARGIN + names + GAP + instead);
         let prefixes = picture.networks.iter().map(|n| n.prefixes.len()).max();
         let heads = (
             MARGIN + WORLD + CABLE,
@@ -79,7 +76,7 @@ impl<'p> Drawing<'p> {
             columns,
             rows,
             heads,
-            width: right + MARGIN,
+            width: left.max(MARGIN + names) + MARGIN,
             height: top + MARGIN,
             text: String::new(),
         }
@@ -151,6 +148,9 @@ impl<'p> Drawing<'p> {
                 "start",
                 way_out,
             );
+        } else {
+            let baseline = top - 8;
+            self.words(line, baseline, SMALL, "#777777", "start", "no way out");
         }
         let end = self.lowest(network).unwrap_or(top + height);
         self.line((line, top + height), (line, end), color, 3, "");
@@ -231,10 +231,6 @@ impl<'p> Drawing<'p> {
             baseline += LEADING;
             self.words(MARGIN + PADDING, baseline, SMALL, "#777777", "start", line);
         }
-        if let Some(instead) = &sandbox.instead {
-            let words = shown(instead);
-            self.words(right + GAP, middle + 4, SMALL, "#777777", "start", &words);
-        }
         for (column, member) in joined {
             self.endpoint(column, member, middle);
         }
@@ -301,11 +297,12 @@ fn width_of_box(sandbox: &Sandbox) -> usize {
 
 fn lines_of_box(sandbox: &Sandbox) -> Vec<String> {
     let state = (!sandbox.runs).then(|| "not running".to_owned());
+    let instead = sandbox.instead.as_ref().map(shown);
     let links = sandbox
         .links
         .iter()
         .map(|link| format!("knows {}", link.shown()));
-    state.into_iter().chain(links).collect()
+    state.into_iter().chain(instead).chain(links).collect()
 }
 
 fn lines_of_member(member: &Member) -> Vec<String> {

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 
 /// What the value's objects are like.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct Shape {
+pub struct Shape {
     /// Fields that hold objects with keys of the user's choice: a key that is not there is no
     /// mistake.
-    pub(in crate::cli) maps: &'static [&'static str],
+    pub maps: &'static [&'static str],
     /// Fields that are left out where they are empty.
-    pub(in crate::cli) optional: &'static [&'static str],
+    pub optional: &'static [&'static str],
 }
 
 /// `None`: a key that is not there.

@@ -10,7 +10,7 @@ mod eval;
 mod lex;
 mod parse;
 
-pub(super) use eval::Shape;
+pub use eval::Shape;
 
 use parse::Node;
 use serde_json::Value;
