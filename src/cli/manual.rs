@@ -10,6 +10,9 @@ use std::path::Path;
 /// Set by the scripts when they call us for the words that fit.
 const COMPLETE: &str = "_MOSSNET_COMPLETE";
 
+/// What clap's script for bash lacks.
+const BASH: &str = include_str!("completion.bash");
+
 /// Where a shell asks for the words that fit: prints them and ends the process.
 pub(super) fn complete_if_asked() {
     CompleteEnv::with_factory(Cli::command)
@@ -26,6 +29,9 @@ pub(super) fn completion(shell: clap_complete::Shell) -> Result<u8, CliError> {
     known
         .write_registration(COMPLETE, "mossnet", "mossnet", "mossnet", &mut script)
         .map_err(CliError::Output)?;
+    if shell == clap_complete::Shell::Bash {
+        script.extend_from_slice(BASH.as_bytes());
+    }
     table::print(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }

@@ -23,10 +23,10 @@ pub enum NetnsCommand {
     /// 'mossnet unshare'.
     Create(NetnsCreateArgs),
     /// List those that there are.
-    #[command(visible_alias = "list")]
+    #[command(alias = "list")]
     Ls(ListArgs),
     /// Remove network namespaces.
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm(Names),
 }
 

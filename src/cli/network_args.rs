@@ -25,7 +25,7 @@ pub enum NetworkCommand {
     /// List networks.
     ///
     /// --format json prints one JSON object for each network, on a line of its own.
-    #[command(visible_alias = "list")]
+    #[command(alias = "list")]
     Ls(NetworkLsArgs),
     /// Show all there is to know about networks, as a JSON array.
     Inspect(NetworkInspectArgs),
@@ -34,7 +34,7 @@ pub enum NetworkCommand {
     /// Take a sandbox off a network.
     Disconnect(NetworkDisconnectArgs),
     /// Remove networks that nobody is on.
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm(NetworkRmArgs),
     /// Remove every network that nobody is on, but bridge, host and none.
     Prune(NetworkPruneArgs),

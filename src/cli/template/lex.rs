@@ -98,11 +98,12 @@ pub(super) fn words(mut text: &str) -> Result<Vec<Word>, TemplateError> {
         let closes = word == Word::Sign(")");
         found.push(word);
         text = rest;
-        if closes && let (Word::Path { fields, .. }, rest) = path(None, text) {
-            if !fields.is_empty() {
-                found.push(Word::Fields(fields));
-                text = rest;
-            }
+        if closes
+            && let (Word::Path { fields, .. }, rest) = path(None, text)
+            && !fields.is_empty()
+        {
+            found.push(Word::Fields(fields));
+            text = rest;
         }
     }
 }

@@ -340,22 +340,21 @@ impl Parser {
     }
 
     fn operand(&mut self, words: &mut VecDeque<Word>) -> Result<Option<Operand>, TemplateError> {
-        match words.front() {
-            None | Some(Word::Sign("|" | ")")) => return Ok(None),
-            Some(_) => {}
+        if matches!(words.front(), Some(Word::Sign("|" | ")"))) {
+            return Ok(None);
         }
-        Ok(words
-            .pop_front()
-            .map(|word| match word {
-                Word::Path { variable, fields } => Ok(Operand::Path { variable, fields }),
-                Word::Text(text) => Ok(Operand::Text(text)),
-                Word::Number(number) => Ok(Operand::Number(number)),
-                Word::Name(name) if name == "true" => Ok(Operand::Bool(true)),
-                Word::Name(name) if name == "false" => Ok(Operand::Bool(false)),
-                Word::Sign("(") => self.nested(words),
-                other => Err(TemplateError::Unexpected(other.shown())),
-            })
-            .transpose()?)
+        let Some(word) = words.pop_front() else {
+            return Ok(None);
+        };
+        match word {
+            Word::Path { variable, fields } => Ok(Some(Operand::Path { variable, fields })),
+            Word::Text(text) => Ok(Some(Operand::Text(text))),
+            Word::Number(number) => Ok(Some(Operand::Number(number))),
+            Word::Name(name) if name == "true" => Ok(Some(Operand::Bool(true))),
+            Word::Name(name) if name == "false" => Ok(Some(Operand::Bool(false))),
+            Word::Sign("(") => self.nested(words).map(Some),
+            other => Err(TemplateError::Unexpected(other.shown())),
+        }
     }
 
     fn nested(&mut self, words: &mut VecDeque<Word>) -> Result<Operand, TemplateError> {
