@@ -72,14 +72,14 @@ impl Helper {
         let done = |result: Result<(), Failure>| result.map(|()| Reply::Done);
         match request {
             Request::Hello { version } => self.hello(version),
-            Request::Inventory => with(Class::None, || self.inventory()),
+            Request::Inventory => with(Class::Network, || self.inventory()),
             Request::Bridge(spec) => {
                 check_bridge(&spec)?;
                 done(with(Class::Visit, || self.router.bridge(&spec)))
             }
             Request::RemoveBridge { name } => {
                 check_prefix(&name, BRIDGE_PREFIX)?;
-                done(with(Class::Network, || self.router.remove_link(&name)))
+                done(with(Class::Network, || self.router.remove_bridge(&name)))
             }
             Request::Ruleset { networks } => {
                 check_networks(&networks)?;
@@ -92,9 +92,7 @@ impl Helper {
             Request::Attach(spec) => done(self.attach(&spec)),
             Request::Detach { router_ifname } => {
                 check_prefix(&router_ifname, ENDPOINT_PREFIX)?;
-                done(with(Class::Network, || {
-                    self.router.remove_link(&router_ifname)
-                }))
+                done(with(Class::Network, || self.router.detach(&router_ifname)))
             }
             Request::StartSandbox { id } => done(with(Class::None, || self.sandboxes.start(&id))),
             Request::Exec(spec) => {

@@ -2,7 +2,6 @@
 
 use super::refusal::unknown;
 use super::{Daemon, files};
-use crate::api::control::Refusal;
 use crate::api::control::{Answer, Control};
 use crate::api::network_types::{
     NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
@@ -71,6 +70,13 @@ impl Control for Daemon {
     async fn log_path(&self, sandbox: &str) -> Answer<PathBuf> {
         let model = self.0.model.lock().await;
         let found = model.find(sandbox)?;
+        if found.bare {
+            let message = format!(
+                "sandbox '{text}' has no process, and so no output",
+                text = sandbox
+            );
+            return Err(unknown(message));
+        }
         if !found.detached {
             let message = format!("sandbox '{sandbox}' keeps no log: it was not run with -d");
             return Err(unknown(message).with_hint("its output went to the terminal of its run"));
@@ -99,33 +105,31 @@ impl Control for Daemon {
     }
 
     async fn network(&self, network: &str) -> Answer<NetworkInfo> {
-        let all = self.network_infos().await?;
-        let found = all.into_iter().find(|known| known.name == network);
-        found.ok_or_else(|| unknown(format!("no such network: {network}")))
+        self.network_info(network).await
     }
 
-    async fn create_netns(&self, _: NetnsCreate) -> Answer<NetnsCreated> {
-        Err(not_yet())
+    async fn create_netns(&self, request: NetnsCreate) -> Answer<NetnsCreated> {
+        self.create_bare(request).await
     }
 
-    async fn create_network(&self, _: NetworkCreate) -> Answer<Created> {
-        Err(not_yet())
+    async fn create_network(&self, request: NetworkCreate) -> Answer<Created> {
+        self.make_network(request).await
     }
 
-    async fn remove_network(&self, _: &str, _: bool) -> Answer<()> {
-        Err(not_yet())
+    async fn remove_network(&self, network: &str, force: bool) -> Answer<()> {
+        self.discard_network(network, force).await
     }
 
-    async fn prune_networks(&self, _: NetworkPrune) -> Answer<Pruned> {
-        Err(not_yet())
+    async fn prune_networks(&self, request: NetworkPrune) -> Answer<Pruned> {
+        self.prune(request).await
     }
 
-    async fn connect_network(&self, _: &str, _: NetworkConnect) -> Answer<()> {
-        Err(not_yet())
+    async fn connect_network(&self, network: &str, request: NetworkConnect) -> Answer<()> {
+        self.connect(network, request).await
     }
 
-    async fn disconnect_network(&self, _: &str, _: NetworkDisconnect) -> Answer<()> {
-        Err(not_yet())
+    async fn disconnect_network(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
+        self.disconnect(network, request).await
     }
 
     async fn router(&self) -> Answer<Info> {
@@ -140,8 +144,4 @@ impl Control for Daemon {
     async fn shutdown(&self, all: bool) -> Answer<()> {
         self.shut_down(all).await
     }
-}
-
-fn not_yet() -> Refusal {
-    Refusal::new(501, "not built yet")
 }

@@ -2,10 +2,11 @@
 //! else there is. Pure.
 
 use super::files::check_hostname;
+use super::joining::{check_attaches, default_attach};
 use super::refusal::malformed;
-use crate::api::control::{Answer, Refusal};
-use crate::api::network_types::NetworkAttach;
-use crate::api::types::{NetworkMode, SandboxCreate};
+use crate::api::control::Answer;
+use crate::api::network_types::{NetnsCreate, NetworkAttach};
+use crate::api::types::{NetworkMode, SandboxCreate, Stdio};
 use crate::network::SandboxName;
 use crate::network::capabilities::bounding_set;
 use crate::network::model::DEFAULT_NETWORK;
@@ -23,6 +24,43 @@ pub(super) struct Draft {
     pub(super) name: Option<SandboxName>,
     pub(super) network: NetworkMode,
     pub(super) capabilities: Vec<String>,
+    /// Without a process.
+    pub(super) bare: bool,
+}
+
+/// Checks a request for a sandbox without a process.
+pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
+    let networks = (!request.networks.is_empty()).then_some(request.networks);
+    let request = SandboxCreate {
+        name: request.name,
+        hostname: request.hostname,
+        network: networks.map(NetworkMode::Networks),
+        links: request.links,
+        dns: Vec::new(),
+        dns_search: Vec::new(),
+        add_host: Vec::new(),
+        env: Vec::new(),
+        workdir: None,
+        caller_dir: None,
+        caller_home: None,
+        rootfs: None,
+        cap_add: Vec::new(),
+        cap_drop: Vec::new(),
+        command: Vec::new(),
+        stdio: Stdio::Detached,
+        tty: false,
+        auto_remove: false,
+        uplink: None,
+    };
+    let draft = check_common(request)?;
+    if draft.network == NetworkMode::Host {
+        let message = "a network namespace of its own cannot be the host's";
+        return Err(malformed(message).with_hint("leave network 'host' out"));
+    }
+    Ok(Draft {
+        bare: true,
+        ..draft
+    })
 }
 
 /// Checks a request.
@@ -42,6 +80,11 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
     }
     check_env_names(&request.env)?;
     check_paths(&request)?;
+    check_common(request)
+}
+
+/// What is true of all, with a process or without.
+fn check_common(request: SandboxCreate) -> Answer<Draft> {
     for (name, _) in &request.add_host {
         check_host_name(name)?;
     }
@@ -51,18 +94,17 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
     if let Some(hostname) = &request.hostname {
         check_hostname(hostname)?;
     }
-    let default = || {
-        NetworkMode::Networks(vec![NetworkAttach {
-            network: DEFAULT_NETWORK.to_owned(),
-            ..NetworkAttach::default()
-        }])
-    };
+    let default = || NetworkMode::Networks(vec![default_attach()]);
     let network = request.network.clone().map_or_else(default, predefined);
+    if let NetworkMode::Networks(joined) = &network {
+        check_attaches(joined)?;
+    }
     check_mode(&request, &network)?;
     Ok(Draft {
         name: request.name.as_deref().map(str::parse).transpose()?,
         capabilities: bounding_set(&request.cap_add, &request.cap_drop)?,
         network,
+        bare: false,
         request,
     })
 }
@@ -72,11 +114,22 @@ fn predefined(mode: NetworkMode) -> NetworkMode {
     let NetworkMode::Networks(mut joined) = mode else {
         return mode;
     };
+    if joined.is_empty() {
+        joined.push(default_attach());
+    }
     if let [only] = &joined[..] {
-        match only.network.as_str() {
-            "host" => return NetworkMode::Host,
-            "none" => return NetworkMode::None,
-            _ => {}
+        let plain = |name: &str| {
+            *only
+                == NetworkAttach {
+                    network: name.to_owned(),
+                    ..NetworkAttach::default()
+                }
+        };
+        if plain("host") {
+            return NetworkMode::Host;
+        }
+        if plain("none") {
+            return NetworkMode::None;
         }
     }
     for attach in &mut joined {
@@ -133,6 +186,7 @@ fn check_mode(request: &SandboxCreate, mode: &NetworkMode) -> Answer<()> {
     let joins = matches!(mode, NetworkMode::Container(_));
     for (given, option) in [
         (request.uplink.is_some(), "--uplink"),
+        (!request.links.is_empty(), "--link"),
         (joins && request.hostname.is_some(), "--hostname"),
         (joins && !request.dns.is_empty(), "--dns"),
         (joins && !request.dns_search.is_empty(), "--dns-search"),
@@ -175,12 +229,6 @@ impl Draft {
         let root = || Some(PathBuf::from("/"));
         request.workdir.clone().or(callers).or_else(root)
     }
-}
-
-/// A name with the wrong kind of network.
-pub(super) fn unknown_network(name: &str, known: &[&str]) -> Refusal {
-    super::refusal::unknown(format!("no such network: {name}"))
-        .with_hint(format!("there are: {}", known.join(", ")))
 }
 
 #[cfg(test)]

@@ -3,8 +3,12 @@
 use super::clock::rfc3339;
 use super::{Daemon, files};
 use crate::api::control::Answer;
+use crate::api::network_types::LinkInfo;
 use crate::api::types::{EndpointInfo, Info, SandboxInfo, SandboxState};
-use crate::network::{Endpoint, Sandbox, SandboxPhase};
+use crate::network::{Endpoint, LinkRecord, Sandbox, SandboxPhase};
+
+/// The command of a sandbox without a process.
+const BARE: &str = "(netns)";
 
 impl Daemon {
     /// One sandbox.
@@ -19,7 +23,8 @@ impl Daemon {
                 self.live().pid(&sandbox.id),
             ),
             SandboxPhase::Running { started, pid } => {
-                (SandboxState::Running, Some(started), None, None, Some(pid))
+                let pid = (!sandbox.bare).then_some(pid);
+                (SandboxState::Running, Some(started), None, None, pid)
             }
             SandboxPhase::Exited {
                 started,
@@ -38,7 +43,10 @@ impl Daemon {
             id: sandbox.id.clone(),
             name: sandbox.name.to_string(),
             hostname: sandbox.hostname.clone(),
-            command: sandbox.command.clone(),
+            command: match sandbox.bare {
+                true => vec![BARE.to_owned()],
+                false => sandbox.command.clone(),
+            },
             created: rfc3339(sandbox.created),
             started: started.map(rfc3339),
             finished: finished.map(rfc3339),
@@ -46,12 +54,14 @@ impl Daemon {
             exit_code,
             pid,
             network_mode: sandbox.mode.to_string(),
-            networks: (sandbox.endpoints.iter())
-                .map(|endpoint| endpoint.network_name.to_string())
+            networks: (sandbox.attachments.iter())
+                .map(|attachment| attachment.network_name.to_string())
                 .collect(),
-            endpoints: sandbox.endpoints.iter().map(endpoint_info).collect(),
-            links: Vec::new(),
-            netns_path: None,
+            endpoints: (sandbox.endpoints.iter())
+                .map(|endpoint| endpoint_info(sandbox, endpoint))
+                .collect(),
+            links: sandbox.links.iter().map(link_info).collect(),
+            netns_path: self.live().netns_path(&sandbox.id),
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),
             resolv_conf_path: etc.join("resolv.conf"),
@@ -83,7 +93,7 @@ impl Daemon {
     }
 }
 
-fn endpoint_info(endpoint: &Endpoint) -> EndpointInfo {
+fn endpoint_info(sandbox: &Sandbox, endpoint: &Endpoint) -> EndpointInfo {
     EndpointInfo {
         network: endpoint.network_name.to_string(),
         endpoint_id: endpoint.id.clone(),
@@ -93,7 +103,17 @@ fn endpoint_info(endpoint: &Endpoint) -> EndpointInfo {
         addresses: endpoint.addresses.clone(),
         gateways: endpoint.gateways.clone(),
         aliases: endpoint.aliases.clone(),
-        gw_priority: 0,
-        dns_names: Vec::new(),
+        gw_priority: endpoint.gw_priority,
+        dns_names: match endpoint.named {
+            true => sandbox.names_at(endpoint),
+            false => Vec::new(),
+        },
+    }
+}
+
+fn link_info(link: &LinkRecord) -> LinkInfo {
+    LinkInfo {
+        name: link.name.to_string(),
+        alias: link.alias.clone(),
     }
 }

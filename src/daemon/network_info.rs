@@ -7,8 +7,8 @@ use super::uplink::word_for;
 use crate::api::control::Answer;
 use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo};
 use crate::api::types::Uplink;
-use crate::network::model::{Driver, NetworkSubnet};
-use crate::network::{Endpoint, Network, Sandbox};
+use crate::network::model::Driver;
+use crate::network::{Endpoint, Network, NetworkSubnet, Sandbox};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use std::collections::BTreeMap;
@@ -20,10 +20,25 @@ impl Daemon {
         let model = self.0.model.lock().await;
         let bridges = model.networks().map(|network| shown(&model, network));
         Ok(bridges
-            .chain([predefined("host", "host"), predefined("none", "null")])
+            .chain(PREDEFINED.map(|(name, driver)| predefined(name, driver)))
             .collect())
     }
+
+    /// One network.
+    pub(super) async fn network_info(&self, text: &str) -> Answer<NetworkInfo> {
+        self.default_network_exists().await?;
+        let predefined = PREDEFINED.map(|(name, driver)| predefined(name, driver));
+        let mut named = predefined.into_iter();
+        if let Some(found) = named.find(|known| known.name == text || known.id.as_str() == text) {
+            return Ok(found);
+        }
+        let model = self.0.model.lock().await;
+        Ok(shown(&model, model.find_network(text)?))
+    }
 }
+
+/// Networks without a record: name and driver.
+const PREDEFINED: [(&str, &str); 2] = [("host", "host"), ("none", "null")];
 
 fn shown(model: &Model, network: &Network) -> NetworkInfo {
     let driver = match network.driver {
@@ -44,12 +59,14 @@ fn shown(model: &Model, network: &Network) -> NetworkInfo {
         },
         internal: network.internal,
         containers: containers(model, network),
+        options: network.options.clone(),
         labels: network.labels.clone(),
         bridge: Some(network.bridge.to_string()),
         uplink: word_for(network.uplink),
         mtu: Some(network.mtu),
         dns_enabled: network.serves_names(),
         dns: network.dns.clone(),
+        leases: leases(model, network),
         ..predefined(network.name.as_str(), driver)
     }
 }
@@ -57,18 +74,37 @@ fn shown(model: &Model, network: &Network) -> NetworkInfo {
 fn ipam_config(on: &NetworkSubnet) -> IpamConfig {
     IpamConfig {
         subnet: on.subnet.prefix(),
-        ip_range: None,
+        ip_range: on.ip_range,
         gateway: on.gateway,
-        auxiliary_addresses: BTreeMap::new(),
+        auxiliary_addresses: (on.aux_addresses.iter())
+            .map(|(address, name)| (name.clone(), *address))
+            .collect(),
     }
+}
+
+/// Addresses that are kept for sandboxes which are not on the network now.
+fn leases(model: &Model, network: &Network) -> Vec<LeaseInfo> {
+    let reserved = model.reserved(&network.id).map(|lease| LeaseInfo {
+        name: lease.name.to_string(),
+        addresses: lease.addresses.clone(),
+        granted: rfc3339(lease.granted),
+    });
+    let parked = model
+        .parked(&network.id)
+        .map(|(sandbox, addresses)| LeaseInfo {
+            name: sandbox.name.to_string(),
+            addresses: addresses.to_vec(),
+            granted: rfc3339(sandbox.created),
+        });
+    reserved.chain(parked).collect()
 }
 
 fn containers(model: &Model, network: &Network) -> BTreeMap<SandboxId, ContainerInfo> {
     let on = |sandbox: &Sandbox| {
-        let endpoint = sandbox.endpoints.iter().find(|e| e.network == network.id)?;
+        let endpoint = sandbox.endpoint_on(&network.id)?;
         Some((sandbox.id.clone(), container(sandbox, endpoint)))
     };
-    model.live().filter_map(on).collect()
+    model.on_network(&network.id).filter_map(on).collect()
 }
 
 fn container(sandbox: &Sandbox, endpoint: &Endpoint) -> ContainerInfo {
@@ -116,6 +152,6 @@ fn predefined(name: &str, driver: &str) -> NetworkInfo {
         mtu: None,
         dns_enabled: false,
         dns: Vec::new(),
-        leases: Vec::<LeaseInfo>::new(),
+        leases: Vec::new(),
     }
 }
