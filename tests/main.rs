@@ -22,3 +22,4 @@ mod no_exec;
 mod outbound;
 mod run;
 mod uplink;
+mod walkthrough;
