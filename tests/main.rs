@@ -5,6 +5,8 @@
 
 mod world;
 
+mod commands;
+mod completion;
 mod concurrency;
 mod connections;
 mod crash;
