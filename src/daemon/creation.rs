@@ -230,7 +230,8 @@ impl Daemon {
     pub(super) async fn record_again(&self, id: &SandboxId) -> Answer<Sandbox> {
         self.end_linger(id).await;
         if let Some(sandbox) = self.known(id).await {
-            self.make_way(Some(&sandbox.name), &sandbox.attachments).await;
+            self.make_way(Some(&sandbox.name), &sandbox.attachments)
+                .await;
         }
         let mut model = self.0.model.lock().await;
         let mut sandbox = model.find(id.as_str())?.clone();

@@ -215,7 +215,9 @@ impl Daemon {
     /// Ends all linger on a network now.
     pub(super) async fn end_linger_on(&self, network: &SandboxId) {
         let model = self.0.model.lock().await;
-        let there = model.lingering.whose(|endpoint| endpoint.network == *network);
+        let there = model
+            .lingering
+            .whose(|endpoint| endpoint.network == *network);
         drop(model);
         self.see_off(&there, Duration::ZERO).await;
     }

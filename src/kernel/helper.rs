@@ -172,9 +172,7 @@ impl Helper {
             | Reply::Created { .. }
             | Reply::Bare { .. }
             | Reply::Inventory(_)
-            | Reply::Unsent { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -222,9 +220,7 @@ impl Helper {
             | Reply::Hello { .. }
             | Reply::Created { .. }
             | Reply::Bare { .. }
-            | Reply::Inventory(_) => {
-                Err(HelperError::OutOfTurn)
-            }
+            | Reply::Inventory(_) => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -248,9 +244,7 @@ impl Helper {
             | Reply::Hello { .. }
             | Reply::Created { .. }
             | Reply::Bare { .. }
-            | Reply::Unsent { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 

@@ -88,7 +88,7 @@ impl World {
 
     /// Whether it is in the way of a newcomer.
     async fn blocks(&self, name: Option<&str>, spoil: impl FnOnce(&mut Attachment)) -> bool {
-        let mut wanted = Attachment::to(&self.network);
+        let mut wanted = samples::attachment(&self.network);
         spoil(&mut wanted);
         let name = name.map(|name| name.parse().unwrap());
         let model = self.daemon.0.model.lock().await;
@@ -160,7 +160,7 @@ async fn a_newcomer_has_it_cut_after_a_while_and_removal_at_once() {
     world.take_down().await;
     let begun = Instant::now();
     let name = world.web.name.clone();
-    let wanted = [Attachment::to(&world.network)];
+    let wanted = [samples::attachment(&world.network)];
     world.daemon.make_way(Some(&name), &wanted).await;
     assert!(begun.elapsed() >= PATIENCE);
     assert!(world.detached() && !world.lingers().await);
@@ -198,19 +198,22 @@ async fn only_who_wants_the_same_waits() {
     );
     let elsewhere = samples::network("other", 9, "10.89.4.0/24");
     let model = world.daemon.0.model.lock().await;
-    let wanted = Attachment::to(&elsewhere);
-    assert!(
-        model
-            .in_the_way(Some(&world.web.name), &wanted)
-            .is_empty()
-    );
+    let wanted = samples::attachment(&elsewhere);
+    assert!(model.in_the_way(Some(&world.web.name), &wanted).is_empty());
 }
 
 #[tokio::test]
 async fn the_last_address_of_a_network_does_not_linger_for_long() {
     let world = world(1).await;
     let small = samples::network("mynet", 1, "10.89.3.0/30");
-    world.daemon.0.model.lock().await.put_network(small).unwrap();
+    world
+        .daemon
+        .0
+        .model
+        .lock()
+        .await
+        .put_network(small)
+        .unwrap();
     let free: IpAddr = "10.89.3.2".parse().unwrap();
     assert_eq!(world.web.endpoints[0].addresses[0].addr(), free);
     world.take_down().await;
