@@ -3,6 +3,7 @@
 mod lifetime;
 mod network;
 mod requests;
+mod scale;
 
 use crate::client::Client;
 use crate::world::*;
@@ -49,6 +50,10 @@ pub const ALL: &[(&str, fn())] = &[
         lifetime::capabilities_are_trimmed,
     ),
     ("many_sandboxes", network::many_sandboxes),
+    (
+        "more_endpoints_than_ports",
+        scale::more_endpoints_than_ports,
+    ),
 ];
 
 fn with_bridge() -> (World, Client) {
