@@ -12,6 +12,7 @@ use crate::netlink::{LinkKind, NewBridge, add_address, addresses, remove_address
 use crate::request::{BridgeSpec, Failure};
 use crate::sysctl;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use std::os::fd::AsFd;
 
 impl Router {
@@ -83,24 +84,21 @@ impl Router {
         Ok(())
     }
 
-    /// Put all traffic of a bridge into a VLAN, or into none. Where the kernel lacks VLAN filtering,
-    /// it takes the settings and forgets them.
+    /// Put all traffic of a bridge into a VLAN, or into none.
     fn set_vlan(&mut self, name: &IfName, index: u32, vlan: Option<u16>) -> Result<(), Failure> {
         let has = self.segments.get(name).and_then(|segment| segment.vlan);
         if vlan == has {
             return Ok(());
         }
-        let failed = format!("put bridge {name} into a VLAN");
-        let capable = self.route.filters_vlans(name.as_str());
-        if !capable.map_err(|e| e.failure(failed.clone()))? {
-            return Err(Failure::kernel(
-                format!("{failed}: the kernel lacks bridge VLAN filtering"),
-                nix::errno::Errno::EOPNOTSUPP,
-            ));
-        }
+        let what = format!("put bridge {name} into a VLAN");
         self.route
             .set_bridge_vlan(index, vlan)
-            .map_err(|e| e.failure(failed))
+            .map_err(|refused| match refused.errno {
+                Errno::EOPNOTSUPP => refused.failure(format!(
+                    "{what}: the kernel lacks bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)"
+                )),
+                _ => refused.failure(what),
+            })
     }
 
     /// Have overflow bridges, and the ports where isolation changes, follow the main bridge.
