@@ -224,13 +224,11 @@ fn route() -> Result<Netlink, Failure> {
 }
 
 fn bridge() -> Result<(), Failure> {
-    let name = name("br-probe")?;
-    let bridge = NewBridge {
-        name: &name,
+    let made = route()?.add_bridge(NewBridge {
+        name: &name("br-probe")?,
         mac: Some(mac(1)?),
         mtu: 1500,
-    };
-    let made = route()?.add_bridge(bridge);
+    });
     made.map_err(|refused: Refused| refused.failure("make a bridge"))
 }
 
