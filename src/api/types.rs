@@ -207,7 +207,7 @@ pub struct SandboxInfo {
     pub network_mode: String,
     /// Networks that it is on, or joins when it is started, in order.
     pub networks: Vec<String>,
-    /// Live endpoints; the one that has the default route first, then in order of attachment.
+    /// Live endpoints, in order of attachment.
     pub endpoints: Vec<EndpointInfo>,
     /// Sandboxes that it knows by name.
     pub links: Vec<LinkInfo>,
