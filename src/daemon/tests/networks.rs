@@ -577,7 +577,10 @@ fn a_new_daemon_finishes_what_was_broken_off() {
                 at("detach").is_some() && at("bridge") < at("attach eth0"),
                 "{words:?}"
             );
-            assert!(at("attach eth0") < at("default_routes eth0"), "{words:?}");
+            assert!(
+                at("attach eth0") < at("default_routes eth0,eth0"),
+                "{words:?}"
+            );
             assert_eq!(addresses(&daemon, "web").await, ["eth0 10.89.0.2/24"]);
         });
     });
