@@ -174,18 +174,19 @@ fn a_graph_shows_who_is_where() {
 
 #[test]
 fn a_removal_goes_on_after_an_error() {
+    // Names that cannot be the beginning of an id.
     World::test(|world| {
-        world.mossnet(["network", "create", "a"]).ok();
-        let some = world.mossnet(["network", "rm", "nobody", "a"]).fails(1);
-        assert_eq!(some.stdout, "a\n");
+        world.mossnet(["network", "create", "one"]).ok();
+        let some = world.mossnet(["network", "rm", "nobody", "one"]).fails(1);
+        assert_eq!(some.stdout, "one\n");
         some.expect_text("nobody").expect_one_clear_line();
-        world.mossnet(["network", "create", "b"]).ok();
+        world.mossnet(["network", "create", "two"]).ok();
         let no = world.mossnet(["network", "prune"]).stdin("n\n").fails(1);
         no.expect_text("Are you sure");
-        world.mossnet(["network", "exists", "b"]).ok();
+        world.mossnet(["network", "exists", "two"]).ok();
         world.mossnet(["network", "prune", "-f"]).ok();
         assert_eq!(
-            world.mossnet(["network", "exists", "b"]).fails(1).stderr,
+            world.mossnet(["network", "exists", "two"]).fails(1).stderr,
             ""
         );
     });
