@@ -79,6 +79,13 @@ pub enum Request {
         /// Signal number, 1 to 64.
         signal: i32,
     },
+    /// Count the TCP sockets of a sandbox's network that still have something to deliver, also after
+    /// its first process has ended. Answer: [`Reply::Unsent`]; 0 for the host's network, and for
+    /// what is unknown.
+    Unsent {
+        /// The sandbox.
+        id: SandboxId,
+    },
     /// Forget an exited sandbox or exec, killing what is left of it first. Answer: `Done`.
     Forget {
         /// Sandbox or exec id.
@@ -304,6 +311,11 @@ pub enum Reply {
     },
     /// To `Inventory`.
     Inventory(Box<Inventory>),
+    /// To `Unsent`.
+    Unsent {
+        /// How many sockets.
+        sockets: u32,
+    },
 }
 
 /// Everything the helper holds.

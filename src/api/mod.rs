@@ -17,6 +17,7 @@ pub mod control;
 pub mod doctor;
 mod hold;
 mod launch;
+pub mod network_types;
 pub mod paths;
 mod routes;
 pub mod server;

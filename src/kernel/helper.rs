@@ -4,6 +4,7 @@
 //! if whoever asked has gone; so the order of replies never slips.
 
 use super::{framing, launch};
+use mossnet_helper::SandboxId;
 use mossnet_helper::request::{
     Event, Failure, FailureKind, Frame, Inventory, PROTOCOL_VERSION, Reply, Request,
 };
@@ -163,9 +164,11 @@ impl Helper {
                 helper.mapped_ids = mapped_ids;
                 Ok((helper, events))
             }
-            Reply::Done | Reply::Created { .. } | Reply::Bare { .. } | Reply::Inventory(_) => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_)
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -197,9 +200,11 @@ impl Helper {
     pub async fn create(&self, request: Request, fds: Vec<OwnedFd>) -> Result<u32, HelperError> {
         match self.call_with(request, fds).await? {
             Reply::Created { pid } => Ok(pid),
-            Reply::Done | Reply::Hello { .. } | Reply::Bare { .. } | Reply::Inventory(_) => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_)
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -208,6 +213,19 @@ impl Helper {
     pub async fn create_bare(&self, request: Request) -> Result<i32, HelperError> {
         match self.call(request).await? {
             Reply::Bare { netns_fd } => Ok(netns_fd),
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Created { .. }
+            | Reply::Inventory(_)
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
+        }
+    }
+
+    /// Sockets of a sandbox's network that still have something to deliver.
+    pub async fn unsent(&self, id: &SandboxId) -> Result<u32, HelperError> {
+        match self.call(Request::Unsent { id: id.clone() }).await? {
+            Reply::Unsent { sockets } => Ok(sockets),
+            Reply::Bare { .. } => Err(HelperError::OutOfTurn),
             Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {
                 Err(HelperError::OutOfTurn)
             }
@@ -218,9 +236,11 @@ impl Helper {
     pub async fn inventory(&self) -> Result<Inventory, HelperError> {
         match self.call(Request::Inventory).await? {
             Reply::Inventory(inventory) => Ok(*inventory),
-            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Bare { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -314,7 +334,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::kernel::fake;
-    use mossnet_helper::SandboxId;
     use mossnet_helper::request::{ExecSpec, ExitStatus, ProcessSpec};
 
     /// `Exec` by an event and the number of descriptors as the pid, all else by `NotFound`; it

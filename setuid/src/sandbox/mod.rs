@@ -43,6 +43,7 @@ use create::FirstProcess;
 use made::Made;
 use namespaces::{Namespaces, Network};
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -77,7 +78,11 @@ enum Life {
         /// `None`: an exec'd process, which has no place of its own.
         place: Option<Place>,
     },
-    Exited(ExitStatus),
+    Exited {
+        status: ExitStatus,
+        /// Of a first process, unless in the host's: what it sent last may still be on its way.
+        netns: Option<OwnedFd>,
+    },
     /// No process: namespaces, held until they are forgotten.
     Bare(Network),
 }
@@ -176,13 +181,33 @@ impl Sandboxes {
         })
     }
 
+    /// The same, also of one that has ended and is not forgotten. `None`: the host's, or there is
+    /// no such sandbox.
+    pub fn last_netns(&self, id: &SandboxId) -> Option<BorrowedFd<'_>> {
+        let life = &self.entries.get(id)?.life;
+        let netns = match life {
+            Life::Exited { netns, .. } => netns.as_ref(),
+            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) => life.netns(),
+        };
+        netns.map(AsFd::as_fd)
+    }
+
+    /// Whether a sandbox lives in this network namespace: the one whose it is, or one that shares it.
+    /// What cannot be told counts.
+    pub fn live_in(&self, netns: BorrowedFd<'_>) -> bool {
+        let identity = |netns: BorrowedFd<'_>| fstat(netns).ok().map(|s| (s.st_dev, s.st_ino));
+        let this = identity(netns);
+        let of_living = self.entries.values().filter_map(|entry| entry.life.netns());
+        this.is_none() || of_living.map(AsFd::as_fd).any(|one| identity(one) == this)
+    }
+
     /// Let a sandbox's process execute its command. A bare one has nothing to start.
     pub fn start(&mut self, id: &SandboxId) -> Result<(), Failure> {
         let entry = self.entries.get_mut(id).ok_or_else(|| unknown(id))?;
         if matches!(entry.life, Life::Bare(_)) {
             return Ok(());
         }
-        let ended = Life::Exited(ExitStatus::Code(child::GAVE_UP));
+        let ended = Life::ended(ExitStatus::Code(child::GAVE_UP));
         let life = std::mem::replace(&mut entry.life, ended);
         let Life::Created {
             pidfd,
@@ -190,7 +215,7 @@ impl Sandboxes {
             mut channel,
         } = life
         else {
-            let ended = matches!(life, Life::Exited(_));
+            let ended = matches!(life, Life::Exited { .. });
             entry.life = life;
             return Err(if ended {
                 not_running(id)
@@ -206,7 +231,7 @@ impl Sandboxes {
             }
             Err(failure) => {
                 made::end(entry.pid, pidfd.as_fd());
-                entry.life = Life::Exited(ExitStatus::Code(shell_code(&failure)));
+                entry.life = Life::ended(ExitStatus::Code(shell_code(&failure)));
                 Err(failure)
             }
         }
@@ -282,7 +307,10 @@ impl Sandboxes {
             .entries
             .iter_mut()
             .find(|(_, entry)| entry.pid == pid && entry.life.pidfd().is_some())?;
-        entry.life = Life::Exited(status);
+        let life = std::mem::replace(&mut entry.life, Life::ended(status));
+        if let Life::Exited { netns, .. } = &mut entry.life {
+            *netns = life.into_netns();
+        }
         Some(id.clone())
     }
 
@@ -295,7 +323,7 @@ impl Sandboxes {
             state: match &entry.life {
                 Life::Created { .. } => ProcessState::Created,
                 Life::Running { .. } | Life::Bare(_) => ProcessState::Running,
-                Life::Exited(status) => ProcessState::Exited(*status),
+                Life::Exited { status, .. } => ProcessState::Exited(*status),
             },
             netns_fd: entry.life.netns_fd(),
         };
@@ -322,7 +350,7 @@ impl Sandboxes {
                 "{} is a process in a sandbox, not a sandbox",
                 id.short()
             ))),
-            Life::Exited(_) => Err(not_running(id)),
+            Life::Exited { .. } => Err(not_running(id)),
         }
     }
 
@@ -339,7 +367,7 @@ impl Life {
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Created { pidfd, .. } | Self::Running { pidfd, .. } => Some(pidfd.as_fd()),
-            Self::Exited(_) | Self::Bare(_) => None,
+            Self::Exited { .. } | Self::Bare(_) => None,
         }
     }
 
@@ -347,7 +375,33 @@ impl Life {
     fn netns_fd(&self) -> Option<i32> {
         match self {
             Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
-            Self::Created { .. } | Self::Running { .. } | Self::Exited(_) => None,
+            Self::Created { .. } | Self::Running { .. } | Self::Exited { .. } => None,
+        }
+    }
+
+    /// One that leaves no network behind.
+    fn ended(status: ExitStatus) -> Self {
+        let netns = None;
+        Self::Exited { status, netns }
+    }
+
+    /// The network namespace of one that lives, unless it is the host's.
+    fn netns(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Created { place, .. } => place.namespaces.network.net.as_ref(),
+            Self::Running { place, .. } => place.as_ref()?.namespaces.network.net.as_ref(),
+            Self::Bare(network) => network.net.as_ref(),
+            Self::Exited { .. } => None,
+        }
+    }
+
+    /// The network namespace, without the rest.
+    fn into_netns(self) -> Option<OwnedFd> {
+        match self {
+            Self::Created { place, .. } => place.namespaces.network.net,
+            Self::Running { place, .. } => place?.namespaces.network.net,
+            Self::Bare(network) => network.net,
+            Self::Exited { netns, .. } => netns,
         }
     }
 }
