@@ -185,11 +185,11 @@ impl Sandboxes {
     /// no such sandbox.
     pub fn last_netns(&self, id: &SandboxId) -> Option<BorrowedFd<'_>> {
         let life = &self.entries.get(id)?.life;
-        let ended = match life {
+        let netns = match life {
             Life::Exited { netns, .. } => netns.as_ref(),
-            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) => None,
+            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) => life.netns(),
         };
-        ended.or_else(|| life.netns()).map(AsFd::as_fd)
+        netns.map(AsFd::as_fd)
     }
 
     /// Whether a sandbox lives in this network namespace: the one whose it is, or one that shares it.
@@ -371,13 +371,21 @@ impl Life {
         }
     }
 
+    /// The number that a bare sandbox's network namespace is known by.
+    fn netns_fd(&self) -> Option<i32> {
+        match self {
+            Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
+            Self::Created { .. } | Self::Running { .. } | Self::Exited { .. } => None,
+        }
+    }
+
     /// One that leaves no network behind.
     fn ended(status: ExitStatus) -> Self {
         let netns = None;
         Self::Exited { status, netns }
     }
 
-    /// The network namespace of what lives; `None`: the host's.
+    /// The network namespace of one that lives, unless it is the host's.
     fn netns(&self) -> Option<&OwnedFd> {
         match self {
             Self::Created { place, .. } => place.namespaces.network.net.as_ref(),
@@ -394,14 +402,6 @@ impl Life {
             Self::Running { place, .. } => place?.namespaces.network.net,
             Self::Bare(network) => network.net,
             Self::Exited { netns, .. } => netns,
-        }
-    }
-
-    /// The number that a bare sandbox's network namespace is known by.
-    fn netns_fd(&self) -> Option<i32> {
-        match self {
-            Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
-            Self::Created { .. } | Self::Running { .. } | Self::Exited { .. } => None,
         }
     }
 }
