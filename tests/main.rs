@@ -18,6 +18,7 @@ mod isolation;
 mod layers;
 mod lifecycle;
 mod machinery;
+mod networks;
 mod no_exec;
 mod outbound;
 mod run;

@@ -1,0 +1,15 @@
+//! Networks of the user: what `docker network` promises, on real packets.
+
+mod create;
+mod hot;
+mod interrupted;
+mod isolation;
+mod leases;
+mod links;
+mod modes;
+mod names;
+mod refusals;
+mod remove;
+mod scale;
+mod spoofing;
+mod stress;
