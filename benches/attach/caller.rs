@@ -84,11 +84,6 @@ impl Caller {
         }
     }
 
-    /// Process id of the caller.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Has `argv` run with `stdin`; fails the benchmark unless it succeeds.
     pub fn call(&mut self, argv: &[&str], stdin: &str) -> Duration {
         let call = Call {

@@ -7,12 +7,13 @@
 //! has one container on it before and throughout, so that no contender makes or removes bridge,
 //! chains or processes while it is measured; namespaces for netavark are made before the clock runs.
 //!
-//! `MOSSNET_BENCH_ROUNDS` (50), `MOSSNET_BENCH_JSON=FILE`.
+//! `MOSSNET_BENCH_ROUNDS` (50), `MOSSNET_BENCH_ONLY=netavark` for one of the two,
+//! `MOSSNET_BENCH_JSON=FILE`.
 
 // A benchmark that panics is a benchmark that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
@@ -60,8 +61,14 @@ fn main() {
 
 fn measure(world: &World, rounds: u64) {
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
-    contenders.extend(netavark::all(world));
-    contenders.extend(mossnet::all(world));
+    let only = std::env::var("MOSSNET_BENCH_ONLY").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || only.split(',').any(|part| name.starts_with(part));
+    if wanted("netavark") {
+        contenders.extend(netavark::all(world));
+    }
+    if wanted("mossnet") {
+        contenders.extend(mossnet::all(world));
+    }
     let mut results = Results::default();
     // The first round warms caches, and is not counted.
     for round in 0..=rounds {
@@ -85,7 +92,9 @@ fn measure(world: &World, rounds: u64) {
         "netavark": netavark::version(),
     });
     println!("{}{}", report::MARK, results.json(&conditions));
-    mossnet::clean_up(world);
+    if wanted("mossnet") {
+        mossnet::clean_up(world);
+    }
 }
 
 /// One line for each kind of attach: is it as fast as it shall be?
@@ -93,7 +102,7 @@ fn verdict(results: &Results) {
     for contender in mossnet::NAMES {
         for metric in [SET_UP, TEARDOWN] {
             let Some(ratio) = results.ratio(metric, contender, netavark::USUAL) else {
-                println!("{contender}, {metric}: not compared, netavark is missing");
+                println!("{contender}, {metric}: not compared, one of the two is missing");
                 continue;
             };
             let word = if ratio <= GOAL { "reached" } else { "MISSED" };

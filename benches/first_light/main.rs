@@ -12,7 +12,7 @@
 // A benchmark that panics is a benchmark that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../tests/world/mod.rs"]
 mod world;
 

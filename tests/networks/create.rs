@@ -40,7 +40,7 @@ fn the_next_free_prefix_is_found() {
                 .expect("a subnet")
                 .to_owned()
         };
-        let all: BTreeSet<_> = ["a", "b", "c"].map(|name| subnet(name)).into();
+        let all: BTreeSet<_> = ["a", "b", "c"].map(&subnet).into();
         assert_eq!(all.len(), 3, "{all:?}");
         assert!(
             all.iter()

@@ -86,67 +86,50 @@ impl Api {
     }
 }
 
+/// `mossnet run -d` of a thousand, the smallest process in each; how long it took.
+fn attach_all(world: &World) -> Duration {
+    let begin = Instant::now();
+    at_once(SANDBOXES, |number| {
+        let line = format!("run -d --name box{number} --network crowd -- busybox sleep 100000");
+        world.line(&line).timeout(seconds(60)).ok();
+    });
+    let elapsed = begin.elapsed();
+    let all = inspect::processes();
+    let sleeping = all.iter().filter(|p| p.line == "busybox sleep 100000");
+    assert_eq!(sleeping.count(), SANDBOXES, "each has its process");
+    elapsed
+}
+
 #[test]
 fn a_thousand_sandboxes_on_one_network() {
     World::builder().deadline(280).alone().test(|world| {
         world.network("create --subnet 172.24.0.0/16 crowd").ok();
         world.sleeper("first", "--network crowd");
-        let begin = Instant::now();
-        at_once(SANDBOXES, |number| {
-            let name = format!("box{number}");
-            let argv = [
-                "run",
-                "-d",
-                "--name",
-                &name,
-                "--network",
-                "crowd",
-                "--",
-                "busybox",
-                "sleep",
-                "100000",
-            ];
-            world.mossnet(argv).timeout(seconds(60)).ok();
-        });
-        let elapsed = begin.elapsed();
-        println!("{SANDBOXES} sandboxes attached in {elapsed:?}");
-        assert!(
-            elapsed < seconds(60),
-            "{SANDBOXES} sandboxes took {elapsed:?}"
-        );
-        let sleeping = inspect::processes()
-            .iter()
-            .filter(|p| p.line == "busybox sleep 100000")
-            .count();
-        assert_eq!(sleeping, SANDBOXES, "each has its process");
-
-        let timed = |argv: &[&str], lines: usize| {
+        let attached = attach_all(world);
+        let timed = |line: &str| {
             best(|| {
-                let output = world.mossnet(argv).run().expect_code(0);
-                assert!(output.stdout.matches("box").count() >= lines, "{argv:?}");
+                let output = world.line(line).run().expect_code(0);
+                let shown = output.stdout.matches("box").count();
+                assert!(shown >= SANDBOXES, "{line} shows {shown}");
                 output.elapsed
             })
         };
-        let inspected = timed(&["network", "inspect", "crowd"], SANDBOXES);
-        let listed = timed(&["ps"], SANDBOXES);
-        println!("network inspect: {inspected:?}, ps: {listed:?}");
-        let limit = Duration::from_millis(100);
-        assert!(
-            inspected < limit && listed < limit,
-            "network inspect: {inspected:?}, ps: {listed:?}"
+        let (inspected, listed) = (timed("network inspect crowd"), timed("ps"));
+        println!(
+            "{SANDBOXES} attached in {attached:?}; network inspect {inspected:?}, ps {listed:?}"
         );
+        assert!(attached < seconds(60), "attached in {attached:?}");
+        let limit = Duration::from_millis(100);
+        assert!(inspected < limit, "network inspect takes {inspected:?}");
+        assert!(listed < limit, "ps takes {listed:?}");
 
         let last = world.address_on(&format!("box{}", SANDBOXES - 1), "crowd", false);
         assert!(world.pings("first", &last));
         let name = format!("box{}", SANDBOXES / 2);
         assert!(world.pings("first", &name), "by name");
-        let all = world.mossnet(["ps", "-q"]).ok();
-        let all: Vec<_> = all.lines().collect();
-        world
-            .mossnet(["rm", "-f"])
-            .then(&all)
-            .timeout(seconds(100))
-            .ok();
+        let all = world.line("ps -q").ok();
+        let rm = world.line("rm -f").then(all.lines());
+        rm.timeout(seconds(100)).ok();
         eventually(seconds(20), "nothing is left in the kernel", || {
             inspect::router_interfaces("ve-").is_empty()
         });
