@@ -220,6 +220,26 @@ fn without_icc_members_reach_the_world_only() {
 }
 
 #[test]
+fn a_vlan_is_a_network_like_any_other() {
+    World::test(|world| {
+        crate::world::servers::http("server", 80);
+        world
+            .network("create -o vlan=7 --subnet 172.31.1.0/24 tagged")
+            .ok();
+        assert_eq!(world.network_info("tagged")["Options"]["vlan"], "7");
+        world.sleeper("a", "--network tagged");
+        world.sleeper("b", "--network tagged");
+        assert!(world.pings("a", &world.address_on("b", "tagged", false)));
+        assert!(world.pings("a", "b") && world.pings("a", "172.31.1.1"));
+        let url = format!("http://{}/", crate::world::SERVER);
+        world
+            .mossnet(["exec", "a", "--", "curl", "-sS", "-m5", &url])
+            .ok();
+        world.mossnet(["rm", "-f", "a", "b"]).ok();
+    });
+}
+
+#[test]
 fn families_are_as_asked() {
     World::test(|world| {
         crate::world::servers::http("server", 80);
