@@ -4,10 +4,10 @@
 
 use super::control::{Answer, Control, Refusal};
 use super::hold::Held;
+use super::network_routes;
 use super::server::Activity;
 use super::types::{
-    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo, WaitEnd,
+    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, Ping, SandboxCreate, SandboxInfo, WaitEnd,
 };
 use axum::body::{Body as AxumBody, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -46,8 +46,14 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("post", "/v1/exec/{id}/start"),
     ("post", "/v1/exec/{id}/kill"),
     ("get", "/v1/exec/{id}/wait"),
+    ("post", "/v1/netns"),
     ("get", "/v1/networks"),
+    ("post", "/v1/networks"),
+    ("post", "/v1/networks/prune"),
     ("get", "/v1/networks/{network}"),
+    ("delete", "/v1/networks/{network}"),
+    ("post", "/v1/networks/{network}/connect"),
+    ("post", "/v1/networks/{network}/disconnect"),
 ];
 
 /// What every handler can reach.
@@ -70,7 +76,7 @@ impl<C> Clone for Api<C> {
 
 impl<C: Control> Api<C> {
     /// Makes a change to its end, even where the client leaves meanwhile and the handler with it.
-    async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
+    pub(super) async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
     where
         T: Send + 'static,
         F: Future<Output = Answer<T>> + Send + 'static,
@@ -105,8 +111,7 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
         .route("/v1/exec/{id}/start", post(exec_start::<C>))
         .route("/v1/exec/{id}/kill", post(exec_kill::<C>))
         .route("/v1/exec/{id}/wait", get(exec_wait::<C>))
-        .route("/v1/networks", get(networks::<C>))
-        .route("/v1/networks/{network}", get(network::<C>))
+        .merge(network_routes::routes())
         .fallback(async || Refusal::new(404, "no such path in this API"))
         .method_not_allowed_fallback(async || {
             Refusal::new(405, "this path does not take that method")
@@ -115,9 +120,9 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
         .with_state(api)
 }
 
-type Answered<T> = Result<Json<T>, Refusal>;
+pub(super) type Answered<T> = Result<Json<T>, Refusal>;
 /// 204 where there is nothing to tell.
-type Done = Result<StatusCode, Refusal>;
+pub(super) type Done = Result<StatusCode, Refusal>;
 
 async fn ping() -> Json<Ping> {
     Json(Ping {
@@ -182,9 +187,9 @@ async fn inspect<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answere
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Force {
+pub(super) struct Force {
     #[serde(default)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 async fn remove<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Force>) -> Done {
@@ -322,35 +327,7 @@ async fn head_first(exit: impl Future<Output = Answer<Exit>> + Send + 'static) -
     }
 }
 
-async fn networks<C: Control>(State(api): State<Api<C>>) -> Answered<Vec<NetworkInfo>> {
-    api.control.networks().await.map(Json)
-}
-
-async fn network<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<NetworkInfo> {
-    pick_network(api.control.networks().await?, &name).map(Json)
-}
-
-/// By name, full id or unambiguous beginning of an id.
-fn pick_network(networks: Vec<NetworkInfo>, name: &str) -> Answer<NetworkInfo> {
-    let begins = |network: &&NetworkInfo| network.id.as_str().starts_with(name);
-    let named = networks.iter().find(|network| network.name == name);
-    let found = match named {
-        Some(network) => Some(network),
-        None if networks.iter().filter(begins).count() > 1 => {
-            return Err(Refusal::new(
-                409,
-                format!("'{name}' is the beginning of more than one network id"),
-            ));
-        }
-        None => networks.iter().find(begins).filter(|_| !name.is_empty()),
-    };
-    found.cloned().ok_or_else(|| {
-        Refusal::new(404, format!("network '{name}' does not exist"))
-            .with_hint("mossnet network ls shows those that do")
-    })
-}
-
-fn done(answer: Answer<()>) -> Done {
+pub(super) fn done(answer: Answer<()>) -> Done {
     answer.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -377,7 +354,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A JSON body, whatever its content type; what is wrong with it is said.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
@@ -395,7 +372,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 }
 
 /// The query string.
-struct In<T>(T);
+pub(super) struct In<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for In<T> {
     type Rejection = Refusal;
@@ -408,7 +385,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for In<T> {
 }
 
 /// The one variable part of a path.
-struct At(String);
+pub(super) struct At(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for At {
     type Rejection = Refusal;

@@ -3,6 +3,7 @@
 
 use super::environment::{self, EnvironmentError};
 use super::value;
+use crate::api::network_types::NetworkAttach;
 use crate::api::types::{ExecCreate, NetworkMode, SandboxCreate, Stdio, Uplink};
 use clap::{ArgAction, Args, ValueEnum};
 use mossnet_helper::MacAddr;
@@ -242,7 +243,7 @@ impl ProcessArgs {
 impl NetworkArgs {
     fn check(&self) -> Result<(), FlagError> {
         let network = match &self.network {
-            None | Some(NetworkMode::Network(_)) => return Ok(()),
+            None | Some(NetworkMode::Networks(_)) => return Ok(()),
             Some(NetworkMode::None) => "none",
             Some(NetworkMode::Host) => "host",
             Some(NetworkMode::Container(_)) => "container:NAME",
@@ -258,6 +259,25 @@ impl NetworkArgs {
             None => Ok(()),
         }
     }
+
+    /// Addresses belong to the network that they were given with.
+    fn mode(&self) -> Option<NetworkMode> {
+        let fixed = self.ip.is_some() || self.ip6.is_some() || self.mac_address.is_some();
+        let mut joined = match &self.network {
+            Some(NetworkMode::Networks(joined)) => joined.clone(),
+            None if fixed => vec![NetworkAttach {
+                network: "bridge".to_owned(),
+                ..NetworkAttach::default()
+            }],
+            other => return other.clone(),
+        };
+        for attach in &mut joined {
+            attach.ip = self.ip;
+            attach.ip6 = self.ip6;
+            attach.mac_address = self.mac_address;
+        }
+        Some(NetworkMode::Networks(joined))
+    }
 }
 
 impl RunArgs {
@@ -269,10 +289,8 @@ impl RunArgs {
         Ok(SandboxCreate {
             name: self.name.clone(),
             hostname: self.hostname.clone(),
-            network: network.network.clone(),
-            ip: network.ip,
-            ip6: network.ip6,
-            mac_address: network.mac_address,
+            network: network.mode(),
+            links: Vec::new(),
             dns: network.dns.clone(),
             dns_search: network.dns_search.clone(),
             add_host: network.add_host.clone(),

@@ -67,10 +67,14 @@ fn every_flag_of_run_reaches_the_request() {
     let expected = SandboxCreate {
         name: Some("web".into()),
         hostname: Some("box".into()),
-        network: Some(NetworkMode::Network("mine".into())),
-        ip: Some(Ipv4Addr::new(10, 89, 0, 9)),
-        ip6: Some("fd00::9".parse().unwrap()),
-        mac_address: Some("02:42:0a:59:00:09".parse().unwrap()),
+        network: Some(NetworkMode::Networks(vec![NetworkAttach {
+            network: "mine".into(),
+            ip: Some(Ipv4Addr::new(10, 89, 0, 9)),
+            ip6: Some("fd00::9".parse().unwrap()),
+            mac_address: Some("02:42:0a:59:00:09".parse().unwrap()),
+            ..NetworkAttach::default()
+        }])),
+        links: Vec::new(),
         dns: vec!["1.1.1.1".parse().unwrap(), "::1".parse().unwrap()],
         dns_search: vec!["example.org".into()],
         add_host: vec![("db".into(), "10.89.0.5".parse().unwrap())],

@@ -4,8 +4,9 @@ use super::args::{Names, NetworkCommand, NetworkLsArgs};
 use super::error::CliError;
 use super::{connect, table};
 use crate::api::client::Client;
+use crate::api::network_types::NetworkInfo;
 use crate::api::paths::Paths;
-use crate::api::types::{NetworkInfo, SandboxInfo, Uplink};
+use crate::api::types::{SandboxInfo, Uplink};
 use serde::Serialize;
 
 pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8, CliError> {
@@ -16,7 +17,11 @@ pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8,
             let mut found = Found::default();
             for name in &names.names {
                 let network = client.network(name).await;
-                found.add(network.map(Inspected::Network).map_err(CliError::from));
+                found.add(
+                    network
+                        .map(|n| Inspected::Network(Box::new(n)))
+                        .map_err(CliError::from),
+                );
             }
             found.print()
         }
@@ -52,7 +57,9 @@ impl Row {
             scope: "local",
             internal: network.internal,
             uplink: network.uplink,
-            subnets: network.subnets.iter().map(ToString::to_string).collect(),
+            subnets: (network.ipam.config.iter())
+                .map(|config| config.subnet.to_string())
+                .collect(),
         }
     }
 }
@@ -108,7 +115,7 @@ async fn anything(client: &Client, name: &str) -> Result<Inspected, CliError> {
         Err(error) => return Err(error.into()),
     }
     match client.network(name).await {
-        Ok(network) => Ok(Inspected::Network(network)),
+        Ok(network) => Ok(Inspected::Network(Box::new(network))),
         Err(error) if error.is_not_found() => Err(CliError::Unknown(name.to_owned())),
         Err(error) => Err(error.into()),
     }
@@ -119,7 +126,7 @@ async fn anything(client: &Client, name: &str) -> Result<Inspected, CliError> {
 #[serde(untagged)]
 enum Inspected {
     Sandbox(Box<SandboxInfo>),
-    Network(NetworkInfo),
+    Network(Box<NetworkInfo>),
 }
 
 /// What was found; what was not has been said.
@@ -150,23 +157,47 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::network_types::{IpamConfig, IpamInfo};
     use mossnet_helper::SandboxId;
+    use std::collections::BTreeMap;
 
     #[test]
     fn networks_are_listed_as_docker_does() {
+        let config = |subnet: &str, gateway: &str| IpamConfig {
+            subnet: subnet.parse().unwrap(),
+            ip_range: None,
+            gateway: gateway.parse().unwrap(),
+            auxiliary_addresses: BTreeMap::new(),
+        };
         let bridge = NetworkInfo {
             name: "bridge".to_owned(),
             id: SandboxId::from([0xab; 32]),
+            created: "1970-01-01T00:00:00Z".to_owned(),
+            scope: "local".to_owned(),
             driver: "bridge".to_owned(),
-            bridge: Some("br-abababababab".to_owned()),
-            subnets: vec![
-                "10.89.0.0/24".parse().unwrap(),
-                "fd00::/64".parse().unwrap(),
-            ],
-            gateways: Vec::new(),
+            enable_ipv4: true,
+            enable_ipv6: true,
+            ipam: IpamInfo {
+                driver: "default".to_owned(),
+                options: BTreeMap::new(),
+                config: vec![
+                    config("10.89.0.0/24", "10.89.0.1"),
+                    config("fd00::/64", "fd00::1"),
+                ],
+            },
             internal: false,
+            attachable: false,
+            ingress: false,
+            config_only: false,
+            containers: BTreeMap::new(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            bridge: Some("br-abababababab".to_owned()),
             uplink: Uplink::Relay,
-            sandboxes: Vec::new(),
+            mtu: Some(1500),
+            dns_enabled: false,
+            dns: Vec::new(),
+            leases: Vec::new(),
         };
         let rows = [Row::of(&bridge, false)];
         let expected = "\

@@ -1,6 +1,7 @@
 //! Parsers of single values: names, signals, networks, host lines. Each says what is wrong and what
 //! would be right; clap adds which flag it was.
 
+use crate::api::network_types::NetworkAttach;
 use crate::api::types::NetworkMode;
 use nix::sys::signal::Signal;
 use std::net::IpAddr;
@@ -103,9 +104,16 @@ pub fn network(text: &str) -> Result<NetworkMode, ValueError> {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
         // Docker's word for the default one.
-        "default" => Ok(NetworkMode::Network("bridge".to_owned())),
-        other => name(other).map(NetworkMode::Network),
+        "default" => Ok(on("bridge".to_owned())),
+        other => name(other).map(on),
     }
+}
+
+fn on(network: String) -> NetworkMode {
+    NetworkMode::Networks(vec![NetworkAttach {
+        network,
+        ..NetworkAttach::default()
+    }])
 }
 
 /// `--add-host NAME:ADDRESS`, or with '='; IPv6 addresses with or without brackets.
@@ -252,7 +260,7 @@ mod tests {
 
     #[test]
     fn networks() {
-        let named = |name: &str| Ok(NetworkMode::Network(name.to_owned()));
+        let named = |name: &str| Ok(on(name.to_owned()));
         assert_eq!(network("bridge"), named("bridge"));
         assert_eq!(network("default"), named("bridge"));
         assert_eq!(network("my-net_1.x"), named("my-net_1.x"));

@@ -6,6 +6,7 @@ use mossnet_helper::SandboxId;
 use mossnet_helper::request::ExecSpec;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use tokio::sync::watch;
 
 /// Becomes the exit code; closed without one where the thing was removed before it ran.
@@ -41,6 +42,10 @@ pub(super) struct Live {
     sandboxes: HashMap<SandboxId, LiveSandbox>,
     execs: HashMap<SandboxId, LiveExec>,
     exits: HashMap<SandboxId, watch::Sender<Option<i32>>>,
+    /// Of the helper that is connected.
+    helper_pid: Option<u32>,
+    /// Its descriptors of network namespaces: the router's, and of sandboxes without a process.
+    netns: HashMap<SandboxId, i32>,
 }
 
 impl Live {
@@ -74,6 +79,23 @@ impl Live {
         made.map(|sandbox| sandbox.pid)
     }
 
+    /// Another helper, or none: what the former held is gone.
+    pub(super) fn helper_is(&mut self, pid: Option<u32>) {
+        self.helper_pid = pid;
+        self.netns.clear();
+    }
+
+    /// The helper's descriptor of the network namespace of a sandbox without a process.
+    pub(super) fn has_netns(&mut self, id: &SandboxId, descriptor: i32) {
+        self.netns.insert(id.clone(), descriptor);
+    }
+
+    /// A path that leads to that namespace.
+    pub(super) fn netns_path(&self, id: &SandboxId) -> Option<PathBuf> {
+        let descriptor = self.netns.get(id)?;
+        Some(format!("/proc/{}/fd/{descriptor}", self.helper_pid?).into())
+    }
+
     /// Follows the end of a sandbox or exec.
     pub(super) fn exit_of(&mut self, id: &SandboxId) -> ExitReceiver {
         self.exits
@@ -90,6 +112,7 @@ impl Live {
     /// Tells whoever waits; `None`: it never ran.
     pub(super) fn ended(&mut self, id: &SandboxId, code: Option<i32>) {
         self.sandboxes.remove(id);
+        self.netns.remove(id);
         self.execs.remove(id);
         if let Some(exit) = self.exits.remove(id) {
             exit.send_replace(code);

@@ -2,6 +2,7 @@
 
 use super::{Daemon, files};
 use crate::api::control::Control;
+use crate::api::network_types::NetworkAttach;
 use crate::api::paths::Paths;
 use crate::api::types::{NetworkMode, SandboxCreate, SandboxState, Stdio};
 use crate::kernel::fake::{self, Asked, Said, done};
@@ -65,6 +66,14 @@ fn request(name: &str) -> SandboxCreate {
         name: Some(name.to_owned()),
         ..SandboxCreate::example()
     }
+}
+
+fn on(network: &str, ip: Option<std::net::Ipv4Addr>) -> NetworkMode {
+    NetworkMode::Networks(vec![NetworkAttach {
+        network: network.to_owned(),
+        ip,
+        ..NetworkAttach::default()
+    }])
 }
 
 fn failure(kind: FailureKind, errno: i32) -> Option<Said> {
@@ -144,7 +153,7 @@ async fn what_fails_on_the_way_is_taken_back() {
     assert_nothing_left(&world, &daemon).await;
     // The address is free again at once.
     let mut fixed = request("db");
-    fixed.ip = Some([10, 89, 0, 2].into());
+    fixed.network = Some(on("bridge", Some([10, 89, 0, 2].into())));
     let refusal = daemon.create(fixed).await.unwrap_err();
     assert!(refusal.body.message.starts_with("scripted"), "{refusal}");
 }
@@ -216,7 +225,7 @@ async fn bad_requests_are_refused_and_leave_nothing() {
             .await
             .contains("is in use by sandbox")
     );
-    let message = refuse(|r| r.network = Some(NetworkMode::Network("x".into()))).await;
+    let message = refuse(|r| r.network = Some(on("x", None))).await;
     assert_eq!(message, "no such network: x");
     let message = refuse(|r| r.network = Some(NetworkMode::Container("web".into()))).await;
     assert!(message.ends_with("is not running"), "{message}");
@@ -281,6 +290,7 @@ fn a_new_daemon_takes_up_what_the_helper_holds() {
                     exec_in: None,
                     pid: 77,
                     state,
+                    netns_fd: None,
                 };
                 holds.lock().unwrap().processes.push(process);
             }

@@ -48,6 +48,7 @@ fn converse(mut stream: UnixStream, script: &mut impl Script, asked: &Asked) -> 
                     version,
                     pid: u32::MAX,
                     mapped_ids: 1,
+                    anti_spoofing: true,
                 }),
             )),
             request => script(&request, descriptors),

@@ -93,6 +93,8 @@ pub struct Helper {
     pub pid: u32,
     /// Number of user ids that sandboxes can map.
     pub mapped_ids: u32,
+    /// Endpoints are held to their own addresses.
+    pub anti_spoofing: bool,
 }
 
 impl Helper {
@@ -140,6 +142,7 @@ impl Helper {
             submit,
             pid: 0,
             mapped_ids: 1,
+            anti_spoofing: false,
         };
         let version = PROTOCOL_VERSION;
         match helper.call(Request::Hello { version }).await? {
@@ -150,13 +153,17 @@ impl Helper {
                 })
             }
             Reply::Hello {
-                pid, mapped_ids, ..
+                pid,
+                mapped_ids,
+                anti_spoofing,
+                ..
             } => {
+                helper.anti_spoofing = anti_spoofing;
                 helper.pid = pid;
                 helper.mapped_ids = mapped_ids;
                 Ok((helper, events))
             }
-            Reply::Done | Reply::Created { .. } | Reply::Inventory(_) => {
+            Reply::Done | Reply::Created { .. } | Reply::Bare { .. } | Reply::Inventory(_) => {
                 Err(HelperError::OutOfTurn)
             }
         }
@@ -190,7 +197,20 @@ impl Helper {
     pub async fn create(&self, request: Request, fds: Vec<OwnedFd>) -> Result<u32, HelperError> {
         match self.call_with(request, fds).await? {
             Reply::Created { pid } => Ok(pid),
-            Reply::Done | Reply::Hello { .. } | Reply::Inventory(_) => Err(HelperError::OutOfTurn),
+            Reply::Done | Reply::Hello { .. } | Reply::Bare { .. } | Reply::Inventory(_) => {
+                Err(HelperError::OutOfTurn)
+            }
+        }
+    }
+
+    /// Performs `CreateSandbox` without a process: the number of the descriptor of its network
+    /// namespace in the helper.
+    pub async fn create_bare(&self, request: Request) -> Result<i32, HelperError> {
+        match self.call(request).await? {
+            Reply::Bare { netns_fd } => Ok(netns_fd),
+            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {
+                Err(HelperError::OutOfTurn)
+            }
         }
     }
 
@@ -198,7 +218,7 @@ impl Helper {
     pub async fn inventory(&self) -> Result<Inventory, HelperError> {
         match self.call(Request::Inventory).await? {
             Reply::Inventory(inventory) => Ok(*inventory),
-            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } => {
+            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Bare { .. } => {
                 Err(HelperError::OutOfTurn)
             }
         }

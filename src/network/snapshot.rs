@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub networks: Vec<NetworkView>,
     /// Where the host resolves names.
     pub resolver: ResolverView,
+    /// Sandboxes that are on several networks, each as the list of its addresses: whichever gateway
+    /// one of them asks, it is served the names of all its networks.
+    pub multihomed: Vec<Vec<IpAddr>>,
 }
 
 /// One network, as the relay sees it.

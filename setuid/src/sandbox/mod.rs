@@ -1,6 +1,8 @@
 //! Sandboxes: the processes that the helper makes for the daemon, in namespaces of their own, and
 //! the record of them.
 //!
+//! A *bare* sandbox has no process: `bare` makes its namespaces, and the record holds them.
+//!
 //! On the path of a command: `act` → here → `create` or `exec` (make the process) → `child` (set
 //! itself up: `root`, `netview`) → `command` (become the command). Helper and child talk through
 //! `channel`.
@@ -12,6 +14,7 @@
 //! All of it must be called from the main thread, while it is the only one: the parent-death signal
 //! is bound to the *thread* that clones.
 
+mod bare;
 mod channel;
 mod child;
 mod command;
@@ -38,11 +41,11 @@ use child::Process;
 use command::Command;
 use create::FirstProcess;
 use made::Made;
-use namespaces::Namespaces;
+use namespaces::{Namespaces, Network};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Every process that the helper made for the daemon and has not been told to forget.
@@ -52,9 +55,10 @@ pub struct Sandboxes {
     entries: BTreeMap<SandboxId, Entry>,
 }
 
-/// One process.
+/// One process, or a bare sandbox.
 #[derive(Debug)]
 struct Entry {
+    /// 0 for a bare sandbox.
     pid: Pid,
     life: Life,
     exec_in: Option<SandboxId>,
@@ -74,6 +78,8 @@ enum Life {
         place: Option<Place>,
     },
     Exited(ExitStatus),
+    /// No process: namespaces, held until they are forgotten.
+    Bare(Network),
 }
 
 /// Where a sandbox's processes run, and how.
@@ -103,7 +109,7 @@ impl Sandboxes {
             SandboxNetns::Own => (create::make(&first, stdio, true, &self.mapping)?, false),
             SandboxNetns::Host => (create::make(&first, stdio, false, &self.mapping)?, true),
             SandboxNetns::Join(other) => {
-                let other = &self.place(other)?.namespaces;
+                let other = self.network(other)?;
                 let host_netns = other.net.is_none();
                 first.root.owns_netns = !host_netns;
                 (create::make_joined(&first, stdio, other)?, host_netns)
@@ -144,17 +150,38 @@ impl Sandboxes {
         Ok(self.record(spec.id, pid, life, None))
     }
 
+    /// Make a bare sandbox; the number of the descriptor of its network namespace.
+    pub fn create_bare(&mut self, spec: &SandboxSpec) -> Result<i32, Failure> {
+        self.vacant(&spec.id)?;
+        if spec.netns != SandboxNetns::Own {
+            return Err(Failure::invalid(
+                "a sandbox without a process has a network namespace of its own",
+            ));
+        }
+        let (network, warnings) = bare::make(&self.mapping)?;
+        for line in warnings {
+            eprintln!("sandbox {}: warning: {line}", spec.id.short());
+        }
+        let life = Life::Bare(network);
+        let number = life.netns_fd().unwrap_or(-1);
+        self.record(spec.id.clone(), Pid::from_raw(0), life, None);
+        Ok(number)
+    }
+
     /// The network namespace of a sandbox that is made or runs.
     pub fn netns(&self, id: &SandboxId) -> Result<BorrowedFd<'_>, Failure> {
-        let netns = self.place(id)?.namespaces.net.as_ref();
+        let netns = self.network(id)?.net.as_ref();
         netns.map(AsFd::as_fd).ok_or_else(|| {
             Failure::invalid(format!("sandbox {} is in the host's network", id.short()))
         })
     }
 
-    /// Let a sandbox's process execute its command.
+    /// Let a sandbox's process execute its command. A bare one has nothing to start.
     pub fn start(&mut self, id: &SandboxId) -> Result<(), Failure> {
         let entry = self.entries.get_mut(id).ok_or_else(|| unknown(id))?;
+        if matches!(entry.life, Life::Bare(_)) {
+            return Ok(());
+        }
         let ended = Life::Exited(ExitStatus::Code(child::GAVE_UP));
         let life = std::mem::replace(&mut entry.life, ended);
         let Life::Created {
@@ -192,6 +219,7 @@ impl Sandboxes {
             Some(Life::Running {
                 place: Some(place), ..
             }) => place,
+            Some(Life::Bare(_)) => return Err(no_process(&spec.sandbox)),
             Some(_) => return Err(not_running(&spec.sandbox)),
             None => return Err(unknown(&spec.sandbox)),
         };
@@ -217,6 +245,9 @@ impl Sandboxes {
             return Err(Failure::invalid(format!("signal {signal} is not 1 to 64")));
         }
         let entry = self.entries.get(id).ok_or_else(|| unknown(id))?;
+        if matches!(entry.life, Life::Bare(_)) {
+            return Err(no_process(id));
+        }
         let pidfd = entry.life.pidfd().ok_or_else(|| not_running(id))?;
         match pidfd_send_signal(pidfd, signal) {
             Err(Errno::ESRCH) => Err(not_running(id)),
@@ -263,9 +294,10 @@ impl Sandboxes {
             pid: entry.pid.as_raw().unsigned_abs(),
             state: match &entry.life {
                 Life::Created { .. } => ProcessState::Created,
-                Life::Running { .. } => ProcessState::Running,
+                Life::Running { .. } | Life::Bare(_) => ProcessState::Running,
                 Life::Exited(status) => ProcessState::Exited(*status),
             },
+            netns_fd: entry.life.netns_fd(),
         };
         self.entries.iter().map(info).collect()
     }
@@ -278,13 +310,14 @@ impl Sandboxes {
         Ok(())
     }
 
-    /// Where a sandbox's processes run, while it lives.
-    fn place(&self, id: &SandboxId) -> Result<&Place, Failure> {
+    /// The network of a sandbox, while it lives.
+    fn network(&self, id: &SandboxId) -> Result<&Network, Failure> {
         match &self.entries.get(id).ok_or_else(|| unknown(id))?.life {
             Life::Created { place, .. }
             | Life::Running {
                 place: Some(place), ..
-            } => Ok(place),
+            } => Ok(&place.namespaces.network),
+            Life::Bare(network) => Ok(network),
             Life::Running { place: None, .. } => Err(Failure::invalid(format!(
                 "{} is a process in a sandbox, not a sandbox",
                 id.short()
@@ -306,7 +339,15 @@ impl Life {
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Created { pidfd, .. } | Self::Running { pidfd, .. } => Some(pidfd.as_fd()),
-            Self::Exited(_) => None,
+            Self::Exited(_) | Self::Bare(_) => None,
+        }
+    }
+
+    /// The number that a bare sandbox's network namespace is known by.
+    fn netns_fd(&self) -> Option<i32> {
+        match self {
+            Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
+            Self::Created { .. } | Self::Running { .. } | Self::Exited(_) => None,
         }
     }
 }
@@ -322,6 +363,13 @@ fn shell_code(failure: &Failure) -> i32 {
 
 fn unknown(id: &SandboxId) -> Failure {
     Failure::not_found(format!("no sandbox or exec {}", id.short()))
+}
+
+fn no_process(id: &SandboxId) -> Failure {
+    Failure::invalid(format!(
+        "sandbox {} is bare: a network namespace without processes",
+        id.short()
+    ))
 }
 
 fn not_running(id: &SandboxId) -> Failure {

@@ -13,7 +13,13 @@ use std::io;
 /// Router advertisements of another container must not change routes (CVE-2020-13401). IPAM keeps
 /// addresses unique, so duplicate address detection would only delay; an address that comes back with
 /// another MAC address is announced, or its neighbours would talk to the old one for a minute.
-const SYSCTLS: [(&str, &str); 12] = [
+/// IPv4 settings are copied from the host: one with several networks must not route between them as a
+/// host with containers does, nor lose what comes in by another network than its default route's.
+const SYSCTLS: [(&str, &str); 16] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
+    ("ipv4/conf/all/rp_filter", "2"),
+    ("ipv4/conf/default/rp_filter", "2"),
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
     ("ipv4/conf/all/arp_notify", "1"),

@@ -86,6 +86,8 @@ pub fn bridge() -> BridgeSpec {
             "10.89.0.1/24".parse().unwrap(),
             "fd00:89::1/64".parse().unwrap(),
         ],
+        icc: true,
+        vlan: None,
     }
 }
 
@@ -114,12 +116,12 @@ pub fn sandbox(number: u8, argv: &[&str]) -> SandboxSpec {
         capabilities: ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"]
             .map(str::to_owned)
             .to_vec(),
-        process: ProcessSpec {
+        process: Some(ProcessSpec {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".to_owned(), path.to_owned())],
             workdir: None,
             tty: false,
-        },
+        }),
     }
 }
 

@@ -164,6 +164,7 @@ pub fn snapshot(nameservers: Vec<IpAddr>, internal: bool) -> Snapshot {
             nameservers,
             search: Vec::new(),
         },
+        multihomed: Vec::new(),
     }
 }
 

@@ -52,6 +52,7 @@ fn world() -> Zones {
             nameservers: vec!["127.0.0.53".parse().unwrap()],
             search: vec!["Corp.Example.".into()],
         },
+        multihomed: Vec::new(),
     })
 }
 
