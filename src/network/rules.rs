@@ -48,7 +48,7 @@ pub fn snapshot<'a>(
         true => names.remove(&network.id).unwrap_or_default(),
         false => Names::default(),
     };
-    let record = |(name, addresses)| NameRecord { name, addresses };
+    let record = |((_, name), addresses)| NameRecord { name, addresses };
     let view = |network: &Network| NetworkView {
         name: network.name.to_string(),
         bridge: network.bridge.clone(),
@@ -74,8 +74,9 @@ fn several_homes(sandbox: &Sandbox) -> Option<Vec<IpAddr>> {
     Some(sandbox.addresses().collect())
 }
 
-/// Names of one network, each with the addresses behind it.
-type Names = BTreeMap<String, Vec<IpAddr>>;
+/// Names of one network, each with the addresses behind it; those that are no sandbox's (true) last:
+/// it is a sandbox's name that an address leads back to.
+type Names = BTreeMap<(bool, String), Vec<IpAddr>>;
 
 /// Names, aliases, host names and short ids of all endpoints, by network; a name that several
 /// endpoints share (an alias) has all their addresses.
@@ -86,8 +87,9 @@ fn names_by_network<'a>(
     for sandbox in sandboxes.into_iter().filter(|s| s.is_live()) {
         for endpoint in sandbox.endpoints.iter().filter(|e| e.named) {
             let names = found.entry(&endpoint.network).or_default();
-            for name in sandbox.names_at(endpoint) {
-                let addresses = names.entry(name).or_default();
+            // The first is the sandbox's own.
+            for (index, name) in sandbox.names_at(endpoint).into_iter().enumerate() {
+                let addresses = names.entry((index > 0, name)).or_default();
                 for address in endpoint.addresses.iter().map(IpNet::addr) {
                     if !addresses.contains(&address) {
                         addresses.push(address);
@@ -130,7 +132,7 @@ mod tests {
             .iter()
             .map(|n| n.name.as_str())
             .collect();
-        assert_eq!(names, ["333333333333", "web", "www"]);
+        assert_eq!(names, ["web", "333333333333", "www"]);
         assert!(snapshot.networks[1].names.is_empty());
         assert!(snapshot.multihomed.is_empty());
     }

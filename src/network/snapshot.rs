@@ -19,8 +19,9 @@ pub struct Snapshot {
     pub networks: Vec<NetworkView>,
     /// Where the host resolves names.
     pub resolver: ResolverView,
-    /// Sandboxes that are on several networks, each as the list of its addresses: whichever gateway
-    /// one of them asks, it is served the names of all its networks.
+    /// Addresses of each sandbox with endpoints on several networks, in the order of its endpoints:
+    /// whichever of their gateways it asks, it hears the names of them all.
+    #[serde(default)]
     pub multihomed: Vec<Vec<IpAddr>>,
 }
 
@@ -40,7 +41,9 @@ pub struct NetworkView {
     pub internal: bool,
     /// Resolvers set for this network instead of the host's.
     pub dns: Vec<IpAddr>,
-    /// Names and aliases of the endpoints; empty on the default `bridge`.
+    /// Names and aliases of the endpoints, those by which an address is known (PTR) before others
+    /// that it has. Empty on the default `bridge` and where the network's DNS is disabled: there
+    /// questions are only passed on.
     pub names: Vec<NameRecord>,
 }
 

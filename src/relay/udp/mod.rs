@@ -22,7 +22,7 @@ mod flow;
 mod inward;
 mod outward;
 mod replies;
-mod transmit;
+pub(super) mod transmit;
 
 use super::budget::FdBudget;
 use super::event_loop::{Interest, Key, Owner, Readiness, Token};
