@@ -289,6 +289,12 @@ impl Client {
         self.get("/v1/info".to_owned()).await
     }
 
+    /// `POST /v1/router`: as `info`, after a helper was started where none ran.
+    pub async fn router(&self) -> Result<Info, ClientError> {
+        let call = Call::post("/v1/router".to_owned());
+        parse(&call, self.ask(&call).await?)
+    }
+
     /// `POST /v1/shutdown`.
     pub async fn shutdown(&self, all: bool) -> Result<(), ClientError> {
         self.change(Call::post(format!("/v1/shutdown?all={all}")))

@@ -111,6 +111,8 @@ pub trait Control: Send + Sync + 'static {
         network: &str,
         request: NetworkDisconnect,
     ) -> impl Future<Output = Answer<()>> + Send;
+    /// The daemon itself, after a helper was started where none ran: its router can be entered.
+    fn router(&self) -> impl Future<Output = Answer<Info>> + Send;
     /// The daemon itself.
     fn info(&self) -> impl Future<Output = Answer<Info>> + Send;
     /// End the daemon; with `all`, also every sandbox, the relay and the helper.

@@ -8,6 +8,7 @@
 //! * `client`, `network_client`: what the CLI calls, by `call`; `launch`: starts the daemon for it.
 //! * `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
 //! * `paths`: where the sockets and the state live.
+//! * `enter`: our own process into the router's namespaces, for `unshare`.
 //! * `doctor`: what the machine lets mossnet do; needs no daemon.
 //!
 //! The same in OpenAPI's words: `docs/openapi.json`.
@@ -16,6 +17,7 @@ mod call;
 pub mod client;
 pub mod control;
 pub mod doctor;
+pub mod enter;
 mod hold;
 mod launch;
 mod network_client;

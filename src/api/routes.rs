@@ -32,6 +32,8 @@ const MAX_BODY: usize = mossnet_helper::request::MAX_FRAME;
 pub(super) const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/ping"),
     ("get", "/v1/info"),
+    ("get", "/v1/hold"),
+    ("post", "/v1/router"),
     ("post", "/v1/shutdown"),
     ("get", "/v1/sandboxes"),
     ("post", "/v1/sandboxes"),
@@ -96,6 +98,8 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
     Router::new()
         .route("/v1/ping", get(ping))
         .route("/v1/info", get(info::<C>))
+        .route("/v1/hold", get(hold::<C>))
+        .route("/v1/router", post(start_router::<C>))
         .route("/v1/shutdown", post(shutdown::<C>))
         .route("/v1/sandboxes", get(list::<C>).post(create::<C>))
         .route(
@@ -139,6 +143,18 @@ async fn info<C: Control>(State(api): State<Api<C>>) -> Answered<Info> {
 struct All {
     #[serde(default)]
     all: bool,
+}
+
+/// Answers when the daemon ends. Until then, or until the client leaves, the daemon is in use.
+async fn hold<C: Control>(State(mut api): State<Api<C>>) -> StatusCode {
+    ended(&mut api.ending).await;
+    StatusCode::NO_CONTENT
+}
+
+async fn start_router<C: Control>(State(api): State<Api<C>>) -> Answered<Info> {
+    api.change(|control| async move { control.router().await })
+        .await
+        .map(Json)
 }
 
 async fn shutdown<C: Control>(State(api): State<Api<C>>, In(query): In<All>) -> Done {

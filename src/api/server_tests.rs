@@ -144,6 +144,9 @@ impl Control for Memory {
         self.note(format!("disconnect {network} {sandbox} {force}"));
         Ok(())
     }
+    async fn router(&self) -> Answer<Info> {
+        self.info().await
+    }
     async fn info(&self) -> Answer<Info> {
         unknown("info")
     }

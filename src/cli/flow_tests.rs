@@ -174,6 +174,9 @@ impl Control for Direct {
     async fn disconnect_network(&self, _: &str, _: NetworkDisconnect) -> Answer<()> {
         unused()
     }
+    async fn router(&self) -> Answer<Info> {
+        unused()
+    }
     async fn info(&self) -> Answer<Info> {
         unused()
     }

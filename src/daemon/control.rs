@@ -132,6 +132,11 @@ impl Control for Daemon {
         self.disconnect(network, request).await
     }
 
+    async fn router(&self) -> Answer<Info> {
+        self.helper().await?;
+        self.daemon_info().await
+    }
+
     async fn info(&self) -> Answer<Info> {
         self.daemon_info().await
     }
