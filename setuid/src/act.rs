@@ -17,6 +17,7 @@ use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -154,6 +155,7 @@ impl Helper {
             pid,
             mapped_ids: self.mapped_ids,
             anti_spoofing: self.router.is_guarded(),
+            router_netns_fd: self.router.netns().as_raw_fd(),
         })
     }
 

@@ -291,6 +291,8 @@ pub enum Reply {
         /// Endpoints are held to their own addresses; `false`: the kernel lacks nftables for
         /// bridges.
         anti_spoofing: bool,
+        /// Descriptor of the router netns in the helper: `/proc/HELPER/fd/N`.
+        router_netns_fd: i32,
     },
     /// To `CreateSandbox` with a process, and to `Exec`.
     Created {

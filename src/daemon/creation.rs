@@ -105,7 +105,7 @@ impl Daemon {
             Made::Process(pid) => live.made(&sandbox.id, pid),
             Made::Netns(netns) => {
                 live.made(&sandbox.id, 0);
-                live.has_netns(&sandbox.id, netns);
+                live.has_netns(&sandbox.id, helper.descriptor(netns));
             }
         }
         Ok(())

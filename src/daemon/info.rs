@@ -5,6 +5,7 @@ use super::{Daemon, files};
 use crate::api::control::Answer;
 use crate::api::network_types::LinkInfo;
 use crate::api::types::{EndpointInfo, Info, SandboxInfo, SandboxState};
+use crate::kernel::helper::Helper;
 use crate::network::{Endpoint, LinkRecord, Sandbox, SandboxPhase};
 
 /// The command of a sandbox without a process.
@@ -78,17 +79,18 @@ impl Daemon {
             Some(helper) => helper.inventory().await?.relay_pid,
             None => None,
         };
+        let router_netns = helper.as_ref().map(Helper::router_netns);
         let model = self.0.model.lock().await;
         let running = |s: &&Sandbox| matches!(s.phase, SandboxPhase::Running { .. });
         Ok(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            helper_pid: helper.map(|helper| helper.pid),
+            helper_pid: helper.as_ref().map(|helper| helper.pid),
             relay_pid,
             data_dir: self.0.paths.data.clone(),
             runtime_dir: self.0.paths.runtime.clone(),
             running: model.sandboxes().filter(running).count(),
-            router_netns: None,
+            router_netns,
         })
     }
 }

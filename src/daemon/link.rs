@@ -70,7 +70,7 @@ impl Daemon {
             Some((helper, events)) => self.take_up(&mut link, helper, events).await,
             None => {
                 *link = Link::default();
-                self.live().helper_is(None);
+                self.live().helper_gone();
                 self.agree(None, &Inventory::default()).await;
                 Ok(())
             }
@@ -84,7 +84,7 @@ impl Daemon {
         let ours = held.is_some_and(|have| have.pid == helper.pid);
         if ours {
             *link = Link::default();
-            self.live().helper_is(None);
+            self.live().helper_gone();
         }
         ours
     }
@@ -111,10 +111,10 @@ impl Daemon {
         info!(helper.pid = helper.pid, "helper connected");
         {
             let mut live = self.live();
-            live.helper_is(Some(helper.pid));
+            live.helper_gone();
             for process in &inventory.processes {
                 if let Some(descriptor) = process.netns_fd {
-                    live.has_netns(&process.id, descriptor);
+                    live.has_netns(&process.id, helper.descriptor(descriptor));
                 }
             }
         }
@@ -385,7 +385,7 @@ impl Daemon {
         };
         let ended = helper.call(Request::Shutdown).await;
         *link = Link::default();
-        self.live().helper_is(None);
+        self.live().helper_gone();
         drop(link);
         match ended {
             Ok(_) | Err(HelperError::Gone) => {

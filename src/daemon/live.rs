@@ -42,10 +42,9 @@ pub(super) struct Live {
     sandboxes: HashMap<SandboxId, LiveSandbox>,
     execs: HashMap<SandboxId, LiveExec>,
     exits: HashMap<SandboxId, watch::Sender<Option<i32>>>,
-    /// Of the helper that is connected.
-    helper_pid: Option<u32>,
-    /// Its descriptors of network namespaces: the router's, and of sandboxes without a process.
-    netns: HashMap<SandboxId, i32>,
+    /// Paths that lead to the network namespaces of sandboxes without a process, by descriptors of
+    /// the helper that is connected.
+    netns: HashMap<SandboxId, PathBuf>,
 }
 
 impl Live {
@@ -79,21 +78,19 @@ impl Live {
         made.map(|sandbox| sandbox.pid)
     }
 
-    /// Another helper, or none: what the former held is gone.
-    pub(super) fn helper_is(&mut self, pid: Option<u32>) {
-        self.helper_pid = pid;
+    /// The helper is gone, and every namespace that it held.
+    pub(super) fn helper_gone(&mut self) {
         self.netns.clear();
     }
 
-    /// The helper's descriptor of the network namespace of a sandbox without a process.
-    pub(super) fn has_netns(&mut self, id: &SandboxId, descriptor: i32) {
-        self.netns.insert(id.clone(), descriptor);
+    /// Where the network namespace of a sandbox without a process is.
+    pub(super) fn has_netns(&mut self, id: &SandboxId, path: PathBuf) {
+        self.netns.insert(id.clone(), path);
     }
 
     /// A path that leads to that namespace.
     pub(super) fn netns_path(&self, id: &SandboxId) -> Option<PathBuf> {
-        let descriptor = self.netns.get(id)?;
-        Some(format!("/proc/{}/fd/{descriptor}", self.helper_pid?).into())
+        self.netns.get(id).cloned()
     }
 
     /// Follows the end of a sandbox or exec.

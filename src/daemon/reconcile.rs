@@ -200,8 +200,13 @@ mod tests {
             bridges: BTreeSet::new(),
         };
         let process = state.map(|state| process(2, None, state));
+        let veth = sandbox.endpoints[0].router_ifname.clone();
         let inventory = Inventory {
             processes: process.into_iter().collect(),
+            endpoints: (sandbox.is_live())
+                .then_some((veth, None))
+                .into_iter()
+                .collect(),
             ..Inventory::default()
         };
         reconcile(&known, &inventory)
@@ -282,6 +287,45 @@ mod tests {
         };
         let actions = reconcile(&known, &Inventory::default());
         assert_eq!(actions, [Action::Remove(sandbox.id.clone())]);
+    }
+
+    #[test]
+    fn a_running_sandbox_gets_what_it_lacks() {
+        let mut web = sandbox(SandboxPhase::Running {
+            started: 1,
+            pid: 40,
+        });
+        let second = samples::network("second", 7, "10.89.7.0/24");
+        web.endpoints
+            .push(samples::endpoint(0x77, &second, "10.89.7.2/24", 1));
+        web.attachments.push(samples::attachment(&second));
+        let veths = |n: usize| {
+            let there = web.endpoints.iter().take(n);
+            there.map(|e| (e.router_ifname.clone(), Some(e.bridge.clone())))
+        };
+        let known = Known {
+            sandboxes: vec![(&web, Claim::Nobody)],
+            bridges: BTreeSet::new(),
+        };
+        let mended = |veths: Vec<(IfName, Option<IfName>)>, state| {
+            let inventory = Inventory {
+                processes: vec![process(2, None, state)],
+                endpoints: veths,
+                ..Inventory::default()
+            };
+            let actions = reconcile(&known, &inventory).into_iter();
+            let mended = |action| match action {
+                Action::Mend(_, missing) => Some(missing),
+                _ => None,
+            };
+            actions.filter_map(mended).collect::<Vec<_>>()
+        };
+        let missing = vec![web.endpoints[1].id.clone()];
+        assert_eq!(mended(veths(1).collect(), ProcessState::Running), [missing]);
+        // Its default routes may still be those of before.
+        assert_eq!(mended(veths(2).collect(), ProcessState::Running), [[]]);
+        let ended = ProcessState::Exited(ExitStatus::Code(0));
+        assert!(mended(veths(1).collect(), ended).is_empty());
     }
 
     #[test]

@@ -95,6 +95,7 @@ pub struct Helper {
     pub mapped_ids: u32,
     /// Endpoints are held to their own addresses.
     pub anti_spoofing: bool,
+    router_netns_fd: i32,
 }
 
 impl Helper {
@@ -143,6 +144,7 @@ impl Helper {
             pid: 0,
             mapped_ids: 1,
             anti_spoofing: false,
+            router_netns_fd: -1,
         };
         let version = PROTOCOL_VERSION;
         match helper.call(Request::Hello { version }).await? {
@@ -156,8 +158,10 @@ impl Helper {
                 pid,
                 mapped_ids,
                 anti_spoofing,
+                router_netns_fd,
                 ..
             } => {
+                helper.router_netns_fd = router_netns_fd;
                 helper.anti_spoofing = anti_spoofing;
                 helper.pid = pid;
                 helper.mapped_ids = mapped_ids;
@@ -234,6 +238,16 @@ impl Helper {
             // A pidfd is readable once its process has ended (pidfd_open(2)).
             let _ = watched.readable().await;
         }
+    }
+
+    /// A path that leads to the router's network namespace while the helper lives.
+    pub fn router_netns(&self) -> PathBuf {
+        self.descriptor(self.router_netns_fd)
+    }
+
+    /// A path that leads to what one of its descriptors leads to.
+    pub fn descriptor(&self, number: i32) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{number}", self.pid))
     }
 
     /// The connection is closed.

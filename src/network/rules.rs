@@ -3,7 +3,7 @@
 //! Invariant: all three are functions of the model alone, so that telling them again after any
 //! crash brings back the same kernel state.
 
-use super::model::Network;
+use super::model::{Endpoint, Network};
 use super::sandbox::Sandbox;
 use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
 use super::subnet::NetworkSubnet;
@@ -48,7 +48,6 @@ pub fn snapshot<'a>(
         true => names.remove(&network.id).unwrap_or_default(),
         false => Names::default(),
     };
-    let record = |((_, name), addresses)| NameRecord { name, addresses };
     let view = |network: &Network| NetworkView {
         name: network.name.to_string(),
         bridge: network.bridge.clone(),
@@ -56,7 +55,7 @@ pub fn snapshot<'a>(
         gateways: network.gateways(),
         internal: network.internal,
         dns: network.dns.clone(),
-        names: names_on(network).into_iter().map(record).collect(),
+        names: names_on(network).records(),
     };
     Snapshot {
         generation: 0,
@@ -74,9 +73,24 @@ fn several_homes(sandbox: &Sandbox) -> Option<Vec<IpAddr>> {
     Some(sandbox.addresses().collect())
 }
 
-/// Names of one network, each with the addresses behind it; those that are no sandbox's (true) last:
-/// it is a sandbox's name that an address leads back to.
-type Names = BTreeMap<(bool, String), Vec<IpAddr>>;
+/// Names of one network, each with the addresses behind it. Names of sandboxes come first, apart
+/// from aliases that read the same: it is they that an address leads back to.
+#[derive(Default)]
+struct Names {
+    first: BTreeMap<String, Vec<IpAddr>>,
+    others: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl Names {
+    fn records(self) -> Vec<NameRecord> {
+        let record = |(name, addresses)| NameRecord { name, addresses };
+        self.first
+            .into_iter()
+            .chain(self.others)
+            .map(record)
+            .collect()
+    }
+}
 
 /// Names, aliases, host names and short ids of all endpoints, by network; a name that several
 /// endpoints share (an alias) has all their addresses.
@@ -87,18 +101,25 @@ fn names_by_network<'a>(
     for sandbox in sandboxes.into_iter().filter(|s| s.is_live()) {
         for endpoint in sandbox.endpoints.iter().filter(|e| e.named) {
             let names = found.entry(&endpoint.network).or_default();
-            // The first is the sandbox's own.
             for (index, name) in sandbox.names_at(endpoint).into_iter().enumerate() {
-                let addresses = names.entry((index > 0, name)).or_default();
-                for address in endpoint.addresses.iter().map(IpNet::addr) {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
+                let of = if index == 0 {
+                    &mut names.first
+                } else {
+                    &mut names.others
+                };
+                add_addresses(of.entry(name).or_default(), endpoint);
             }
         }
     }
     found
+}
+
+fn add_addresses(addresses: &mut Vec<IpAddr>, endpoint: &Endpoint) {
+    for address in endpoint.addresses.iter().map(IpNet::addr) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
 }
 
 #[cfg(test)]
