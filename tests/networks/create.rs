@@ -227,7 +227,14 @@ fn a_vlan_is_a_network_like_any_other() {
             .network("create -o vlan=7 --subnet 172.31.1.0/24 tagged")
             .ok();
         assert_eq!(world.network_info("tagged")["Options"]["vlan"], "7");
-        world.sleeper("a", "--network tagged");
+        let first = world.line("run -d --name a --network tagged -- sleep 100000");
+        let first = first.run();
+        if first.stderr.contains("VLAN") && first.stderr.contains("not supported") {
+            let refused = first.expect_one_clear_line();
+            crate::world::enter::skip(&format!("this kernel has no VLANs on bridges: {refused}"));
+            return;
+        }
+        first.expect_code(0);
         world.sleeper("b", "--network tagged");
         assert!(world.pings("a", &world.address_on("b", "tagged", false)));
         assert!(world.pings("a", "b") && world.pings("a", "172.31.1.1"));

@@ -90,7 +90,7 @@ fn a_remembered_address_is_given_away_last() {
         }
         assert_eq!(start("box4"), first, "nothing else is left");
         let full = world.refuses("run --rm --network small -- true", "172.31.1.0/29");
-        full.expect_text("full");
+        full.expect_text("5 of 5");
         let refused = world.line("start sticky").run();
         assert!(refused.code != 0, "{refused}");
         world.mossnet(["rm", "-f", "box2"]).ok();

@@ -2,15 +2,18 @@
 
 use crate::world::{World, eventually, seconds};
 
-/// The line of /etc/hosts in `sandbox` that has `name`.
+/// The IPv4 line of /etc/hosts in `sandbox` that has `name`.
 #[track_caller]
 fn line(world: &World, sandbox: &str, name: &str) -> Option<String> {
     let hosts = world
         .mossnet(["exec", sandbox, "--", "cat", "/etc/hosts"])
         .ok();
-    let mut found = hosts
-        .lines()
-        .filter(|line| line.split_whitespace().skip(1).any(|word| word == name));
+    let named = |line: &&str| {
+        let mut words = line.split_whitespace();
+        let ipv4 = words.next().is_some_and(|address| !address.contains(':'));
+        ipv4 && words.any(|word| word == name)
+    };
+    let mut found = hosts.lines().filter(named);
     let line = found.next().map(str::to_owned);
     assert!(found.next().is_none(), "{name} twice: {hosts}");
     line

@@ -23,7 +23,7 @@ fn clear(world: &World) {
 fn bad_networks() {
     World::test(|world| {
         scene(world);
-        for (options, word) in [
+        let cases = [
             ("--subnet nonsense", "nonsense"),
             ("--subnet 10.5.0.0/33", "10.5.0.0/33"),
             ("--subnet 10.5.0.1/24", "10.5.0.1/24"),
@@ -64,13 +64,17 @@ fn bad_networks() {
                 "masquerade",
             ),
             ("--no-such-flag", "--no-such-flag"),
-        ] {
-            world.refuses(&format!("network create {options} fresh"), word);
-        }
-        for name in ["-bad", "has/slash", "mynet", "container:x", ".hidden"] {
-            world.refuses(&format!("network create -- {name}"), name);
-        }
-        world.refuses("network create", "NAME");
+        ];
+        let line = |(options, word)| (format!("network create {options} fresh"), word);
+        world.refuses_each(cases.map(line));
+        world.refuses_each([
+            ("network create -- -bad", "-bad"),
+            ("network create has/slash", "has/slash"),
+            ("network create mynet", "mynet"),
+            ("network create container:x", "container:x"),
+            ("network create .hidden", ".hidden"),
+            ("network create", "NAME"),
+        ]);
         clear(world);
     });
 }
@@ -80,7 +84,7 @@ fn bad_connections() {
     World::test(|world| {
         scene(world);
         world.network("connect --alias taken other holder").ok();
-        for (line, word) in [
+        let cases = [
             ("connect nowhere box", "nowhere"),
             ("connect mynet nobody", "nobody"),
             ("connect mynet holder", "already"),
@@ -118,9 +122,8 @@ fn bad_connections() {
             ("disconnect mynet box", "not connected"),
             ("disconnect mynet nobody", "nobody"),
             ("disconnect nowhere box", "nowhere"),
-        ] {
-            world.refuses(&format!("network {line}"), word);
-        }
+        ];
+        world.refuses_each(cases.map(|(line, word)| (format!("network {line}"), word)));
         // By force a stranger's disconnection is no error, and changes nothing either.
         let before = world.snapshot();
         world.network("disconnect -f mynet box").ok();
@@ -133,7 +136,7 @@ fn bad_connections() {
 fn bad_runs() {
     World::test(|world| {
         scene(world);
-        for (options, word) in [
+        let cases = [
             ("--network nowhere", "nowhere"),
             ("--network mynet:ip=172.31.1.9", "holder"),
             ("--network mynet:ip6=fd00:31::9", "holder"),
@@ -153,17 +156,20 @@ fn bad_runs() {
             ("--network host --network mynet", "host"),
             ("--link nobody", "nobody"),
             ("--link holder:bad/alias", "bad/alias"),
-        ] {
-            world.refuses(&format!("run --rm {options} -- true"), word);
-            world.refuses(&format!("run -d {options} -- sleep 1000"), word);
-        }
-        world.refuses("netns create holder", "holder");
-        world.refuses("netns create --network nowhere fresh", "nowhere");
-        world.refuses("start nobody", "nobody");
-        world.refuses("network inspect nowhere", "nowhere");
-        world.refuses("network ls --filter colour=red", "colour");
-        world.refuses("network ls --format {{.Nonsense}}", "Nonsense");
-        world.refuses("network graph --format gif", "gif");
+        ];
+        let line = |(options, word)| (format!("run --rm {options} -- true"), word);
+        world.refuses_each(cases.map(line));
+        let line = |(options, word)| (format!("run -d {options} -- sleep 1000"), word);
+        world.refuses_each(cases.map(line));
+        world.refuses_each([
+            ("netns create holder", "holder"),
+            ("netns create --network nowhere fresh", "nowhere"),
+            ("start nobody", "nobody"),
+            ("network inspect nowhere", "nowhere"),
+            ("network ls --filter colour=red", "colour"),
+            ("network ls --format {{.Nonsense}}", "Nonsense"),
+            ("network graph --format gif", "gif"),
+        ]);
         clear(world);
     });
 }

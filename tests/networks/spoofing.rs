@@ -2,10 +2,15 @@
 //! heard. Frames are forged by hand on a packet socket and looked for on one at the other end.
 //!
 //! Every frame carries a mark, and an honest one closes the row: when that has come, what is not
-//! there by then was dropped. Sources: RFC 826, RFC 4861, packet(7).
+//! there by then was dropped. Neighbour discovery is marked by a number in reserved bits, so that
+//! its frames have the very shape of honest ones. Sources: RFC 826, RFC 4861, packet(7).
 
 use crate::world::{Running, World, seconds};
 use std::collections::BTreeSet;
+
+/// Names of marks that are numbers, from 1.
+const NUMBERED: &str = "ND=['honest-na','honest-na-bare','honest-ns','honest-ns-local','na','na-bare',\
+    'na-lla','na-gateway','na-local','na-source','ns-source','ns-lla','ns-local','redirect']\n";
 
 /// Says `ready`, then every mark that comes in, until END.
 const LISTEN: &str = "import socket,re\n\
@@ -14,6 +19,9 @@ const LISTEN: &str = "import socket,re\n\
     while True:\n\
     \x20f,a=s.recvfrom(3000)\n\
     \x20if a[2]==4: continue\n\
+    \x20if f[12:14]==b'\\x86\\xdd' and f[20]==58 and f[54] in (135,136,137):\n\
+    \x20\x20n=f[60]*256+f[61]\n\
+    \x20\x20if n: print('heard',ND[n-1],flush=True)\n\
     \x20for m in re.findall(rb'MARK-([a-z0-9-]+);',f): print('heard',m.decode(),flush=True)\n\
     \x20if b'MARK-'+END+b';' in f: break\n";
 
@@ -42,17 +50,19 @@ def icmp6(src,dst,kind,rest):
 def arp(op,smac,sip,tip,mark): return struct.pack('!HHBBH',1,0x800,6,4,op)+mac(smac)+ip4(sip)+mac(to[0])+ip4(tip)+mark
 def option(mark): # an unknown ND option that carries the mark
     mark+=b' '*(-(len(mark)+2)%8); return bytes([253,(len(mark)+2)//8])+mark
-def na(src,target,lla,mark):
-    dst='ff02::1'; rest=b'\x20\0\0\0'+ip6(target)+b'\x02\x01'+mac(lla)+option(mark)
+def number(name): return struct.pack('!H',ND.index(name)+1)
+def lla(kind,address): return bytes([kind,1])+mac(address) if address else b''
+def na(src,target,address,name):
+    dst='ff02::1'; rest=b'\x20\0'+number(name)+ip6(target)+lla(2,address)
     return v6(src,58,icmp6(src,dst,136,rest),dst,255)
-def ns(src,target,lla,mark):
-    rest=b'\0\0\0\0'+ip6(target)+b'\x01\x01'+mac(lla)+option(mark)
+def ns(src,target,address,name):
+    rest=b'\0\0'+number(name)+ip6(target)+lla(1,address)
     return v6(src,58,icmp6(src,to[2],135,rest),None,255)
 def ra(src,mark):
     dst='ff02::1'; rest=b'\x40\0\x07\x08'+b'\0'*8+b'\x03\x04\x40\xc0'+b'\xff'*8+b'\0'*4+ip6('2001:db8:bad::')+option(mark)
     return v6(src,58,icmp6(src,dst,134,rest),dst,255)
-def redirect(src,mark):
-    rest=b'\0'*4+ip6(me[3])+ip6('2001:db8:100::10')+option(mark)
+def redirect(src,name):
+    rest=b'\0\0'+number(name)+ip6(me[3])+ip6('2001:db8:100::10')
     return v6(src,58,icmp6(src,to[2],137,rest),None,255)
 ALL='33:33:00:00:00:01'; BROAD='ff:ff:ff:ff:ff:ff'
 def tag(n,kind,data): return (0x8100,b''.join(struct.pack('!HH',0,0x8100) for _ in range(n-1))+struct.pack('!HH',0,kind)+data)
@@ -62,8 +72,10 @@ def frames():
     yield 'honest-4', honest('honest-4')
     yield 'honest-6', eth(me[0],0x86dd,v6(me[2],17,udp(4000,4001,m('honest-6'))))
     yield 'honest-arp', eth(me[0],0x806,arp(1,me[0],me[1],to[1],m('honest-arp')))
-    yield 'honest-na', eth(me[0],0x86dd,na(me[2],me[2],me[0],m('honest-na')),ALL)
-    yield 'honest-ns', eth(me[0],0x86dd,ns(me[2],to[2],me[0],m('honest-ns')))
+    yield 'honest-na', eth(me[0],0x86dd,na(me[2],me[2],me[0],'honest-na'),ALL)
+    yield 'honest-na-bare', eth(me[0],0x86dd,na(me[2],me[2],None,'honest-na-bare'),ALL)
+    yield 'honest-ns', eth(me[0],0x86dd,ns(me[2],to[2],me[0],'honest-ns'))
+    yield 'honest-ns-local', eth(me[0],0x86dd,ns(me[3],to[2],me[0],'honest-ns-local'))
     yield 'mac', eth(peer[0],0x800,v4(me[1],17,udp(4000,4001,m('mac'))))
     yield 'mac-other', eth('02:ff:ff:ff:ff:01',0x800,v4(me[1],17,udp(4000,4001,m('mac-other'))))
     yield 'mac-kind', eth(peer[0],0x88b5,m('mac-kind')*8)
@@ -76,13 +88,18 @@ def frames():
     yield 'arp-request', eth(me[0],0x806,arp(1,me[0],peer[1],to[1],m('arp-request')))
     yield 'arp-gateway', eth(me[0],0x806,arp(2,me[0],gw[0],to[1],m('arp-gateway')),BROAD)
     yield 'arp-mac', eth(me[0],0x806,arp(2,peer[0],me[1],to[1],m('arp-mac')))
-    yield 'na', eth(me[0],0x86dd,na(me[2],peer[2],me[0],m('na')),ALL)
-    yield 'na-gateway', eth(me[0],0x86dd,na(me[3],gw[1],me[0],m('na-gateway')),ALL)
-    yield 'na-local', eth(me[0],0x86dd,na(me[3],peer[3],me[0],m('na-local')),ALL)
-    yield 'na-source', eth(me[0],0x86dd,na(peer[2],peer[2],me[0],m('na-source')),ALL)
+    yield 'na', eth(me[0],0x86dd,na(me[2],peer[2],me[0],'na'),ALL)
+    yield 'na-bare', eth(me[0],0x86dd,na(me[2],peer[2],None,'na-bare'),ALL)
+    yield 'na-lla', eth(me[0],0x86dd,na(me[2],me[2],peer[0],'na-lla'),ALL)
+    yield 'na-gateway', eth(me[0],0x86dd,na(me[3],gw[1],me[0],'na-gateway'),ALL)
+    yield 'na-local', eth(me[0],0x86dd,na(me[3],peer[3],me[0],'na-local'),ALL)
+    yield 'na-source', eth(me[0],0x86dd,na(peer[2],peer[2],me[0],'na-source'),ALL)
+    yield 'ns-source', eth(me[0],0x86dd,ns(peer[2],to[2],me[0],'ns-source'))
+    yield 'ns-lla', eth(me[0],0x86dd,ns(me[2],to[2],peer[0],'ns-lla'))
+    yield 'ns-local', eth(me[0],0x86dd,ns(peer[3],to[2],me[0],'ns-local'))
     yield 'ra', eth(me[0],0x86dd,ra(me[3],m('ra')),ALL)
     yield 'ra-fake', eth(me[0],0x86dd,ra('fe80::1',m('ra-fake')),ALL)
-    yield 'redirect', eth(me[0],0x86dd,redirect(me[3],m('redirect')))
+    yield 'redirect', eth(me[0],0x86dd,redirect(me[3],'redirect'))
     yield 'dhcp', eth(me[0],0x800,v4(me[1],17,udp(67,68,m('dhcp'))))
     yield 'dhcp-broadcast', eth(me[0],0x800,v4(me[1],17,udp(67,68,m('dhcp-broadcast')),'255.255.255.255'),BROAD)
     yield 'dhcp6', eth(me[0],0x86dd,v6(me[3],17,udp(547,546,m('dhcp6'))))
@@ -130,7 +147,7 @@ fn scene(world: &World) {
 fn forge(world: &World) -> String {
     let list = |name: &str| format!("{:?}", identity(world, name));
     format!(
-        "me,peer,to={},{},{}\ngw=('172.31.1.1','fd00:31::1')\n{FORGE}",
+        "me,peer,to={},{},{}\ngw=('172.31.1.1','fd00:31::1')\n{NUMBERED}{FORGE}",
         list("attacker"),
         list("peer"),
         list("listener")
@@ -138,7 +155,7 @@ fn forge(world: &World) -> String {
 }
 
 fn listen(world: &World, name: &str, end: &str) -> Running {
-    let script = format!("END=b'{end}'\n{LISTEN}");
+    let script = format!("END=b'{end}'\n{NUMBERED}{LISTEN}");
     let mut listener = world.python(name, &script).timeout(seconds(60)).start();
     listener.expect("ready");
     listener
@@ -159,15 +176,14 @@ fn forged_frames_are_dropped() {
         let listener = listen(world, "listener", "end");
         let sent = world.python("attacker", &forge(world)).ok();
         assert!(sent.lines().count() > 25, "{sent}");
-        let expected = [
-            "end",
-            "honest-4",
-            "honest-6",
-            "honest-arp",
-            "honest-na",
-            "honest-ns",
-        ];
-        assert_eq!(heard(listener), expected.map(str::to_owned).into());
+        let honest =
+            "honest-4 honest-6 honest-arp honest-na honest-na-bare honest-ns honest-ns-local";
+        let expected: BTreeSet<String> = honest
+            .split(' ')
+            .chain(["end"])
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(heard(listener), expected);
         world
             .mossnet(["rm", "-f", "attacker", "peer", "listener"])
             .ok();

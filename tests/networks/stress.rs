@@ -11,7 +11,7 @@ const NETWORKS: u64 = 6;
 const SANDBOXES: u64 = 12;
 
 /// Why an act may be refused while others act: said in these words.
-const EXCUSES: [&str; 9] = [
+const EXCUSES: [&str; 11] = [
     "already",
     "in use",
     "no such",
@@ -20,6 +20,8 @@ const EXCUSES: [&str; 9] = [
     "not connected",
     "not found",
     "does not run",
+    "is not running",
+    "ended meanwhile",
     "being",
 ];
 

@@ -209,21 +209,15 @@ impl World {
     /// All that a refused command must leave as it was.
     #[track_caller]
     pub fn snapshot(&self) -> Snapshot {
-        let list = |argv: &[&str]| self.mossnet(argv).ok();
-        let names: Vec<_> = self.network_names().into_iter().collect();
-        let sandboxes = list(&["ps", "-a", "-q", "--no-trunc"]);
+        let names = self.network_names();
+        let ids = self.mossnet(["ps", "-a", "-q"]).ok();
         let mut snapshot = Snapshot {
             networks: self.mossnet(["network", "inspect"]).then(&names).ok(),
             sandboxes: String::new(),
             links: String::new(),
         };
-        for id in sandboxes.lines() {
-            let mut info = self.inspect(id);
-            // How long ago is not what happened.
-            if let Some(fields) = info.as_object_mut() {
-                fields.remove("Status");
-            }
-            snapshot.sandboxes.push_str(&format!("{info:#}\n"));
+        if !ids.is_empty() {
+            snapshot.sandboxes = self.mossnet(["inspect"]).then(ids.lines()).ok();
         }
         if inspect::router_netns().is_some() {
             let links = inspect::in_router(["ip", "-j", "-d", "addr"]).ok();
@@ -236,18 +230,31 @@ impl World {
     #[track_caller]
     pub fn refuses(&self, line: &str, word: &str) -> Output {
         let before = self.snapshot();
-        let begin = Instant::now();
+        let refused = self.refused(line, word);
+        assert_eq!(before, self.snapshot(), "{line} changed something");
+        refused
+    }
+
+    /// The same of many, each a line and its word.
+    #[track_caller]
+    pub fn refuses_each<L: AsRef<str>>(&self, cases: impl IntoIterator<Item = (L, &'static str)>) {
+        let before = self.snapshot();
+        for (line, word) in cases {
+            self.refused(line.as_ref(), word);
+            assert_eq!(
+                before,
+                self.snapshot(),
+                "{} changed something",
+                line.as_ref()
+            );
+        }
+    }
+
+    #[track_caller]
+    fn refused(&self, line: &str, word: &str) -> Output {
         let refused = self.line(line).run();
         assert!(refused.code != 0, "accepted: {refused}");
-        let refused = refused.expect_text(word).expect_one_clear_line();
-        let after = self.snapshot();
-        assert_eq!(
-            before,
-            after,
-            "{line} changed something in {:?}",
-            begin.elapsed()
-        );
-        refused
+        refused.expect_text(word).expect_one_clear_line()
     }
 }
 
