@@ -17,8 +17,7 @@ use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -209,27 +209,7 @@ fn perform(model: &mut Model, deed: Deed) {
             }
         }
         Deed::Remove(who) => model.remove_sandbox(&id_of(who)).unwrap(),
-        Deed::Connect(who, n, ip) => {
-            let Some(mut sandbox) = model.sandbox(&id_of(who)).cloned() else {
-                return;
-            };
-            let Some(network) = model.network(&format!("n{n}")).cloned() else {
-                return;
-            };
-            if sandbox.attachments.iter().any(|a| a.network == network.id) {
-                return;
-            }
-            let mut attachment = samples::attachment(&network);
-            attachment.addresses = ip.map(|ip| [10, 89, n, ip].into()).into_iter().collect();
-            if sandbox.is_live() {
-                let Ok(endpoint) = model.join(&sandbox, &network, &attachment) else {
-                    return;
-                };
-                sandbox.endpoints.push(endpoint);
-            }
-            sandbox.attachments.push(attachment);
-            model.put_joined(sandbox).unwrap();
-        }
+        Deed::Connect(who, n, ip) => connect(model, &id_of(who), n, ip),
         Deed::Disconnect(who, n) => {
             let network = small_network(n).id;
             let change = |s: &mut Sandbox| {
@@ -246,6 +226,28 @@ fn perform(model: &mut Model, deed: Deed) {
         }
         Deed::MakeNetwork(n) => model.put_network(small_network(n)).unwrap(),
     }
+}
+
+fn connect(model: &mut Model, who: &SandboxId, n: u8, ip: Option<u8>) {
+    let Some(mut sandbox) = model.sandbox(who).cloned() else {
+        return;
+    };
+    let Some(network) = model.network(&format!("n{n}")).cloned() else {
+        return;
+    };
+    if sandbox.attachments.iter().any(|a| a.network == network.id) {
+        return;
+    }
+    let mut attachment = samples::attachment(&network);
+    attachment.addresses = ip.map(|ip| [10, 89, n, ip].into()).into_iter().collect();
+    if sandbox.is_live() {
+        let Ok(endpoint) = model.join(&sandbox, &network, &attachment) else {
+            return;
+        };
+        sandbox.endpoints.push(endpoint);
+    }
+    sandbox.attachments.push(attachment);
+    model.put_joined(sandbox).unwrap();
 }
 
 /// No address or MAC twice, none set aside; the indices agree with the records; names are unique.

@@ -12,8 +12,10 @@ use mossnet_helper::request::{
 };
 use std::sync::{Arc, Mutex};
 
+mod again;
 mod crowd;
 mod networks;
+mod refused;
 
 struct World {
     paths: Paths,

@@ -294,68 +294,75 @@ mod tests {
         assert!(arrange(&[], &[], &[], &[]).unwrap().is_empty());
     }
 
+    type Texts = &'static [&'static str];
+    type Case = (Texts, Texts, Texts, &'static [(&'static str, &'static str)]);
+
+    const WRONG: [(Case, &str); 14] = [
+        (
+            (&["10.9.0.1/24"], &[], &[], &[]),
+            "has host bits set; it would be 10.9.0.0/24",
+        ),
+        ((&["10.9.0.0/31"], &[], &[], &[]), "too small"),
+        ((&["127.0.0.0/8"], &[], &[], &[]), "loopback"),
+        (
+            (&["10.9.0.0/24", "10.8.0.0/24"], &[], &[], &[]),
+            "are both IPv4",
+        ),
+        (
+            (&["10.9.0.0/24"], &["10.8.0.1"], &[], &[]),
+            "gateway 10.8.0.1 lies outside the subnet 10.9.0.0/24",
+        ),
+        (
+            (&[], &["10.8.0.1"], &[], &[]),
+            "gateway 10.8.0.1 lies outside every subnet, as none was given",
+        ),
+        (
+            (&["10.9.0.0/24"], &["10.9.0.0"], &[], &[]),
+            "gateway 10.9.0.0 is the network address",
+        ),
+        (
+            (&["10.9.0.0/24"], &["10.9.0.255"], &[], &[]),
+            "is the broadcast address of 10.9.0.0/24",
+        ),
+        (
+            (&["10.9.0.0/24"], &["10.9.0.1", "10.9.0.2"], &[], &[]),
+            "gateway 10.9.0.2 is a second one",
+        ),
+        (
+            (&["10.9.0.0/24"], &[], &["10.8.0.0/16"], &[]),
+            "ip range 10.8.0.0/16 lies outside",
+        ),
+        (
+            (&["10.9.0.0/24"], &[], &["10.9.0.1/25"], &[]),
+            "ip range 10.9.0.1/25 has host bits set",
+        ),
+        (
+            (&["10.9.0.0/24"], &[], &[], &[("a", "10.9.0.1")]),
+            "auxiliary address 'a' 10.9.0.1 is the gateway already",
+        ),
+        (
+            (
+                &["10.9.0.0/24"],
+                &[],
+                &[],
+                &[("a", "10.9.0.2"), ("b", "10.9.0.2")],
+            ),
+            "is the auxiliary address 'a' already",
+        ),
+        (
+            (
+                &["10.9.0.0/24"],
+                &[],
+                &[],
+                &[("a", "10.9.0.2"), ("a", "10.9.0.3")],
+            ),
+            "'a' is given twice",
+        ),
+    ];
+
     #[test]
     fn what_cannot_be_is_said_in_one_line() {
-        type Case<'a> = (
-            &'a [&'a str],
-            &'a [&'a str],
-            &'a [&'a str],
-            &'a [(&'a str, &'a str)],
-        );
-        let subnet: &[&str] = &["10.9.0.0/24"];
-        let cases: [(Case<'_>, &str); 14] = [
-            (
-                (&["10.9.0.1/24"], &[], &[], &[]),
-                "has host bits set; it would be 10.9.0.0/24",
-            ),
-            ((&["10.9.0.0/31"], &[], &[], &[]), "too small"),
-            ((&["127.0.0.0/8"], &[], &[], &[]), "loopback"),
-            (
-                (&["10.9.0.0/24", "10.8.0.0/24"], &[], &[], &[]),
-                "are both IPv4",
-            ),
-            (
-                (subnet, &["10.8.0.1"], &[], &[]),
-                "gateway 10.8.0.1 lies outside the subnet 10.9.0.0/24",
-            ),
-            (
-                (&[], &["10.8.0.1"], &[], &[]),
-                "gateway 10.8.0.1 lies outside every subnet, as none was given",
-            ),
-            (
-                (subnet, &["10.9.0.0"], &[], &[]),
-                "gateway 10.9.0.0 is the network address",
-            ),
-            (
-                (subnet, &["10.9.0.255"], &[], &[]),
-                "is the broadcast address of 10.9.0.0/24",
-            ),
-            (
-                (subnet, &["10.9.0.1", "10.9.0.2"], &[], &[]),
-                "gateway 10.9.0.2 is a second one",
-            ),
-            (
-                (subnet, &[], &["10.8.0.0/16"], &[]),
-                "ip range 10.8.0.0/16 lies outside",
-            ),
-            (
-                (subnet, &[], &["10.9.0.1/25"], &[]),
-                "ip range 10.9.0.1/25 has host bits set",
-            ),
-            (
-                (subnet, &[], &[], &[("a", "10.9.0.1")]),
-                "auxiliary address 'a' 10.9.0.1 is the gateway already",
-            ),
-            (
-                (subnet, &[], &[], &[("a", "10.9.0.2"), ("b", "10.9.0.2")]),
-                "is the auxiliary address 'a' already",
-            ),
-            (
-                (subnet, &[], &[], &[("a", "10.9.0.2"), ("a", "10.9.0.3")]),
-                "'a' is given twice",
-            ),
-        ];
-        for ((subnets, gateways, ranges, aux), part) in cases {
+        for ((subnets, gateways, ranges, aux), part) in WRONG {
             let error = arrange(subnets, gateways, ranges, aux).unwrap_err();
             assert!(error.contains(part), "{error}");
             assert!(!error.contains('\n'));

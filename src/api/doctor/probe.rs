@@ -224,11 +224,13 @@ fn route() -> Result<Netlink, Failure> {
 }
 
 fn bridge() -> Result<(), Failure> {
-    let made = route()?.add_bridge(NewBridge {
-        name: &name("br-probe")?,
+    let name = name("br-probe")?;
+    let bridge = NewBridge {
+        name: &name,
         mac: Some(mac(1)?),
         mtu: 1500,
-    });
+    };
+    let made = route()?.add_bridge(bridge);
     made.map_err(|refused: Refused| refused.failure("make a bridge"))
 }
 
