@@ -82,6 +82,13 @@ pub fn set_ipv6(link: &str, enabled: bool) -> Result<(), Failure> {
     require(&[(&name, value)])
 }
 
+/// Have a link of the netns of this thread announce its addresses when it comes up.
+pub fn announce(link: &str) {
+    let ipv4 = format!("ipv4/conf/{link}/arp_notify");
+    let ipv6 = format!("ipv6/conf/{link}/ndisc_notify");
+    wish(&[(&ipv4, "1"), (&ipv6, "1")]);
+}
+
 fn require(parameters: &[Parameter]) -> Result<(), Failure> {
     for parameter in parameters {
         write(parameter).map_err(|error| {

@@ -3,10 +3,7 @@
 use super::link::{UP, link_message, push_veth};
 use super::{Netlink, Refused};
 use crate::names::{IfName, MacAddr};
-use netlink_bindings::rt_link::{
-    LinkAttrs, LinkinfoAttrs, LinkinfoBridgeAttrs, LinkinfoDataMsg, OpGetlinkDump, PushLinkAttrs,
-};
-use netlink_bindings::traits::NetlinkRequest;
+use netlink_bindings::rt_link::PushLinkAttrs;
 
 /// The VLAN that ports are in where nobody asks: the kernel's own default.
 const DEFAULT_VLAN: u16 = 1;
@@ -105,28 +102,4 @@ impl Netlink {
             .end_nested();
         self.request(message)
     }
-
-    /// Whether the kernel can filter VLANs on bridges: it says so of every bridge.
-    pub fn filters_vlans(&mut self, bridge: &str) -> Result<bool, Refused> {
-        let mut message = link_message(libc::RTM_GETLINK, 0, 0, 0);
-        PushLinkAttrs::new(message.attributes())
-            .push_ifname_bytes(bridge.as_bytes())
-            .end_nested();
-        let mut found = false;
-        self.query(message, |payload| found |= tells_filtering(payload))?;
-        Ok(found)
-    }
-}
-
-fn tells_filtering(payload: &[u8]) -> bool {
-    let (_, attributes) = OpGetlinkDump::decode_reply(payload);
-    attributes.flatten().any(|attribute| match attribute {
-        LinkAttrs::Linkinfo(info) => info.flatten().any(|attribute| match attribute {
-            LinkinfoAttrs::Data(LinkinfoDataMsg::Bridge(attributes)) => attributes
-                .flatten()
-                .any(|attribute| matches!(attribute, LinkinfoBridgeAttrs::VlanFiltering(_))),
-            _ => false,
-        }),
-        _ => false,
-    })
 }

@@ -1,8 +1,8 @@
 //! Bridges, and the overflow bridges of a network with more endpoints than one bridge has ports.
 //!
 //! Invariant: an overflow bridge has no addresses, and follows its main bridge in MTU, isolation and
-//! VLAN. Isolated ports reach the main bridge itself (the gateway) and nobody else, so trunks are
-//! isolated on the main bridge, not on the overflow bridge.
+//! VLAN. Isolated ports reach others that are not: a trunk is isolated where it leads away from the
+//! main bridge and not where it leads towards it, so that everyone reaches the gateway and nobody else.
 
 use super::segment::{OverflowNames, Place, overflow_names};
 use super::{Router, link_failure, require_link, usable};
@@ -12,6 +12,7 @@ use crate::netlink::{LinkKind, NewBridge, add_address, addresses, remove_address
 use crate::request::{BridgeSpec, Failure};
 use crate::sysctl;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use std::os::fd::AsFd;
 
 impl Router {
@@ -83,24 +84,21 @@ impl Router {
         Ok(())
     }
 
-    /// Put all traffic of a bridge into a VLAN, or into none. Where the kernel lacks VLAN filtering,
-    /// it takes the settings and forgets them.
+    /// Put all traffic of a bridge into a VLAN, or into none.
     fn set_vlan(&mut self, name: &IfName, index: u32, vlan: Option<u16>) -> Result<(), Failure> {
         let has = self.segments.get(name).and_then(|segment| segment.vlan);
         if vlan == has {
             return Ok(());
         }
-        let failed = format!("put bridge {name} into a VLAN");
-        let capable = self.route.filters_vlans(name.as_str());
-        if !capable.map_err(|e| e.failure(failed.clone()))? {
-            return Err(Failure::kernel(
-                format!("{failed}: the kernel lacks bridge VLAN filtering"),
-                nix::errno::Errno::EOPNOTSUPP,
-            ));
-        }
+        let what = format!("put bridge {name} into a VLAN");
         self.route
             .set_bridge_vlan(index, vlan)
-            .map_err(|e| e.failure(failed))
+            .map_err(|refused| match refused.errno {
+                Errno::EOPNOTSUPP => refused.failure(format!(
+                    "{what}: the kernel lacks bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)"
+                )),
+                _ => refused.failure(what),
+            })
     }
 
     /// Have overflow bridges, and the ports where isolation changes, follow the main bridge.
@@ -136,10 +134,11 @@ impl Router {
         }
     }
 
-    /// Make an overflow bridge exist, joined to its main bridge; one that exists follows it.
+    /// Make an overflow bridge exist, joined to the one before it; one that exists follows the main
+    /// bridge.
     pub(super) fn make_overflow(&mut self, main: &IfName, number: u8) -> Result<(), Failure> {
         let names = names_of(main, number)?;
-        let result = self.build_overflow(main, &names);
+        let result = self.build_overflow(main, number, &names);
         if result.is_ok() {
             self.segments.add_overflow(main, number);
         } else if !self.segments.get(main).is_some_and(|s| s.has(Some(number))) {
@@ -148,14 +147,20 @@ impl Router {
         result
     }
 
-    fn build_overflow(&mut self, main: &IfName, names: &OverflowNames) -> Result<(), Failure> {
+    fn build_overflow(
+        &mut self,
+        main: &IfName,
+        number: u8,
+        names: &OverflowNames,
+    ) -> Result<(), Failure> {
         let (mtu, icc, vlan) = match self.segments.get(main) {
             Some(segment) => (segment.mtu, segment.icc, segment.vlan),
             None => return Err(Failure::not_found(format!("bridge {main} does not exist"))),
         };
+        let before = Self::bridge_at(main, number.checked_sub(1).filter(|before| *before > 0))?;
         let failed = format!("extend bridge {main} by {}", names.bridge);
         let route = &mut self.route;
-        let main_index = require_link(route, main.as_str())?;
+        let before = require_link(route, before.as_str())?;
         if route
             .link(names.bridge.as_str())
             .map_err(|e| e.failure(failed.clone()))?
@@ -177,26 +182,26 @@ impl Router {
                 .map_err(|e| e.failure(failed.clone()))?;
         }
         if route
-            .link(names.main_end.as_str())
+            .link(names.near_end.as_str())
             .map_err(|e| e.failure(failed.clone()))?
             .is_none()
         {
             route
-                .add_trunk(&names.main_end, &names.far_end)
+                .add_trunk(&names.near_end, &names.far_end)
                 .map_err(|refused| link_failure(refused, &failed, "veth"))?;
         }
-        let main_end = require_link(route, names.main_end.as_str())?;
+        let near_end = require_link(route, names.near_end.as_str())?;
         let far_end = require_link(route, names.far_end.as_str())?;
         route
             .set_up_with_mtu(bridge, mtu)
-            .and_then(|()| route.set_port(main_end, main_index, mtu))
+            .and_then(|()| route.set_port(near_end, before, mtu))
             .and_then(|()| route.set_port(far_end, bridge, mtu))
-            .and_then(|()| route.isolate_port(main_end, !icc))
+            .and_then(|()| route.isolate_port(near_end, !icc))
             .map_err(|e| e.failure(failed))
     }
 
     fn remove_overflow(&mut self, names: &OverflowNames) -> Result<(), Failure> {
-        for name in [&names.main_end, &names.bridge] {
+        for name in [&names.near_end, &names.bridge] {
             self.route
                 .remove_link(name.as_str())
                 .map_err(|e| e.failure(format!("remove {name}")))?;

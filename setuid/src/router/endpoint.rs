@@ -12,6 +12,7 @@ use crate::netlink::{
 };
 use crate::request::{DefaultRoute, EndpointSpec, Failure};
 use crate::ruleset::Families;
+use crate::sysctl;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
@@ -101,6 +102,7 @@ impl Router {
             mac: spec.mac,
             addresses: own_addresses(spec, self.families),
         };
+        let moves = self.segments.moves(&endpoint);
         let before = self
             .segments
             .insert(spec.router_ifname.clone(), endpoint.clone());
@@ -117,7 +119,7 @@ impl Router {
         self.guard
             .change(&mut self.netfilter, &before, &[endpoint], &self.segments)?;
         let families = self.families;
-        in_netns(sandbox, || configure_endpoint(spec, families))
+        in_netns(sandbox, || configure_endpoint(spec, families, moves))
     }
 
     /// Remove an endpoint, and the overflow bridge that it was the last one on; already absent is
@@ -162,10 +164,15 @@ fn link_local_of(mac: MacAddr) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, first, second, third, fourth)
 }
 
-/// Runs inside the sandbox's network namespace.
-fn configure_endpoint(spec: &EndpointSpec, families: Families) -> Result<(), Failure> {
+/// Runs inside the sandbox's network namespace. An address that `moves` is announced, or its neighbours
+/// would talk to the old MAC address for a minute; others are not: each announcement reaches every
+/// endpoint of the network.
+fn configure_endpoint(spec: &EndpointSpec, families: Families, moves: bool) -> Result<(), Failure> {
     let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
     let index = require_link(&mut route, spec.ifname.as_str())?;
+    if moves {
+        sysctl::announce(spec.ifname.as_str());
+    }
     for address in usable(&spec.addresses, families) {
         add_address(&mut route, index, address)
             .map_err(|e| e.failure(format!("give {} the address {address}", spec.ifname)))?;

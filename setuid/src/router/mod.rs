@@ -32,7 +32,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use segment::{Segments, main_bridge};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -117,10 +117,13 @@ impl Router {
     pub fn holdings(&mut self) -> Result<Holdings, Failure> {
         let links = self.links()?;
         self.prune(&links)?;
-        let bridge_of = |index| {
-            let master = links.iter().find(|link| Some(link.index) == index);
-            master.and_then(|link| main_bridge(&link.name))
-        };
+        let is_bridge = |link: &&Link| link.kind == LinkKind::Bridge;
+        let bridges: BTreeMap<u32, IfName> = links
+            .iter()
+            .filter(is_bridge)
+            .filter_map(|link| Some((link.index, main_bridge(&link.name)?)))
+            .collect();
+        let bridge_of = |index: Option<u32>| bridges.get(&index?).cloned();
         let named = |kind: LinkKind, prefix: &'static str| {
             links
                 .iter()

@@ -1,9 +1,12 @@
 //! Bookkeeping of segments: which bridge of a network an endpoint goes to, and what is where.
 //!
-//! A bridge has room for 1,023 ports (BR_MAX_PORTS, net/bridge/br_private.h). A network with more
-//! endpoints is a *segment*: the bridge that the daemon knows (`br-X`), and overflow bridges `oN-X`,
-//! each joined to it by a trunk, a veth pair `tN-X` (on `br-X`) and `uN-X` (on `oN-X`). Neither the
-//! ruleset (`br-*`, `ve-*`) nor the daemon sees them.
+//! A bridge has room for 1,023 ports (BR_MAX_PORTS, net/bridge/br_private.h), but a broadcast must
+//! also fit into the queue of received frames of one processor (net.core.netdev_max_backlog, 1,000,
+//! which is not ours to raise): else it is lost to some, and the answers to it are lost too. So a
+//! network with more endpoints is a *segment*, a chain of bridges: the one that the daemon knows
+//! (`br-X`), then overflow bridges `o1-X`, `o2-X` …, each joined to the one before by a trunk, a veth
+//! pair `tN-X` (there) and `uN-X` (on `oN-X`). In a chain a broadcast passes at most two bridges at a
+//! time. Neither the ruleset (`br-*`, `ve-*`) nor the daemon sees all this.
 //!
 //! Invariant: counts are at least what the kernel has. An endpoint whose sandbox is gone may still be
 //! counted; [`Segments::retain`] corrects that.
@@ -13,10 +16,10 @@ use crate::names::{IfName, MacAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Endpoints on one bridge; what is left of 1,023 is for trunks.
-pub const MOST_ENDPOINTS: usize = 1000;
-/// Overflow bridges of one segment: a trunk each on the main bridge.
-pub const MOST_OVERFLOWS: u8 = 23;
+/// Endpoints on one bridge: twice as many fit into the queue, with room for answers.
+pub const MOST_ENDPOINTS: usize = 450;
+/// Overflow bridges of one segment: as many as one digit numbers.
+pub const MOST_OVERFLOWS: u8 = 35;
 
 /// The number of an overflow bridge, from 1; `None`: the main bridge.
 pub type Place = Option<u8>;
@@ -34,6 +37,35 @@ pub struct Segment {
     main: usize,
     /// Endpoints on each overflow bridge.
     overflows: BTreeMap<u8, usize>,
+    /// Whose addresses were seen where.
+    seen: Seen,
+}
+
+/// Which MAC address each address had last, and on which bridge: neighbours may remember it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    last: BTreeMap<IpAddr, (MacAddr, Place)>,
+    /// Too many to remember: unknown ones may have been seen.
+    forgot: bool,
+}
+
+/// Addresses remembered of one segment.
+const MOST_SEEN: usize = 1 << 17;
+
+impl Seen {
+    fn moves(&mut self, endpoint: &Endpoint) -> bool {
+        let mut moves = false;
+        for address in &endpoint.addresses {
+            let now = (endpoint.mac, endpoint.place);
+            let before = self.last.insert(*address, now);
+            moves |= before.map_or(self.forgot, |before| before != now);
+        }
+        if self.last.len() > MOST_SEEN {
+            self.last.clear();
+            self.forgot = true;
+        }
+        moves
+    }
 }
 
 /// An endpoint that was attached.
@@ -120,14 +152,21 @@ impl Segments {
         }
     }
 
-    /// Overflow bridges without endpoints.
+    /// Overflow bridges at the end of the chain without endpoints, the last one first.
     pub fn empty_overflows(&self, bridge: &IfName) -> Vec<u8> {
         let segment = self.segments.get(bridge).into_iter();
-        let empty = segment.flat_map(|segment| &segment.overflows);
-        empty
-            .filter(|(_, count)| **count == 0)
+        let last_first = segment.flat_map(|segment| segment.overflows.iter().rev());
+        last_first
+            .take_while(|(_, count)| **count == 0)
             .map(|(n, _)| *n)
             .collect()
+    }
+
+    /// Whether neighbours may know addresses of this endpoint, about to come, by another MAC address or
+    /// on another bridge.
+    pub fn moves(&mut self, endpoint: &Endpoint) -> bool {
+        let segment = self.segments.get_mut(&endpoint.bridge);
+        segment.is_some_and(|segment| segment.seen.moves(endpoint))
     }
 
     /// An endpoint was attached; the record that its name had before, of one that has vanished.
@@ -178,8 +217,8 @@ impl Segments {
 pub struct OverflowNames {
     /// The overflow bridge.
     pub bridge: IfName,
-    /// The end of the trunk on the main bridge.
-    pub main_end: IfName,
+    /// The end of the trunk on the bridge before.
+    pub near_end: IfName,
     /// The end on the overflow bridge.
     pub far_end: IfName,
 }
@@ -191,7 +230,7 @@ pub fn overflow_names(main: &IfName, number: u8) -> Option<OverflowNames> {
     let name = |kind: char| format!("{kind}{digit}-{rest}").parse::<IfName>().ok();
     Some(OverflowNames {
         bridge: name('o')?,
-        main_end: name('t')?,
+        near_end: name('t')?,
         far_end: name('u')?,
     })
 }
@@ -230,10 +269,10 @@ mod tests {
             for number in 1..=MOST_OVERFLOWS {
                 let names = overflow_names(&main, number).unwrap();
                 assert_eq!(main_bridge(names.bridge.as_str()), Some(main.clone()));
-                for other in [&names.main_end, &names.far_end] {
+                for other in [&names.near_end, &names.far_end] {
                     assert_eq!(main_bridge(other.as_str()), None, "{other}");
                 }
-                for each in [&names.bridge, &names.main_end, &names.far_end] {
+                for each in [&names.bridge, &names.near_end, &names.far_end] {
                     assert!(!each.as_str().starts_with("br-") && !each.as_str().starts_with("ve-"));
                 }
             }
@@ -267,10 +306,35 @@ mod tests {
         assert_eq!(gone.len(), total - MOST_ENDPOINTS - 1);
         assert_eq!(
             all.empty_overflows(&bridge),
-            (1..=MOST_OVERFLOWS).collect::<Vec<_>>()
+            (1..=MOST_OVERFLOWS).rev().collect::<Vec<_>>()
         );
-        all.remove_overflow(&bridge, 1);
-        assert!(!all.get(&bridge).unwrap().has(Some(1)));
+        all.insert(ve(total), endpoint(&bridge, Some(3)));
+        let after = all.empty_overflows(&bridge);
+        assert_eq!(after.last(), Some(&4), "the chain is not broken");
+        all.remove_overflow(&bridge, MOST_OVERFLOWS);
+        assert!(!all.get(&bridge).unwrap().has(Some(MOST_OVERFLOWS)));
+    }
+
+    #[test]
+    fn only_what_moves_is_announced() {
+        let bridge = name("br-a");
+        let mut all = Segments::default();
+        all.entry(&bridge);
+        let mut one = endpoint(&bridge, None);
+        one.addresses = vec!["10.0.0.2".parse().unwrap()];
+        assert!(!all.moves(&one));
+        assert!(!all.moves(&one));
+        one.place = Some(1);
+        assert!(all.moves(&one));
+        one.mac = "02:00:00:00:00:02".parse().unwrap();
+        assert!(all.moves(&one));
+        for n in 0..=MOST_SEEN as u32 {
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+            one.addresses = vec![address.into()];
+            all.moves(&one);
+        }
+        one.addresses = vec!["12.0.0.1".parse().unwrap()];
+        assert!(all.moves(&one), "perhaps it was one of those forgotten");
     }
 
     #[test]

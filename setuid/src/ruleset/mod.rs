@@ -94,7 +94,7 @@ fn hint(errno: Errno, part: &str) -> &'static str {
         Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT
     );
     match part {
-        _ if !missing => "",
+        _ if !missing || part.contains("elements") => "",
         _ if part.contains("tproxy") => {
             " (the kernel lacks nft_tproxy; as root: modprobe nft_tproxy)"
         }
