@@ -20,5 +20,6 @@ mod lifecycle;
 mod machinery;
 mod no_exec;
 mod outbound;
+mod publish;
 mod run;
 mod uplink;

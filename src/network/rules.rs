@@ -54,6 +54,7 @@ pub fn snapshot<'a>(
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
         multihomed: Vec::new(),
+        publishes: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@
 //! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
 
+pub mod bare_relay;
 pub mod command;
 pub mod dns;
 pub mod enter;
