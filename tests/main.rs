@@ -21,5 +21,6 @@ mod machinery;
 mod networks;
 mod no_exec;
 mod outbound;
+mod publish;
 mod run;
 mod uplink;

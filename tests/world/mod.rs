@@ -13,6 +13,7 @@
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
 //! * `networks`: words of tests about networks, and a picture of all there is.
 
+pub mod bare_relay;
 pub mod command;
 pub mod dns;
 pub mod enter;
