@@ -5,6 +5,8 @@
 
 mod world;
 
+mod commands;
+mod completion;
 mod concurrency;
 mod connections;
 mod crash;
@@ -24,3 +26,4 @@ mod outbound;
 mod publish;
 mod run;
 mod uplink;
+mod walkthrough;
