@@ -50,6 +50,8 @@ impl BareRelay {
                 name: format!("br-net{number}").parse().unwrap(),
                 mac: format!("02:42:0a:59:{number:02x}:01").parse().unwrap(),
                 mtu: 1500,
+                icc: true,
+                vlan: None,
                 addresses: addresses.map(|address| address.parse().unwrap()).into(),
             };
             networks.push((bridge, *internal));
