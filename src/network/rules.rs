@@ -62,6 +62,7 @@ pub fn snapshot<'a>(
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
         multihomed: sandboxes.into_iter().filter_map(several_homes).collect(),
+        publishes: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Travels as JSON. It names everything that the relay may need to know of the networks and of the
 //! host's resolver configuration, since the relay has no file system to read it from.
 
+use crate::ports::Publish;
 use ipnet::IpNet;
 use mossnet_helper::IfName;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,24 @@ pub struct Snapshot {
     /// whichever of their gateways it asks, it hears the names of them all.
     #[serde(default)]
     pub multihomed: Vec<Vec<IpAddr>>,
+    /// Published ports. Each needs a listening socket, handed over before the snapshot; sockets that
+    /// no publish names are closed.
+    #[serde(default)]
+    pub publishes: Vec<PublishView>,
+}
+
+/// A published port, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishView {
+    /// Name of the sandbox, for logs and counters.
+    pub sandbox: String,
+    /// Which host ports lead to which container ports. Its source policy must be `gateway` where
+    /// the sandbox's default route is not by the targets' network: its answers to strangers would
+    /// leave by another one.
+    pub publish: Publish,
+    /// Addresses of the sandbox's endpoint: the first of each family counts.
+    pub targets: Vec<IpAddr>,
 }
 
 /// One network, as the relay sees it.

@@ -196,13 +196,9 @@ impl World {
         let mut found = Vec::new();
         let listed = self.mossnet(["ps", "-a", "-q", "--no-trunc"]).ok();
         let listed: BTreeSet<&str> = listed.lines().collect();
-        let running = self.mossnet(["ps", "-q"]).ok().lines().count();
-        let veths = router_interfaces("ve-");
-        if veths.len() > running {
-            found.push(format!(
-                "{} veths for {running} sandboxes: {veths:?}",
-                veths.len()
-            ));
+        let recorded = self.recorded_interfaces();
+        for veth in router_interfaces("ve-").difference(&recorded) {
+            found.push(format!("interface of no endpoint: {veth}"));
         }
         let directories = fs::read_dir(Path::new(ROOT).join("run/sandboxes"));
         for directory in directories.into_iter().flatten().flatten() {

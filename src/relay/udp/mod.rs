@@ -146,7 +146,12 @@ impl Udp {
             | Owner::TcpConnect
             | Owner::TcpRouter
             | Owner::TcpHost
-            | Owner::IcmpHost => {}
+            | Owner::IcmpHost
+            | Owner::Wake
+            | Owner::PublishListener
+            | Owner::PublishConnect
+            | Owner::PublishClient
+            | Owner::PublishUdp => {}
         }
     }
 

@@ -165,6 +165,7 @@ pub fn snapshot(nameservers: Vec<IpAddr>, internal: bool) -> Snapshot {
             search: Vec::new(),
         },
         multihomed: Vec::new(),
+        publishes: Vec::new(),
     }
 }
 
