@@ -248,7 +248,8 @@ async fn every_route_answers_and_is_documented() {
             .replace("{sandbox}", "a")
             .replace("{network}", "bridge")
             .replace("{id}", id().as_str());
-        let answer = served.ask(&method.to_uppercase(), &asked, "");
+        let verb = method.to_uppercase();
+        let answer = served.ask(&verb, &asked, "");
         let Ok((status, answer)) = tokio::time::timeout(PROMPT, answer).await else {
             // It answers when the daemon ends, and this one does not.
             assert_eq!(*path, "/v1/hold");
