@@ -3,7 +3,7 @@
 mod lifetime;
 
 use crate::world::bare_relay::{BareRelay, listening};
-use crate::world::{World, eventually, seconds, servers, within};
+use crate::world::{World, eventually, ip, seconds, servers, within};
 use mossnet::ports::{HostAddr, SourceAddress};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -332,5 +332,41 @@ fn published_addresses_are_those_given() {
         refused("server", at(HOST, 8081));
         assert!(seen(connect("host", at("127.0.0.1", 8080))).0.port() > 0);
         assert!(seen(connect("server", at(HOST6, 8081))).0.port() > 0);
+    });
+}
+
+#[test]
+fn a_sandbox_of_another_network_cannot_answer_for_a_container() {
+    World::test(|_| {
+        let mut relay = BareRelay::start(&[false, false]);
+        let targets = relay.sandbox("box", 1);
+        let _own = relay.sandbox("evil", 2);
+        udp_tell_peer("box", 53);
+        relay.publish("5353:53/udp", &targets);
+        for (host, target) in [HOST, HOST6].iter().zip(&targets) {
+            let client = udp_client("server", 0, at(host, 5353));
+            assert_eq!(udp_seen(&client), client.local_addr().unwrap());
+            // Nothing but the flow's tie to its bridge stands in the way here: the rules against
+            // forged sources are the helper's.
+            let options = if target.is_ipv4() {
+                "/32"
+            } else {
+                "/128 nodad"
+            };
+            let forge = format!("addr add {target}{options} dev eth0\n");
+            ip(Some("evil"), &forge);
+            let evil = within("evil", || UdpSocket::bind((*target, 53))).unwrap();
+            for _ in 0..5 {
+                evil.send_to(b"forged", client.local_addr().unwrap())
+                    .unwrap();
+            }
+            client
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            let heard = client.recv(&mut [0; 64]);
+            assert!(heard.is_err(), "{target}: {heard:?}");
+            client.set_read_timeout(Some(seconds(5))).unwrap();
+            assert_eq!(udp_seen(&client), client.local_addr().unwrap());
+        }
     });
 }

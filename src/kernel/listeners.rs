@@ -289,8 +289,10 @@ mod tests {
                 udp = UdpSocket::bind("127.0.0.1:0").unwrap();
                 udp.local_addr().unwrap().port()
             };
-            let free = bind(&format!("127.0.0.1::80/{proto}")).unwrap();
-            let free = free[0].publish.host_ports().first();
+            let free = {
+                let bound = bind(&format!("127.0.0.1::80/{proto}")).unwrap();
+                bound[0].publish.host_ports().first()
+            };
             let specs = [
                 format!("127.0.0.1:{free}:80/{proto}"),
                 format!("{taken}:80/{proto}"),

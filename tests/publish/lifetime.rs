@@ -1,7 +1,6 @@
 //! How published connections begin and end, and what they survive.
 
 use super::*;
-use crate::world::ip;
 use std::io::ErrorKind;
 
 fn echoed(stream: &mut TcpStream, text: &[u8]) {
