@@ -3,7 +3,7 @@
 //! Invariant: a request that fails leaves nothing of itself behind; removals of what is absent
 //! succeed. Everything here runs on the main thread.
 
-use crate::names::IfName;
+use crate::names::{IfName, SandboxId};
 use crate::namespace::IdMapping;
 use crate::privilege::{Class, with};
 use crate::relay::Relay;
@@ -13,6 +13,7 @@ use crate::request::{
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
+use crate::unsent;
 use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
@@ -108,6 +109,7 @@ impl Helper {
             Request::Signal { id, signal } => {
                 done(with(Class::None, || self.sandboxes.signal(&id, signal)))
             }
+            Request::Unsent { id } => self.unsent(&id),
             Request::Forget { id } => {
                 done(with(Class::None, || match self.sandboxes.forget(&id) {
                     Err(failure) if failure.kind == FailureKind::NotFound => Ok(()),
@@ -138,6 +140,17 @@ impl Helper {
             pid,
             mapped_ids: self.mapped_ids,
         })
+    }
+
+    fn unsent(&self, id: &SandboxId) -> Result<Reply, Failure> {
+        let sockets = match self.sandboxes.last_netns(id) {
+            Some(netns) => {
+                let inhabited = self.sandboxes.live_in(netns);
+                with(Class::Visit, || unsent::count(netns, inhabited))?
+            }
+            None => 0,
+        };
+        Ok(Reply::Unsent { sockets })
     }
 
     fn inventory(&mut self) -> Result<Reply, Failure> {

@@ -26,6 +26,7 @@ pub mod sandbox;
 pub mod serve;
 mod sys;
 pub mod sysctl;
+mod unsent;
 pub mod uplink;
 
 pub use names::{IfName, MacAddr, NameError, SandboxId};

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -66,6 +66,13 @@ pub enum Request {
         id: SandboxId,
         /// Signal number, 1 to 64.
         signal: i32,
+    },
+    /// Count the TCP sockets of a sandbox's network that still have something to deliver, also after
+    /// its first process has ended. Answer: [`Reply::Unsent`]; 0 for the host's network, and for
+    /// what is unknown.
+    Unsent {
+        /// The sandbox.
+        id: SandboxId,
     },
     /// Forget an exited sandbox or exec, killing what is left of it first. Answer: `Done`.
     Forget {
@@ -269,6 +276,11 @@ pub enum Reply {
     },
     /// To `Inventory`.
     Inventory(Box<Inventory>),
+    /// To `Unsent`.
+    Unsent {
+        /// How many sockets.
+        sockets: u32,
+    },
 }
 
 /// Everything the helper holds.

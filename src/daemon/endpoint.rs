@@ -24,6 +24,14 @@ pub(super) struct Wishes {
     mac: Option<MacAddr>,
 }
 
+impl Wishes {
+    /// Whether what is wished for is this endpoint's.
+    pub(super) fn ask_for(&self, endpoint: &Endpoint) -> bool {
+        let mut addresses = endpoint.addresses.iter().map(IpNet::addr);
+        self.mac == Some(endpoint.mac) || addresses.any(|a| self.addresses.contains(&a))
+    }
+}
+
 /// Of a request.
 pub(super) fn wishes(request: &SandboxCreate) -> Wishes {
     let v4 = request.ip.map(IpAddr::V4);

@@ -5,7 +5,7 @@
 
 use super::networks::Told;
 use super::reconcile::{Action, Known, LOST, reconcile};
-use super::{Daemon, apply, clock, files};
+use super::{Daemon, apply, clock, files, leftover};
 use crate::api::control::Answer;
 use crate::kernel::helper::{Helper, HelperError};
 use crate::network::SandboxPhase;
@@ -172,7 +172,10 @@ impl Daemon {
 
     async fn repair_one(&self, helper: Option<&Helper>, action: Action) {
         match action {
-            Action::Exited(id, code) => self.ended(helper, &id, code).await,
+            Action::Exited(id, code) => {
+                self.end_leftover(&id).await;
+                self.ended(helper, &id, code).await;
+            }
             Action::ExecExited(id, code) => {
                 self.live().adopt_exec(id.clone(), id.clone());
                 self.ended(helper, &id, code).await;
@@ -189,6 +192,15 @@ impl Daemon {
                     apply::teardown(helper, vec![request]).await;
                 }
             }
+        }
+    }
+
+    async fn end_leftover(&self, id: &SandboxId) {
+        let model = self.0.model.lock().await;
+        if let Some(sandbox) = model.sandbox(id)
+            && let SandboxPhase::Running { pid, .. } = sandbox.phase
+        {
+            leftover::end(pid, &self.etc_dir(sandbox));
         }
     }
 
@@ -209,14 +221,16 @@ impl Daemon {
     }
 
     /// The first process of a sandbox, or an exec'd one, ended: record it, clean up, then tell
-    /// whoever waits, so that what they do next finds nothing of it.
+    /// whoever waits, so that what they do next finds nothing of it (but see `linger`).
     pub(super) async fn ended(&self, helper: Option<&Helper>, id: &SandboxId, code: i32) {
         let is_exec = self.live().is_exec(id);
-        let (endpoints, auto_remove) = {
+        let (endpoints, auto_remove, linger) = {
             let mut model = self.0.model.lock().await;
-            let sandbox = model.sandbox(id);
-            let endpoints = sandbox.map(|s| s.endpoints.clone()).unwrap_or_default();
-            let auto_remove = sandbox.is_some_and(|s| s.auto_remove);
+            let sandbox = model.sandbox(id).cloned();
+            let auto_remove = sandbox.as_ref().is_some_and(|s| s.auto_remove);
+            let holder = sandbox.as_ref().filter(|_| helper.is_some());
+            let linger = holder.and_then(|sandbox| model.lingering.add(sandbox));
+            let endpoints = sandbox.map(|s| s.endpoints).unwrap_or_default();
             let recorded = if is_exec {
                 model.remove_exited(id, code, clock::now())
             } else {
@@ -227,7 +241,7 @@ impl Daemon {
             if let Err(error) = recorded {
                 error!(sandbox.id = id.short(), %error, "exit not recorded");
             }
-            (endpoints, auto_remove)
+            (endpoints, auto_remove, linger)
         };
         info!(
             sandbox.id = id.short(),
@@ -236,8 +250,7 @@ impl Daemon {
             "ended"
         );
         if let Some(helper) = helper {
-            let requests = crate::network::plan::teardown(id, &endpoints);
-            apply::teardown(helper, requests).await;
+            self.take_down(helper, id, &endpoints, linger).await;
         }
         if auto_remove && !is_exec {
             self.finish_removal(id).await;

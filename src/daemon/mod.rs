@@ -11,10 +11,11 @@
 //! * `model`: networks, sandboxes, leases, in memory and in the stores.
 //! * `live`: what belongs to this process alone: waiters, prepared execs.
 //! * `link`: the connection to the helper, its events, and what it was told.
+//! * `linger`: endpoints of the ended that have something to deliver.
 //! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out.
 //! * `draft`: a request to create, checked. `endpoint`: addresses for it. `session`: the life of a sandbox. `exec`: of a further
 //!   process in one.
-//! * `apply`: plans. `reconcile`: repairs. `files`: a sandbox's `/etc` and log.
+//! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `files`: a sandbox's `/etc` and log.
 //! * `info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
 
 mod apply;
@@ -25,6 +26,8 @@ mod endpoint;
 mod exec;
 mod files;
 mod info;
+mod leftover;
+mod linger;
 mod link;
 mod live;
 mod model;

@@ -4,12 +4,13 @@
 //! holds what a crash would lose. The caller holds the one lock of the model; nothing here waits
 //! for anything but the disk.
 
+use super::linger::Lingering;
 use super::refusal::{conflict, unknown};
 use crate::api::control::{Answer, Refusal};
 use crate::api::paths::Paths;
 use crate::ipam::{Held, Pool, ula_pool};
 use crate::network::model::Millis;
-use crate::network::{Network, NetworkName, Sandbox, SandboxName};
+use crate::network::{Endpoint, Network, NetworkName, Sandbox, SandboxName};
 use crate::state::{DataStore, Lease, RuntimeStore, StateError};
 use mossnet_helper::{MacAddr, SandboxId};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub(super) struct Model {
     networks: BTreeMap<NetworkName, Network>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
     leases: Vec<Lease>,
+    /// Of this daemon only: after a crash `reconcile` finds what lingered as leftovers.
+    pub(super) lingering: Lingering,
     ula: Pool,
 }
 
@@ -44,6 +47,7 @@ impl Model {
                 .map(|sandbox| (sandbox.id.clone(), sandbox))
                 .collect(),
             leases: data.leases()?,
+            lingering: Lingering::default(),
             ula: ula_pool(data.ula_global_id(random)?),
             data,
             runtime,
@@ -171,28 +175,29 @@ impl Model {
         }
     }
 
-    /// Addresses that live endpoints hold on a network.
+    /// Endpoints on a network that hold their addresses, live or lingering, with their sandboxes.
+    fn holders(&self, network: &SandboxId) -> impl Iterator<Item = (&SandboxName, &Endpoint)> {
+        let live = self
+            .live()
+            .flat_map(|sandbox| sandbox.endpoints.iter().map(|e| (&sandbox.name, e)));
+        let all = live.chain(self.lingering.endpoints());
+        all.filter(move |(_, endpoint)| endpoint.network == *network)
+    }
+
+    /// Addresses that endpoints hold on a network.
     pub(super) fn held(&self, network: &SandboxId) -> Held {
-        let endpoint_of = |sandbox: &Sandbox| {
-            let name = sandbox.name.to_string();
-            let on = sandbox.endpoints.iter().filter(|e| e.network == *network);
-            let addresses = on.flat_map(|endpoint| &endpoint.addresses);
-            addresses
-                .map(|a| (a.addr(), name.clone()))
-                .collect::<Vec<_>>()
-        };
-        self.live().flat_map(endpoint_of).collect()
+        let held = self.holders(network).flat_map(|(name, endpoint)| {
+            let addresses = endpoint.addresses.iter();
+            addresses.map(|address| (address.addr(), name.to_string()))
+        });
+        held.collect()
     }
 
     /// Who has this MAC address on a network.
     pub(super) fn mac_holder(&self, network: &SandboxId, mac: MacAddr) -> Option<&SandboxName> {
-        let has = |sandbox: &&Sandbox| {
-            sandbox
-                .endpoints
-                .iter()
-                .any(|e| e.network == *network && e.mac == mac)
-        };
-        self.live().find(has).map(|sandbox| &sandbox.name)
+        let mut holders = self.holders(network);
+        let holder = holders.find(|(_, endpoint)| endpoint.mac == mac);
+        holder.map(|(name, _)| name)
     }
 
     /// Addresses that a sandbox of this name had on a network.

@@ -112,10 +112,9 @@ impl Daemon {
     async fn wanted(&self, told: &Told) -> Wanted {
         let resolver = self.resolver().view();
         let model = self.0.model.lock().await;
-        let live: BTreeSet<_> = model
-            .live()
-            .flat_map(|s| s.endpoints.iter().map(|e| &e.network))
-            .collect();
+        let live = model.live().flat_map(|sandbox| &sandbox.endpoints);
+        let lingering = model.lingering.endpoints().map(|(_, endpoint)| endpoint);
+        let live: BTreeSet<_> = live.chain(lingering).map(|e| &e.network).collect();
         let in_use = |network: &&Network| {
             live.contains(&network.id) || told.bridges.contains_key(&network.bridge)
         };

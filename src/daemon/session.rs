@@ -256,6 +256,7 @@ impl Daemon {
             }
             SandboxPhase::Exited { .. } => {}
         }
+        self.end_linger(&id).await;
         self.forget(&id).await
     }
 
@@ -381,6 +382,10 @@ impl Daemon {
     /// Chooses name and addresses, and commits the record.
     async fn record(&self, draft: &Draft) -> Answer<Sandbox> {
         let (mode, network) = self.resolve_mode(draft).await?;
+        if let Some(network) = &network {
+            let wishes = super::endpoint::wishes(&draft.request);
+            self.make_way(draft.name.as_ref(), network, &wishes).await;
+        }
         let id = clock::new_id().map_err(random_failed)?;
         let mut model = self.0.model.lock().await;
         let name = match &draft.name {

@@ -295,16 +295,21 @@ impl Daemon {
         }
     }
 
-    /// Something runs, or is about to.
+    /// Something runs, or is about to, or has something to deliver.
     async fn is_in_use(&self) -> bool {
+        self.something_runs().await || !self.0.model.lock().await.lingering.is_empty()
+    }
+
+    async fn something_runs(&self) -> bool {
         self.live().has_execs() || self.0.model.lock().await.live().next().is_some()
     }
 
     /// At the end: a helper without anything in it ends too.
     async fn leave_nothing_idle(&self) {
-        if self.is_in_use().await {
+        if self.something_runs().await {
             return;
         }
+        self.see_off_all().await;
         if let Err(error) = self.end_helper().await {
             warn!(%error, "helper not ended");
             return;

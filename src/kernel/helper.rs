@@ -4,6 +4,7 @@
 //! if whoever asked has gone; so the order of replies never slips.
 
 use super::{framing, launch};
+use mossnet_helper::SandboxId;
 use mossnet_helper::request::{
     Event, Failure, FailureKind, Frame, Inventory, PROTOCOL_VERSION, Reply, Request,
 };
@@ -156,7 +157,7 @@ impl Helper {
                 helper.mapped_ids = mapped_ids;
                 Ok((helper, events))
             }
-            Reply::Done | Reply::Created { .. } | Reply::Inventory(_) => {
+            Reply::Done | Reply::Created { .. } | Reply::Inventory(_) | Reply::Unsent { .. } => {
                 Err(HelperError::OutOfTurn)
             }
         }
@@ -190,7 +191,19 @@ impl Helper {
     pub async fn create(&self, request: Request, fds: Vec<OwnedFd>) -> Result<u32, HelperError> {
         match self.call_with(request, fds).await? {
             Reply::Created { pid } => Ok(pid),
-            Reply::Done | Reply::Hello { .. } | Reply::Inventory(_) => Err(HelperError::OutOfTurn),
+            Reply::Done | Reply::Hello { .. } | Reply::Inventory(_) | Reply::Unsent { .. } => {
+                Err(HelperError::OutOfTurn)
+            }
+        }
+    }
+
+    /// Sockets of a sandbox's network that still have something to deliver.
+    pub async fn unsent(&self, id: &SandboxId) -> Result<u32, HelperError> {
+        match self.call(Request::Unsent { id: id.clone() }).await? {
+            Reply::Unsent { sockets } => Ok(sockets),
+            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {
+                Err(HelperError::OutOfTurn)
+            }
         }
     }
 
@@ -198,7 +211,7 @@ impl Helper {
     pub async fn inventory(&self) -> Result<Inventory, HelperError> {
         match self.call(Request::Inventory).await? {
             Reply::Inventory(inventory) => Ok(*inventory),
-            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } => {
+            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Unsent { .. } => {
                 Err(HelperError::OutOfTurn)
             }
         }
@@ -294,7 +307,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::kernel::fake;
-    use mossnet_helper::SandboxId;
     use mossnet_helper::request::{ExecSpec, ExitStatus, ProcessSpec};
 
     /// `Exec` by an event and the number of descriptors as the pid, all else by `NotFound`; it

@@ -40,6 +40,7 @@ use create::FirstProcess;
 use made::Made;
 use namespaces::Namespaces;
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,7 +74,11 @@ enum Life {
         /// `None`: an exec'd process, which has no place of its own.
         place: Option<Place>,
     },
-    Exited(ExitStatus),
+    Exited {
+        status: ExitStatus,
+        /// Of a first process, unless in the host's: what it sent last may still be on its way.
+        netns: Option<OwnedFd>,
+    },
 }
 
 /// Where a sandbox's processes run, and how.
@@ -152,10 +157,34 @@ impl Sandboxes {
         })
     }
 
+    /// The same, also of one that has ended and is not forgotten. `None`: the host's, or there is
+    /// no such sandbox.
+    pub fn last_netns(&self, id: &SandboxId) -> Option<BorrowedFd<'_>> {
+        let netns = match &self.entries.get(id)?.life {
+            Life::Exited { netns, .. } => netns.as_ref(),
+            Life::Created { place, .. } => place.namespaces.net.as_ref(),
+            Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
+        };
+        netns.map(AsFd::as_fd)
+    }
+
+    /// Whether a sandbox lives in this network namespace: the one whose it is, or one that shares it.
+    /// What cannot be told counts.
+    pub fn live_in(&self, netns: BorrowedFd<'_>) -> bool {
+        let identity = |netns: BorrowedFd<'_>| fstat(netns).ok().map(|s| (s.st_dev, s.st_ino));
+        let this = identity(netns);
+        let of_living = self.entries.values().filter_map(|entry| match &entry.life {
+            Life::Created { place, .. } => place.namespaces.net.as_ref(),
+            Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
+            Life::Exited { .. } => None,
+        });
+        this.is_none() || of_living.map(AsFd::as_fd).any(|one| identity(one) == this)
+    }
+
     /// Let a sandbox's process execute its command.
     pub fn start(&mut self, id: &SandboxId) -> Result<(), Failure> {
         let entry = self.entries.get_mut(id).ok_or_else(|| unknown(id))?;
-        let ended = Life::Exited(ExitStatus::Code(child::GAVE_UP));
+        let ended = Life::ended(ExitStatus::Code(child::GAVE_UP));
         let life = std::mem::replace(&mut entry.life, ended);
         let Life::Created {
             pidfd,
@@ -163,7 +192,7 @@ impl Sandboxes {
             mut channel,
         } = life
         else {
-            let ended = matches!(life, Life::Exited(_));
+            let ended = matches!(life, Life::Exited { .. });
             entry.life = life;
             return Err(if ended {
                 not_running(id)
@@ -179,7 +208,7 @@ impl Sandboxes {
             }
             Err(failure) => {
                 made::end(entry.pid, pidfd.as_fd());
-                entry.life = Life::Exited(ExitStatus::Code(shell_code(&failure)));
+                entry.life = Life::ended(ExitStatus::Code(shell_code(&failure)));
                 Err(failure)
             }
         }
@@ -251,7 +280,10 @@ impl Sandboxes {
             .entries
             .iter_mut()
             .find(|(_, entry)| entry.pid == pid && entry.life.pidfd().is_some())?;
-        entry.life = Life::Exited(status);
+        let life = std::mem::replace(&mut entry.life, Life::ended(status));
+        if let Life::Exited { netns, .. } = &mut entry.life {
+            *netns = life.into_netns();
+        }
         Some(id.clone())
     }
 
@@ -264,7 +296,7 @@ impl Sandboxes {
             state: match &entry.life {
                 Life::Created { .. } => ProcessState::Created,
                 Life::Running { .. } => ProcessState::Running,
-                Life::Exited(status) => ProcessState::Exited(*status),
+                Life::Exited { status, .. } => ProcessState::Exited(*status),
             },
         };
         self.entries.iter().map(info).collect()
@@ -289,7 +321,7 @@ impl Sandboxes {
                 "{} is a process in a sandbox, not a sandbox",
                 id.short()
             ))),
-            Life::Exited(_) => Err(not_running(id)),
+            Life::Exited { .. } => Err(not_running(id)),
         }
     }
 
@@ -306,7 +338,22 @@ impl Life {
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Created { pidfd, .. } | Self::Running { pidfd, .. } => Some(pidfd.as_fd()),
-            Self::Exited(_) => None,
+            Self::Exited { .. } => None,
+        }
+    }
+
+    /// One that leaves no network behind.
+    fn ended(status: ExitStatus) -> Self {
+        let netns = None;
+        Self::Exited { status, netns }
+    }
+
+    /// The network namespace, without the rest.
+    fn into_netns(self) -> Option<OwnedFd> {
+        match self {
+            Self::Created { place, .. } => place.namespaces.net,
+            Self::Running { place, .. } => place?.namespaces.net,
+            Self::Exited { netns, .. } => netns,
         }
     }
 }

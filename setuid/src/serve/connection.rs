@@ -136,6 +136,7 @@ fn descriptors_of(request: &Request) -> usize {
         | Request::Detach { .. }
         | Request::StartSandbox { .. }
         | Request::Signal { .. }
+        | Request::Unsent { .. }
         | Request::Forget { .. }
         | Request::RelaySnapshot { .. }
         | Request::StartUplink(_)

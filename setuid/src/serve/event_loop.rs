@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Without a daemon and without a sandbox that runs, the helper ends after this time: a daemon that
-/// was killed may never come back.
+/// was killed may never come back. Longer than a network is kept for what it has still to deliver.
 const LONELY: Duration = Duration::from_secs(600);
 
 /// Everything that the process waits for.

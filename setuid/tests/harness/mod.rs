@@ -1,7 +1,26 @@
-//! What `harness = false` test programs do of libtest's job: `--list`, a filter by a word, and an exit
-//! code. Nothing chosen by nobody is a failure: a suite that ran nothing has shown nothing.
+//! What `harness = false` test programs do of libtest's job: `--list`, a filter by a word, `--skip`, and
+//! an exit code. Nothing chosen by nobody is a failure: a suite that ran nothing has shown nothing.
 
+use std::io::Write;
 use std::process::ExitCode;
+
+/// Set where a skip is a failure (CI has installed every peer).
+const STRICT: &str = "MOSSNET_TEST_STRICT";
+/// A file that collects the skips of a whole run.
+const SKIPS: &str = "MOSSNET_TEST_SKIPS";
+
+/// Says that a test, or a part of it, proves nothing here, and why, as the integration tests do.
+pub fn skip(test: &str, reason: &str) {
+    let strict = std::env::var_os(STRICT).is_some();
+    assert!(!strict, "{STRICT} is set and {test} is skipped: {reason}");
+    let line = format!("SKIP: {test}: {reason}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os(SKIPS) {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create(true).append(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}
 
 /// Runs the named tests that the first word of the command line chooses (all without one), each by
 /// `passes`.
@@ -15,6 +34,10 @@ pub fn run_all<'a>(
     if let Some(at) = words.iter().position(|word| word == "--test-threads") {
         words.drain(at..words.len().min(at + 2));
     }
+    let mut skipped = Vec::new();
+    while let Some(at) = words.iter().position(|word| word == "--skip") {
+        skipped.extend(words.drain(at..words.len().min(at + 2)).skip(1));
+    }
     if words.iter().any(|word| word == "--list") {
         for name in names {
             println!("{name}: test");
@@ -22,7 +45,10 @@ pub fn run_all<'a>(
         return ExitCode::SUCCESS;
     }
     let filter = words.iter().find(|word| !word.starts_with('-'));
-    let chosen = |name: &str| filter.is_none_or(|word| name.contains(word.as_str()));
+    let chosen = |name: &str| {
+        filter.is_none_or(|word| name.contains(word.as_str()))
+            && !skipped.iter().any(|word| name.contains(word.as_str()))
+    };
     let mut ran = 0;
     let mut failed = Vec::new();
     for name in names.filter(|name| chosen(name)) {

@@ -1,6 +1,7 @@
 //! Requests that repeat, fail, or are nonsense; external uplinks.
 
-use super::{refused, shut_down, with_bridge};
+use super::{EXTERNAL, refused, shut_down, with_bridge};
+use crate::harness;
 use crate::world::*;
 use mossnet_helper::request::{
     Event, ExitStatus, FailureKind, Inventory, Request, SandboxNetns, UplinkKind, UplinkSpec,
@@ -107,22 +108,13 @@ pub fn uplinks_that_fail() {
 }
 
 pub fn external_uplinks() {
-    if fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .is_err()
-    {
-        println!("note: /dev/net/tun is not for us; external_uplinks is skipped");
-        return;
-    }
     let (world, mut client) = with_bridge();
     for (kind, program) in [
         (UplinkKind::Pasta, "/usr/bin/pasta"),
         (UplinkKind::Slirp, "/usr/bin/slirp4netns"),
     ] {
         if !fs::exists(program).unwrap() {
-            println!("note: {program} is not installed");
+            harness::skip(EXTERNAL, &format!("{program} is not installed"));
             continue;
         }
         let mut rules = network(false);

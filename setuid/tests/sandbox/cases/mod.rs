@@ -14,8 +14,8 @@ type Case = (&'static str, fn());
 /// The test for which the helper is executed again from a read-only mount.
 pub const SEALED: &str = "program_out_of_reach";
 
-/// The test for which root maps further ids into the helper's user namespace.
-pub const MANY_IDS: &str = "many_ids";
+/// The test for which further ids are mapped into the helper's user namespace.
+pub const MANY_IDS: &str = "many_subids";
 
 /// Every test.
 pub const ALL: &[Case] = &[
