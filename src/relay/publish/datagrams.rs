@@ -94,12 +94,16 @@ struct Flow {
 
 impl Flow {
     fn idle_limit(&self) -> Duration {
-        let one_shot = self.asked == 1 && self.answered >= 1;
-        if one_shot && self.container.port() < 1024 {
-            IDLE_ONE_SHOT
-        } else {
-            IDLE
-        }
+        idle_limit(self.container.port(), self.asked, self.answered)
+    }
+}
+
+/// How long a flow to `port` may be idle after so many datagrams.
+fn idle_limit(port: u16, asked: u64, answered: u64) -> Duration {
+    if port < 1024 && asked == 1 && answered >= 1 {
+        IDLE_ONE_SHOT
+    } else {
+        IDLE
     }
 }
 
@@ -375,4 +379,30 @@ fn bytes(datagrams: &[Datagram<'_>]) -> u64 {
         .iter()
         .map(|datagram| datagram.data.len() as u64)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_last_two_minutes_and_single_questions_ten_seconds() {
+        assert_eq!(idle_limit(53, 1, 1), IDLE_ONE_SHOT);
+        for (port, asked, answered) in [(53, 1, 0), (53, 2, 1), (27_015, 1, 1)] {
+            assert_eq!(idle_limit(port, asked, answered), IDLE);
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_had_once_and_free_afterwards() {
+        let conversations = Conversations::default();
+        let client = "198.51.100.7:5000".parse().unwrap();
+        let (one, other) = ("10.89.0.2:53", "10.89.0.3:53");
+        let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+        let held = conversations.reserve((client, one)).unwrap();
+        assert!(conversations.reserve((client, one)).is_none());
+        assert!(conversations.reserve((client, other)).is_some());
+        drop(held);
+        assert!(conversations.reserve((client, one)).is_some());
+    }
 }
