@@ -100,12 +100,21 @@ fn attach_all(world: &World) -> Duration {
     elapsed
 }
 
+/// Says who worked how much so far, for the reader of a failure: the machine may be busy elsewhere.
+fn report_work() {
+    for role in ["daemon", "helper", "relay"] {
+        let used = inspect::processor_time(inspect::the(role));
+        println!("{role}: {used:?} of processor time");
+    }
+}
+
 #[test]
 fn a_thousand_sandboxes_on_one_network() {
     World::builder().deadline(280).alone().test(|world| {
         world.network("create --subnet 172.24.0.0/16 crowd").ok();
         world.sleeper("first", "--network crowd");
         let attached = attach_all(world);
+        report_work();
         let timed = |line: &str| {
             best(|| {
                 let output = world.line(line).run().expect_code(0);
@@ -147,6 +156,8 @@ fn a_network_beyond_the_ports_of_a_bridge() {
             enter::skip(&format!("{count} endpoints fit on one bridge"));
         }
         world.network("create --subnet 172.24.0.0/16 --subnet fd00:24::/64 crowd").ok();
+        // From here on there are helper, router and bridge.
+        world.sleeper("steady", "--network crowd");
         let before = inspect::router_interfaces("");
         let begin = Instant::now();
         at_once(count, |number| {
@@ -155,8 +166,10 @@ fn a_network_beyond_the_ports_of_a_bridge() {
             API.with_borrow_mut(|api| api.get_or_insert_with(Api::open).call("POST", "/v1/netns", &body));
         });
         println!("{count} endpoints attached in {:?}", begin.elapsed());
+        report_work();
         let containers = world.network_info("crowd")["Containers"].clone();
-        assert_eq!(containers.as_object().map(serde_json::Map::len), Some(count));
+        let members = containers.as_object().map(serde_json::Map::len);
+        assert_eq!(members, Some(count + 1));
         let bridges = inspect::in_router(["ip", "-o", "link", "show", "type", "bridge"]).ok();
         let ports = inspect::in_router(["ip", "-j", "link"]).ok();
         let most = most_ports(&ports);
@@ -189,10 +202,12 @@ fn a_network_beyond_the_ports_of_a_bridge() {
             API.with_borrow_mut(|api| api.get_or_insert_with(Api::open).call("DELETE", &path, ""));
         });
         println!("{count} endpoints removed in {:?}", begin.elapsed());
+        report_work();
         // Overflow bridges go with those who needed them.
         eventually(seconds(20), "nothing is left in the kernel", || {
             inspect::router_interfaces("").is_subset(&before)
         });
+        world.mossnet(["rm", "-f", "steady"]).ok();
         world.network("rm crowd").ok();
         world.check_networks();
     });
