@@ -1,7 +1,11 @@
 //! Many on one network. These tests measure, so they run alone.
 //!
-//! `MOSSNET_TEST_ENDPOINTS` (2500) is how many bare sandboxes share a network; below 1,025 nothing
-//! is proved about the limit of a bridge, and the test says so.
+//! The goals are those of the program that users run, an optimised one: `cargo test --release
+//! networks::scale`. Other builds, some ten times slower, are held to four times the goals, so that
+//! work that grows with the square of the number still shows.
+//!
+//! `MOSSNET_TEST_ENDPOINTS` (2500, otherwise 1100) is how many bare sandboxes share a network; with
+//! 1,024 or less nothing is proved about the limit of a bridge, and the test says so.
 
 use crate::world::{World, enter, eventually, inspect, seconds};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,6 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SANDBOXES: usize = 1000;
+/// By how much goals are stretched here, and how many endpoints there are.
+const BUILD: (u32, usize) = if cfg!(debug_assertions) {
+    (4, 1100)
+} else {
+    (1, 2500)
+};
 /// Clients at once; more than cores, since each waits for the daemon.
 const CLIENTS: usize = 4;
 /// Ports that the kernel gives a bridge, BR_MAX_PORTS.
@@ -110,7 +120,7 @@ fn report_work() {
 
 #[test]
 fn a_thousand_sandboxes_on_one_network() {
-    World::builder().deadline(280).alone().test(|world| {
+    World::builder().deadline(400).alone().test(|world| {
         world.network("create --subnet 172.24.0.0/16 crowd").ok();
         world.sleeper("first", "--network crowd");
         let attached = attach_all(world);
@@ -127,8 +137,8 @@ fn a_thousand_sandboxes_on_one_network() {
         println!(
             "{SANDBOXES} attached in {attached:?}; network inspect {inspected:?}, ps {listed:?}"
         );
-        assert!(attached < seconds(60), "attached in {attached:?}");
-        let limit = Duration::from_millis(100);
+        assert!(attached < seconds(60) * BUILD.0, "attached in {attached:?}");
+        let limit = Duration::from_millis(100) * BUILD.0;
         assert!(inspected < limit, "network inspect takes {inspected:?}");
         assert!(listed < limit, "ps takes {listed:?}");
 
@@ -150,7 +160,7 @@ fn a_thousand_sandboxes_on_one_network() {
 #[test]
 fn a_network_beyond_the_ports_of_a_bridge() {
     let count = std::env::var("MOSSNET_TEST_ENDPOINTS")
-        .map_or(2500, |text| text.parse().expect("a number"));
+        .map_or(BUILD.1, |text| text.parse().expect("a number"));
     World::builder().deadline(420).alone().test(|world| {
         if count <= PORTS {
             enter::skip(&format!("{count} endpoints fit on one bridge"));
