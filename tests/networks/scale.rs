@@ -1,7 +1,11 @@
 //! Many on one network. These tests measure, so they run alone.
 //!
-//! `MOSSNET_TEST_ENDPOINTS` (2500) is how many bare sandboxes share a network; below 1,025 nothing
-//! is proved about the limit of a bridge, and the test says so.
+//! The goals are those of the program that users run, an optimised one: `cargo test --release
+//! networks::scale`. Other builds, some ten times slower, are held to four times the goals, so that
+//! work that grows with the square of the number still shows.
+//!
+//! `MOSSNET_TEST_ENDPOINTS` (2500, otherwise 1100) is how many bare sandboxes share a network; with
+//! 1,024 or less nothing is proved about the limit of a bridge, and the test says so.
 
 use crate::world::{World, enter, eventually, inspect, seconds};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,6 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SANDBOXES: usize = 1000;
+/// By how much goals are stretched here, and how many endpoints there are.
+const BUILD: (u32, usize) = if cfg!(debug_assertions) {
+    (4, 1100)
+} else {
+    (1, 2500)
+};
 /// Clients at once; more than cores, since each waits for the daemon.
 const CLIENTS: usize = 4;
 /// Ports that the kernel gives a bridge, BR_MAX_PORTS.
@@ -100,12 +110,21 @@ fn attach_all(world: &World) -> Duration {
     elapsed
 }
 
+/// Says who worked how much so far, for the reader of a failure: the machine may be busy elsewhere.
+fn report_work() {
+    for role in ["daemon", "helper", "relay"] {
+        let used = inspect::processor_time(inspect::the(role));
+        println!("{role}: {used:?} of processor time");
+    }
+}
+
 #[test]
 fn a_thousand_sandboxes_on_one_network() {
-    World::builder().deadline(280).alone().test(|world| {
+    World::builder().deadline(400).alone().test(|world| {
         world.network("create --subnet 172.24.0.0/16 crowd").ok();
         world.sleeper("first", "--network crowd");
         let attached = attach_all(world);
+        report_work();
         let timed = |line: &str| {
             best(|| {
                 let output = world.line(line).run().expect_code(0);
@@ -118,8 +137,8 @@ fn a_thousand_sandboxes_on_one_network() {
         println!(
             "{SANDBOXES} attached in {attached:?}; network inspect {inspected:?}, ps {listed:?}"
         );
-        assert!(attached < seconds(60), "attached in {attached:?}");
-        let limit = Duration::from_millis(100);
+        assert!(attached < seconds(60) * BUILD.0, "attached in {attached:?}");
+        let limit = Duration::from_millis(100) * BUILD.0;
         assert!(inspected < limit, "network inspect takes {inspected:?}");
         assert!(listed < limit, "ps takes {listed:?}");
 
@@ -141,12 +160,14 @@ fn a_thousand_sandboxes_on_one_network() {
 #[test]
 fn a_network_beyond_the_ports_of_a_bridge() {
     let count = std::env::var("MOSSNET_TEST_ENDPOINTS")
-        .map_or(2500, |text| text.parse().expect("a number"));
+        .map_or(BUILD.1, |text| text.parse().expect("a number"));
     World::builder().deadline(420).alone().test(|world| {
         if count <= PORTS {
             enter::skip(&format!("{count} endpoints fit on one bridge"));
         }
         world.network("create --subnet 172.24.0.0/16 --subnet fd00:24::/64 crowd").ok();
+        // From here on there are helper, router and bridge.
+        world.sleeper("steady", "--network crowd");
         let before = inspect::router_interfaces("");
         let begin = Instant::now();
         at_once(count, |number| {
@@ -155,8 +176,10 @@ fn a_network_beyond_the_ports_of_a_bridge() {
             API.with_borrow_mut(|api| api.get_or_insert_with(Api::open).call("POST", "/v1/netns", &body));
         });
         println!("{count} endpoints attached in {:?}", begin.elapsed());
+        report_work();
         let containers = world.network_info("crowd")["Containers"].clone();
-        assert_eq!(containers.as_object().map(serde_json::Map::len), Some(count));
+        let members = containers.as_object().map(serde_json::Map::len);
+        assert_eq!(members, Some(count + 1));
         let bridges = inspect::in_router(["ip", "-o", "link", "show", "type", "bridge"]).ok();
         let ports = inspect::in_router(["ip", "-j", "link"]).ok();
         let most = most_ports(&ports);
@@ -189,10 +212,12 @@ fn a_network_beyond_the_ports_of_a_bridge() {
             API.with_borrow_mut(|api| api.get_or_insert_with(Api::open).call("DELETE", &path, ""));
         });
         println!("{count} endpoints removed in {:?}", begin.elapsed());
+        report_work();
         // Overflow bridges go with those who needed them.
         eventually(seconds(20), "nothing is left in the kernel", || {
             inspect::router_interfaces("").is_subset(&before)
         });
+        world.mossnet(["rm", "-f", "steady"]).ok();
         world.network("rm crowd").ok();
         world.check_networks();
     });

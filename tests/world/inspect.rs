@@ -107,6 +107,15 @@ pub fn status_at(path: &str, field: &str) -> String {
         .unwrap_or_default()
 }
 
+/// Processor time that a process has used. Source: proc_pid_stat(5); a clock tick is 10 ms.
+pub fn processor_time(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Thread ids of a process.
 pub fn threads(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
