@@ -224,9 +224,6 @@ async fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, Strin
     (status, body.to_owned())
 }
 
-/// Whatever answers at all does so well before.
-const PROMPT: Duration = Duration::from_secs(2);
-
 #[tokio::test]
 async fn every_route_answers_and_is_documented() {
     let served = served();
@@ -252,13 +249,7 @@ async fn every_route_answers_and_is_documented() {
             .replace("{sandbox}", "a")
             .replace("{network}", "bridge")
             .replace("{id}", id().as_str());
-        let verb = method.to_uppercase();
-        let answer = served.ask(&verb, &asked, "");
-        let Ok((status, answer)) = tokio::time::timeout(PROMPT, answer).await else {
-            // It answers when the daemon ends, and this one does not.
-            assert_eq!(*path, "/v1/hold");
-            continue;
-        };
+        let (status, answer) = served.ask(&method.to_uppercase(), &asked, "").await;
         assert_ne!(status, 405, "{method} {path}");
         assert!(!answer.contains("no such path"), "{method} {path}");
     }
