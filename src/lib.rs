@@ -5,7 +5,7 @@
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
 //!
 //! Layers, checked by `tests/layers.rs`: [`cli`] sees only [`api`], [`error`] and [`log`];
-//! [`network`] and [`ipam`] are pure; [`kernel`] sees model types and [`sys`];
+//! [`network`], [`ipam`] and [`ports`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod kernel;
 pub mod log;
 pub mod network;
+pub mod ports;
 pub mod relay;
 pub mod state;
 pub mod sys;

@@ -5,6 +5,8 @@
 
 mod world;
 
+mod commands;
+mod completion;
 mod concurrency;
 mod connections;
 mod crash;
@@ -19,8 +21,11 @@ mod layers;
 mod lifecycle;
 mod linger;
 mod machinery;
+mod networks;
 mod no_exec;
 mod outbound;
+mod publish;
 mod run;
 mod subids;
 mod uplink;
+mod walkthrough;

@@ -12,16 +12,19 @@
 // A benchmark that panics is a benchmark that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
-mod contender;
-mod load;
+#[allow(dead_code)] // Not every benchmark wants everything.
+#[path = "../report/mod.rs"]
 mod report;
 
+mod contender;
+mod load;
+
 use contender::Contender;
-use report::Results;
+use report::{Results, number};
 use std::time::Duration;
 use world::{World, enter, seconds};
 
@@ -34,9 +37,6 @@ fn main() {
         load::client(&args[2..]);
         return;
     }
-    let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-    };
     let rounds = number("MOSSNET_BENCH_ROUNDS", 5);
     let duration = number("MOSSNET_BENCH_SECONDS", 2);
     let deadline = Duration::from_secs(60 + rounds * (duration + 3) * 40);
@@ -44,7 +44,7 @@ fn main() {
     let text = enter::enter_live(deadline, "first_light", || {
         builder.run_here(|world| measure(world, rounds, duration));
     });
-    report::keep(&text);
+    report::keep(&text, "first_light");
 }
 
 fn measure(world: &World, rounds: u64, duration: u64) {
@@ -63,7 +63,14 @@ fn measure(world: &World, rounds: u64, duration: u64) {
         }
     }
     print!("{}", results.table());
-    println!("{}{}", report::MARK, results.json(rounds, duration));
+    let outside = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    let conditions = serde_json::json!({
+        "congestion_control_outside": outside.unwrap_or_default().trim(),
+        "congestion_control_inside": "reno",
+        "rounds": rounds,
+        "seconds": duration,
+    });
+    println!("{}{}", report::MARK, results.json(&conditions));
 }
 
 fn measure_one(contender: &mut Contender, duration: u64, results: &mut Results) {

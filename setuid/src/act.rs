@@ -8,8 +8,8 @@ use crate::namespace::IdMapping;
 use crate::privilege::{Class, with};
 use crate::relay::Relay;
 use crate::request::{
-    BridgeSpec, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory, NetworkRules,
-    PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request,
+    BridgeSpec, DefaultRoute, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory,
+    NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxSpec,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
@@ -18,7 +18,7 @@ use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ use std::time::Instant;
 const SMALLEST_MTU: u32 = 68;
 const SMALLEST_MTU_V6: u32 = 1280;
 const LARGEST_MTU: u32 = 65535;
+/// 0 and 4095 are reserved (IEEE 802.1Q).
+const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 /// More addresses on one interface, or networks in all, are a mistake.
 const MOST_ADDRESSES: usize = 256;
 const MOST_NETWORKS: usize = 4096;
@@ -71,34 +73,27 @@ impl Helper {
         let done = |result: Result<(), Failure>| result.map(|()| Reply::Done);
         match request {
             Request::Hello { version } => self.hello(version),
-            Request::Inventory => with(Class::None, || self.inventory()),
+            Request::Inventory => with(Class::Network, || self.inventory()),
             Request::Bridge(spec) => {
                 check_bridge(&spec)?;
                 done(with(Class::Visit, || self.router.bridge(&spec)))
             }
             Request::RemoveBridge { name } => {
                 check_prefix(&name, BRIDGE_PREFIX)?;
-                done(with(Class::Network, || self.router.remove_link(&name)))
+                done(with(Class::Network, || self.router.remove_bridge(&name)))
             }
             Request::Ruleset { networks } => {
                 check_networks(&networks)?;
                 done(with(Class::Network, || self.router.ruleset(&networks)))
             }
-            Request::CreateSandbox(spec) => {
-                let stdio = three(fds)?;
-                let pid = with(Class::Sandbox, || self.sandboxes.create(*spec, stdio))?;
-                Ok(Reply::Created { pid })
+            Request::CreateSandbox(spec) => with(Class::Sandbox, || self.create(*spec, fds)),
+            Request::DefaultRoutes { sandbox, routes } => {
+                done(self.default_routes(&sandbox, &routes))
             }
-            Request::Attach(spec) => {
-                check_endpoint(&spec)?;
-                let netns = self.sandboxes.netns(&spec.sandbox)?;
-                done(with(Class::Visit, || self.router.attach(&spec, netns)))
-            }
+            Request::Attach(spec) => done(self.attach(&spec)),
             Request::Detach { router_ifname } => {
                 check_prefix(&router_ifname, ENDPOINT_PREFIX)?;
-                done(with(Class::Network, || {
-                    self.router.remove_link(&router_ifname)
-                }))
+                done(with(Class::Network, || self.router.detach(&router_ifname)))
             }
             Request::StartSandbox { id } => done(with(Class::None, || self.sandboxes.start(&id))),
             Request::Exec(spec) => {
@@ -128,6 +123,27 @@ impl Helper {
         }
     }
 
+    fn attach(&mut self, spec: &EndpointSpec) -> Result<(), Failure> {
+        check_endpoint(spec)?;
+        let netns = self.sandboxes.netns(&spec.sandbox)?;
+        with(Class::Visit, || self.router.attach(spec, netns))
+    }
+
+    fn default_routes(&mut self, id: &SandboxId, routes: &[DefaultRoute]) -> Result<(), Failure> {
+        check_one_per_family(routes.iter().map(|route| route.gateway))?;
+        let netns = self.sandboxes.netns(id)?;
+        with(Class::Visit, || self.router.default_routes(routes, netns))
+    }
+
+    fn create(&mut self, spec: SandboxSpec, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
+        if spec.process.is_none() {
+            let netns_fd = self.sandboxes.create_bare(&spec)?;
+            return Ok(Reply::Bare { netns_fd });
+        }
+        let pid = self.sandboxes.create(spec, three(fds)?)?;
+        Ok(Reply::Created { pid })
+    }
+
     fn hello(&self, version: u32) -> Result<Reply, Failure> {
         if version != PROTOCOL_VERSION {
             return Err(Failure::invalid(format!(
@@ -139,6 +155,8 @@ impl Helper {
             version: PROTOCOL_VERSION,
             pid,
             mapped_ids: self.mapped_ids,
+            anti_spoofing: self.router.is_guarded(),
+            router_netns_fd: self.router.netns().as_raw_fd(),
         })
     }
 
@@ -236,6 +254,9 @@ fn check_mtu(mtu: u32, addresses: &[IpNet]) -> Result<(), Failure> {
 
 fn check_bridge(spec: &BridgeSpec) -> Result<(), Failure> {
     check_prefix(&spec.name, BRIDGE_PREFIX)?;
+    if spec.vlan.is_some_and(|vlan| !VLANS.contains(&vlan)) {
+        return Err(Failure::invalid("a VLAN id must be 1 to 4094"));
+    }
     check_mtu(spec.mtu, &spec.addresses)
 }
 
@@ -245,18 +266,18 @@ fn check_endpoint(spec: &EndpointSpec) -> Result<(), Failure> {
     if spec.ifname.as_str() == "lo" {
         return Err(Failure::invalid("an endpoint cannot be called 'lo'"));
     }
-    let of = |ipv6: bool| {
-        spec.default_routes
-            .iter()
-            .filter(|via| via.is_ipv6() == ipv6)
-            .count()
-    };
+    check_one_per_family(spec.default_routes.iter().copied())?;
+    check_mtu(spec.mtu, &spec.addresses)
+}
+
+fn check_one_per_family(gateways: impl Iterator<Item = IpAddr> + Clone) -> Result<(), Failure> {
+    let of = |ipv6: bool| gateways.clone().filter(|via| via.is_ipv6() == ipv6).count();
     if of(true) > 1 || of(false) > 1 {
         return Err(Failure::invalid(
             "more than one default route for an address family",
         ));
     }
-    check_mtu(spec.mtu, &spec.addresses)
+    Ok(())
 }
 
 fn check_networks(networks: &[NetworkRules]) -> Result<(), Failure> {
@@ -280,6 +301,8 @@ mod tests {
             mac: "02:00:00:00:00:01".parse().unwrap(),
             mtu,
             addresses: vec![address.parse().unwrap()],
+            icc: true,
+            vlan: None,
         }
     }
 

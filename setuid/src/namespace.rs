@@ -63,6 +63,11 @@ impl IdMapping {
         })
     }
 
+    /// How many group ids are mapped.
+    pub fn groups(&self) -> u32 {
+        self.gids.iter().map(|range| range.count).sum()
+    }
+
     /// How many ids sandboxes can map: the same inside ids for users and groups.
     pub fn count(&self) -> u32 {
         let sum = |ranges: &[IdRange]| ranges.iter().map(|range| range.count).sum::<u32>();

@@ -37,7 +37,7 @@ const HELD: &[Capability] = &[
 /// What one class of request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Reading, and signals to processes of our own: dumps, lists, ends.
+    /// Signals to processes of our own, and their ends.
     None,
     /// Links, addresses, routes, rules and nftables of the router netns.
     Network,

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -40,23 +40,35 @@ pub enum Request {
         /// Every network that exists.
         networks: Vec<NetworkRules>,
     },
-    /// Make the namespaces of a sandbox, its process stopped before its first instruction.
-    /// Carries three descriptors: stdin, stdout, stderr. Answer: [`Reply::Created`].
+    /// Make the namespaces of a sandbox. With a process: stopped before its first instruction; the
+    /// request carries three descriptors: stdin, stdout, stderr. Answer: [`Reply::Created`].
+    /// Without one: a *bare* sandbox, no descriptors. Answer: [`Reply::Bare`].
     CreateSandbox(Box<SandboxSpec>),
-    /// Join a created or running sandbox to a bridge by a veth pair. Answer: `Done`.
+    /// Join a created or running sandbox to a bridge by a veth pair; on a bridge whose ports are
+    /// used up, by a further bridge of the same segment that the helper makes. Answer: `Done`;
+    /// `Exists` where the sandbox has an interface of that name.
     Attach(EndpointSpec),
-    /// Remove an endpoint's veth pair; already absent is success. Answer: `Done`.
+    /// Make the default routes of a created or running sandbox (main table) exactly these. Routes
+    /// that are not default ones stay. Answer: `Done`.
+    DefaultRoutes {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// At most one per address family; a family without one loses its default route.
+        routes: Vec<DefaultRoute>,
+    },
+    /// Remove an endpoint's veth pair; already absent (the sandbox may have deleted its end) is
+    /// success. Answer: `Done`.
     Detach {
         /// The router side of the pair.
         router_ifname: IfName,
     },
-    /// Let the sandbox's process run. Answer: `Done`, or a [`Failure`] with `errno` and
+    /// Let the sandbox's process run; nothing to do for a bare sandbox. Answer: `Done`, or a [`Failure`] with `errno` and
     /// [`FailureKind::Exec`] where the command could not be executed.
     StartSandbox {
         /// The sandbox.
         id: SandboxId,
     },
-    /// Run another process in a running sandbox; carries stdin, stdout, stderr.
+    /// Run another process in a running sandbox, but not in a bare one; carries stdin, stdout, stderr.
     /// Answer: [`Reply::Created`], or a failure as for `StartSandbox`.
     Exec(Box<ExecSpec>),
     /// Send a signal to a sandbox's first process or to an exec'd one. Answer: `Done`; `NotFound`
@@ -110,6 +122,10 @@ pub struct BridgeSpec {
     pub mtu: u32,
     /// Gateway addresses with their prefix lengths.
     pub addresses: Vec<IpNet>,
+    /// Endpoints reach each other. `false`: only the gateway, and what lies behind it.
+    pub icc: bool,
+    /// VLAN id that all traffic of the bridge is in, 1 to 4094.
+    pub vlan: Option<u16>,
 }
 
 /// What the ruleset needs to know of one network.
@@ -170,8 +186,9 @@ pub struct SandboxSpec {
     pub masks: Vec<PathBuf>,
     /// Capabilities kept in the bounding set, as `CAP_NET_RAW`; all others are dropped.
     pub capabilities: Vec<String>,
-    /// What runs in it.
-    pub process: ProcessSpec,
+    /// What runs in it. `None`: nothing, a *bare* sandbox: a network namespace (so [`Self::netns`] is
+    /// `Own`) in a user namespace of its own, which the helper keeps until it is told to forget it.
+    pub process: Option<ProcessSpec>,
 }
 
 /// Which network namespace a sandbox lives in.
@@ -244,6 +261,16 @@ pub struct EndpointSpec {
     pub default_routes: Vec<IpAddr>,
 }
 
+/// A default route of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultRoute {
+    /// Next hop; it need not be in a prefix of the interface.
+    pub gateway: IpAddr,
+    /// The interface in the sandbox, such as `eth0`.
+    pub ifname: IfName,
+}
+
 /// Helper → daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -268,11 +295,21 @@ pub enum Reply {
         pid: u32,
         /// Number of user ids that sandboxes can map: 1, or with subuids 65,536 or so.
         mapped_ids: u32,
+        /// Endpoints are held to their own addresses; `false`: the kernel lacks nftables for
+        /// bridges.
+        anti_spoofing: bool,
+        /// Descriptor of the router netns in the helper: `/proc/HELPER/fd/N`.
+        router_netns_fd: i32,
     },
-    /// To `CreateSandbox` and `Exec`.
+    /// To `CreateSandbox` with a process, and to `Exec`.
     Created {
         /// Process id in the host's pid namespace.
         pid: u32,
+    },
+    /// To `CreateSandbox` without a process.
+    Bare {
+        /// Descriptor of its network namespace in the helper: `/proc/HELPER/fd/N`.
+        netns_fd: i32,
     },
     /// To `Inventory`.
     Inventory(Box<Inventory>),
@@ -286,11 +323,11 @@ pub enum Reply {
 /// Everything the helper holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// Sandboxes and exec'd processes, live or exited and not yet forgotten.
+    /// Sandboxes and exec'd processes, live or exited and not yet forgotten; bare sandboxes too.
     pub processes: Vec<ProcessInfo>,
-    /// Bridges in the router netns.
+    /// Bridges in the router netns, without those that only extend another.
     pub bridges: Vec<IfName>,
-    /// Router sides of veth pairs, each with its bridge.
+    /// Router sides of veth pairs, each with its bridge: the one that `Attach` named.
     pub endpoints: Vec<(IfName, Option<IfName>)>,
     /// Process id of the relay, if it runs.
     pub relay_pid: Option<u32>,
@@ -298,17 +335,19 @@ pub struct Inventory {
     pub uplinks: Vec<UplinkKind>,
 }
 
-/// One process that the helper started for the daemon.
+/// One process that the helper started for the daemon, or a bare sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessInfo {
     /// Sandbox or exec id.
     pub id: SandboxId,
     /// For an exec'd process, the sandbox it runs in.
     pub exec_in: Option<SandboxId>,
-    /// Process id in the host's pid namespace.
+    /// Process id in the host's pid namespace; 0 for a bare sandbox.
     pub pid: u32,
-    /// What became of it.
+    /// What became of it; a bare sandbox is `Running` until it is forgotten.
     pub state: ProcessState,
+    /// For a bare sandbox, the descriptor of its network namespace in the helper.
+    pub netns_fd: Option<i32>,
 }
 
 /// What became of a process.

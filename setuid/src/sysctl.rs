@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// (path under /proc/sys/net, value)
-type Parameter = (&'static str, &'static str);
+type Parameter<'a> = (&'a str, &'a str);
 
 /// Router netns: without these nothing is forwarded. rp_filter must be off before links are made,
 /// which copy `default`.
@@ -73,6 +73,20 @@ pub fn prepare_router(ipv6: bool) -> Result<(), Failure> {
 /// Keep br_netfilter out; repeated whenever a bridge is made, since the module may have come.
 pub fn keep_bridges_plain() {
     wish(BRIDGE_NETFILTER);
+}
+
+/// Give a link of the router netns IPv6, or take it away; `default`: links to come.
+pub fn set_ipv6(link: &str, enabled: bool) -> Result<(), Failure> {
+    let value = if enabled { "0" } else { "1" };
+    let name = format!("ipv6/conf/{link}/disable_ipv6");
+    require(&[(&name, value)])
+}
+
+/// Have a link of the netns of this thread announce its addresses when it comes up.
+pub fn announce(link: &str) {
+    let ipv4 = format!("ipv4/conf/{link}/arp_notify");
+    let ipv6 = format!("ipv6/conf/{link}/ndisc_notify");
+    wish(&[(&ipv4, "1"), (&ipv6, "1")]);
 }
 
 fn require(parameters: &[Parameter]) -> Result<(), Failure> {

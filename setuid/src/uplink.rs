@@ -14,6 +14,7 @@ use crate::router::{Router, table_of};
 use crate::ruleset::{PASTA_MARK, PASTA_TAP, SLIRP_MARK, SLIRP_TAP};
 use crate::sys::child::bind_to_parent;
 use crate::sys::process::pidfd_open;
+use crate::sysctl;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -233,6 +234,9 @@ fn lead_out(
     tap: &Link,
 ) -> Result<(), Failure> {
     let families = router.families();
+    if families.ipv6 {
+        in_netns(router.netns(), || sysctl::set_ipv6(dialect.tap, true))?;
+    }
     let usable = |address: &IpAddr| families.ipv6 || address.is_ipv4();
     route
         .set_up_with_mtu(tap.index, MTU)

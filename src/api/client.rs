@@ -9,8 +9,7 @@ use super::launch::{self, LaunchError};
 use super::paths::{Paths, PathsError};
 use super::stdio::{self, StdioError};
 use super::types::{
-    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo,
+    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, Ping, SandboxCreate, SandboxInfo,
 };
 use crate::error::EXIT_FAILURE;
 use hyper::body::{Bytes, Incoming};
@@ -213,7 +212,7 @@ impl Client {
         Ok(stdio::send(&self.paths.stdio_socket(), id, stdio)?)
     }
 
-    /// `POST /v1/sandboxes/{sandbox}/start`.
+    /// `POST /v1/sandboxes/{sandbox}/start`; also of one that has exited, which then runs detached.
     pub async fn start(&self, sandbox: &str) -> Result<(), ClientError> {
         self.change(Call::post(of_sandbox(sandbox, "/start"))).await
     }
@@ -285,19 +284,15 @@ impl Client {
         self.begin_wait_at(format!("/v1/exec/{id}/wait")).await
     }
 
-    /// `GET /v1/networks`.
-    pub async fn networks(&self) -> Result<Vec<NetworkInfo>, ClientError> {
-        self.get("/v1/networks".to_owned()).await
-    }
-
-    /// `GET /v1/networks/{network}`.
-    pub async fn network(&self, network: &str) -> Result<NetworkInfo, ClientError> {
-        self.get(format!("/v1/networks/{}", encoded(network))).await
-    }
-
     /// `GET /v1/info`.
     pub async fn info(&self) -> Result<Info, ClientError> {
         self.get("/v1/info".to_owned()).await
+    }
+
+    /// `POST /v1/router`: as `info`, after a helper was started where none ran.
+    pub async fn router(&self) -> Result<Info, ClientError> {
+        let call = Call::post("/v1/router".to_owned());
+        parse(&call, self.ask(&call).await?)
     }
 
     /// `POST /v1/shutdown`.
@@ -306,12 +301,12 @@ impl Client {
             .await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, ClientError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, ClientError> {
         let call = Call::new(Method::GET, path);
         parse(&call, self.ask(&call).await?)
     }
 
-    async fn change(&self, call: Call) -> Result<(), ClientError> {
+    pub(super) async fn change(&self, call: Call) -> Result<(), ClientError> {
         self.ask(&call).await.map(drop)
     }
 
@@ -349,7 +344,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, call: &Call) -> Result<Bytes, ClientError> {
+    pub(super) async fn ask(&self, call: &Call) -> Result<Bytes, ClientError> {
         let mut sender = self.open_again().await?;
         call.send(&mut sender).await
     }
@@ -431,7 +426,7 @@ fn of_sandbox(sandbox: &str, rest: &str) -> String {
 
 /// Percent-encodes all that is not unreserved (RFC 3986 §2.3). An empty name becomes one that no
 /// sandbox can have, not another path.
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     use std::fmt::Write as _;
     if name.is_empty() {
         return "%20".to_owned();

@@ -1,8 +1,10 @@
 //! What the API server asks of the daemon.
 
-use super::types::{
-    Created, ErrorBody, ExecCreate, Exit, Info, NetworkInfo, SandboxCreate, SandboxInfo,
+use super::network_types::{
+    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
+    NetworkPrune, Pruned,
 };
+use super::types::{Created, ErrorBody, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use mossnet_helper::SandboxId;
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -50,7 +52,7 @@ pub trait Control: Send + Sync + 'static {
     /// Give descriptors (stdin, stdout, stderr) to a created, attached sandbox or exec.
     fn attach(&self, id: SandboxId, stdio: [OwnedFd; 3])
     -> impl Future<Output = Answer<()>> + Send;
-    /// Let its process run.
+    /// Let its process run; one that has exited runs again, detached.
     fn start(&self, sandbox: &str) -> impl Future<Output = Answer<()>> + Send;
     /// SIGTERM, then SIGKILL after `timeout_seconds`. Already stopped is success.
     fn stop(&self, sandbox: &str, timeout_seconds: u64) -> impl Future<Output = Answer<()>> + Send;
@@ -78,8 +80,39 @@ pub trait Control: Send + Sync + 'static {
     fn exec_kill(&self, id: SandboxId, signal: i32) -> impl Future<Output = Answer<()>> + Send;
     /// Resolves when it has ended.
     fn exec_wait(&self, id: SandboxId) -> impl Future<Output = Answer<Exit>> + Send;
+    /// Make a sandbox without a process.
+    fn create_netns(
+        &self,
+        request: NetnsCreate,
+    ) -> impl Future<Output = Answer<NetnsCreated>> + Send;
+    /// Make a network.
+    fn create_network(
+        &self,
+        request: NetworkCreate,
+    ) -> impl Future<Output = Answer<Created>> + Send;
     /// All networks.
     fn networks(&self) -> impl Future<Output = Answer<Vec<NetworkInfo>>> + Send;
+    /// One network.
+    fn network(&self, network: &str) -> impl Future<Output = Answer<NetworkInfo>> + Send;
+    /// Remove a network that nobody is on; with `force` whoever is on it too, and none is success.
+    fn remove_network(&self, network: &str, force: bool)
+    -> impl Future<Output = Answer<()>> + Send;
+    /// Remove every network that nobody is on.
+    fn prune_networks(&self, request: NetworkPrune) -> impl Future<Output = Answer<Pruned>> + Send;
+    /// Join a sandbox to a further network: at once, or when it is started.
+    fn connect_network(
+        &self,
+        network: &str,
+        request: NetworkConnect,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// Take a sandbox off a network.
+    fn disconnect_network(
+        &self,
+        network: &str,
+        request: NetworkDisconnect,
+    ) -> impl Future<Output = Answer<()>> + Send;
+    /// The daemon itself, after a helper was started where none ran: its router can be entered.
+    fn router(&self) -> impl Future<Output = Answer<Info>> + Send;
     /// The daemon itself.
     fn info(&self) -> impl Future<Output = Answer<Info>> + Send;
     /// End the daemon; with `all`, also every sandbox, the relay and the helper.

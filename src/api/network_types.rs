@@ -7,6 +7,7 @@ use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 /// `POST /v1/networks`: make a network. Lists are as the flags were given; each gateway, range and
 /// auxiliary address belongs to the subnet that holds it.
@@ -89,6 +90,46 @@ pub struct Link {
     /// A further name for it.
     #[serde(default)]
     pub alias: Option<String>,
+}
+
+/// A link of a sandbox, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LinkInfo {
+    /// Name of the sandbox that is linked to.
+    pub name: String,
+    /// A further name for it.
+    pub alias: Option<String>,
+}
+
+/// `POST /v1/netns`: make a sandbox without a process: a network namespace with endpoints, for a
+/// runtime that brings its own processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetnsCreate {
+    /// Absent: made up.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// A further name on its networks, and its own in `/etc/hosts`; absent: the short id.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// Networks, in order; empty: the default `bridge`. A lone `none`: loopback only.
+    #[serde(default)]
+    pub networks: Vec<NetworkAttach>,
+    /// Sandboxes that it shall know by name.
+    #[serde(default)]
+    pub links: Vec<Link>,
+}
+
+/// Answer to the creation of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsCreated {
+    /// Full id.
+    pub id: SandboxId,
+    /// Leads to the namespace while it lives: `/proc/<helper>/fd/<n>`.
+    pub path: PathBuf,
+    /// Things that are degraded, one line each.
+    pub warnings: Vec<String>,
 }
 
 /// `POST /v1/networks/{network}/connect`. `attach.network` is that of the path, and may be empty.

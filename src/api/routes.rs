@@ -4,10 +4,10 @@
 
 use super::control::{Answer, Control, Refusal};
 use super::hold::Held;
+use super::network_routes;
 use super::server::Activity;
 use super::types::{
-    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, NetworkInfo, Ping, SandboxCreate,
-    SandboxInfo, WaitEnd,
+    Created, ErrorBody, ExecCreate, Exit, Info, LogFile, Ping, SandboxCreate, SandboxInfo, WaitEnd,
 };
 use axum::body::{Body as AxumBody, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -32,6 +32,8 @@ const MAX_BODY: usize = mossnet_helper::request::MAX_FRAME;
 pub(super) const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/ping"),
     ("get", "/v1/info"),
+    ("get", "/v1/hold"),
+    ("post", "/v1/router"),
     ("post", "/v1/shutdown"),
     ("get", "/v1/sandboxes"),
     ("post", "/v1/sandboxes"),
@@ -46,8 +48,14 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("post", "/v1/exec/{id}/start"),
     ("post", "/v1/exec/{id}/kill"),
     ("get", "/v1/exec/{id}/wait"),
+    ("post", "/v1/netns"),
     ("get", "/v1/networks"),
+    ("post", "/v1/networks"),
+    ("post", "/v1/networks/prune"),
     ("get", "/v1/networks/{network}"),
+    ("delete", "/v1/networks/{network}"),
+    ("post", "/v1/networks/{network}/connect"),
+    ("post", "/v1/networks/{network}/disconnect"),
 ];
 
 /// What every handler can reach.
@@ -70,7 +78,7 @@ impl<C> Clone for Api<C> {
 
 impl<C: Control> Api<C> {
     /// Makes a change to its end, even where the client leaves meanwhile and the handler with it.
-    async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
+    pub(super) async fn change<T, F>(&self, change: impl FnOnce(Arc<C>) -> F) -> Answer<T>
     where
         T: Send + 'static,
         F: Future<Output = Answer<T>> + Send + 'static,
@@ -90,6 +98,8 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
     Router::new()
         .route("/v1/ping", get(ping))
         .route("/v1/info", get(info::<C>))
+        .route("/v1/hold", get(hold::<C>))
+        .route("/v1/router", post(start_router::<C>))
         .route("/v1/shutdown", post(shutdown::<C>))
         .route("/v1/sandboxes", get(list::<C>).post(create::<C>))
         .route(
@@ -105,8 +115,7 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
         .route("/v1/exec/{id}/start", post(exec_start::<C>))
         .route("/v1/exec/{id}/kill", post(exec_kill::<C>))
         .route("/v1/exec/{id}/wait", get(exec_wait::<C>))
-        .route("/v1/networks", get(networks::<C>))
-        .route("/v1/networks/{network}", get(network::<C>))
+        .merge(network_routes::routes())
         .fallback(async || Refusal::new(404, "no such path in this API"))
         .method_not_allowed_fallback(async || {
             Refusal::new(405, "this path does not take that method")
@@ -115,9 +124,9 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
         .with_state(api)
 }
 
-type Answered<T> = Result<Json<T>, Refusal>;
+pub(super) type Answered<T> = Result<Json<T>, Refusal>;
 /// 204 where there is nothing to tell.
-type Done = Result<StatusCode, Refusal>;
+pub(super) type Done = Result<StatusCode, Refusal>;
 
 async fn ping() -> Json<Ping> {
     Json(Ping {
@@ -134,6 +143,18 @@ async fn info<C: Control>(State(api): State<Api<C>>) -> Answered<Info> {
 struct All {
     #[serde(default)]
     all: bool,
+}
+
+/// Answers when the daemon ends. Until then, or until the client leaves, the daemon is in use.
+async fn hold<C: Control>(State(mut api): State<Api<C>>) -> StatusCode {
+    ended(&mut api.ending).await;
+    StatusCode::NO_CONTENT
+}
+
+async fn start_router<C: Control>(State(api): State<Api<C>>) -> Answered<Info> {
+    api.change(|control| async move { control.router().await })
+        .await
+        .map(Json)
 }
 
 async fn shutdown<C: Control>(State(api): State<Api<C>>, In(query): In<All>) -> Done {
@@ -182,9 +203,9 @@ async fn inspect<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answere
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Force {
+pub(super) struct Force {
     #[serde(default)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 async fn remove<C: Control>(State(api): State<Api<C>>, At(name): At, In(query): In<Force>) -> Done {
@@ -322,35 +343,7 @@ async fn head_first(exit: impl Future<Output = Answer<Exit>> + Send + 'static) -
     }
 }
 
-async fn networks<C: Control>(State(api): State<Api<C>>) -> Answered<Vec<NetworkInfo>> {
-    api.control.networks().await.map(Json)
-}
-
-async fn network<C: Control>(State(api): State<Api<C>>, At(name): At) -> Answered<NetworkInfo> {
-    pick_network(api.control.networks().await?, &name).map(Json)
-}
-
-/// By name, full id or unambiguous beginning of an id.
-fn pick_network(networks: Vec<NetworkInfo>, name: &str) -> Answer<NetworkInfo> {
-    let begins = |network: &&NetworkInfo| network.id.as_str().starts_with(name);
-    let named = networks.iter().find(|network| network.name == name);
-    let found = match named {
-        Some(network) => Some(network),
-        None if networks.iter().filter(begins).count() > 1 => {
-            return Err(Refusal::new(
-                409,
-                format!("'{name}' is the beginning of more than one network id"),
-            ));
-        }
-        None => networks.iter().find(begins).filter(|_| !name.is_empty()),
-    };
-    found.cloned().ok_or_else(|| {
-        Refusal::new(404, format!("network '{name}' does not exist"))
-            .with_hint("mossnet network ls shows those that do")
-    })
-}
-
-fn done(answer: Answer<()>) -> Done {
+pub(super) fn done(answer: Answer<()>) -> Done {
     answer.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -377,7 +370,7 @@ impl IntoResponse for Refusal {
 }
 
 /// A JSON body, whatever its content type; what is wrong with it is said.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
@@ -395,7 +388,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 }
 
 /// The query string.
-struct In<T>(T);
+pub(super) struct In<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for In<T> {
     type Rejection = Refusal;
@@ -408,7 +401,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for In<T> {
 }
 
 /// The one variable part of a path.
-struct At(String);
+pub(super) struct At(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for At {
     type Rejection = Refusal;

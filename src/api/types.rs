@@ -1,6 +1,7 @@
 //! Requests and answers of the API, as JSON. Field names of listings follow Docker where Docker has
 //! the thing (`docker ps --format json`, `docker inspect`).
 
+use super::network_types::{Link, LinkInfo, NetworkAttach};
 use ipnet::IpNet;
 use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,9 @@ pub struct SandboxCreate {
     pub hostname: Option<String>,
     /// Absent: the default `bridge`.
     pub network: Option<NetworkMode>,
-    /// Fixed IPv4 address.
-    pub ip: Option<std::net::Ipv4Addr>,
-    /// Fixed IPv6 address.
-    pub ip6: Option<std::net::Ipv6Addr>,
-    /// Fixed MAC address.
-    pub mac_address: Option<MacAddr>,
+    /// `--link`: sandboxes that it shall know by name.
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Resolvers instead of the network's.
     pub dns: Vec<IpAddr>,
     /// Search domains instead of the host's.
@@ -63,9 +61,7 @@ impl SandboxCreate {
             name: None,
             hostname: None,
             network: None,
-            ip: None,
-            ip6: None,
-            mac_address: None,
+            links: Vec::new(),
             dns: Vec::new(),
             dns_search: Vec::new(),
             add_host: Vec::new(),
@@ -89,8 +85,8 @@ impl SandboxCreate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// A named network; `bridge` is the default one.
-    Network(String),
+    /// On these networks, in this order; `bridge` is the default one.
+    Networks(Vec<NetworkAttach>),
     /// Loopback only.
     None,
     /// The host's network namespace.
@@ -193,7 +189,7 @@ pub struct SandboxInfo {
     pub name: String,
     /// UTS host name.
     pub hostname: String,
-    /// Command and arguments.
+    /// Command and arguments; `(netns)` for one without a process.
     pub command: Vec<String>,
     /// RFC 3339, UTC.
     pub created: String,
@@ -209,8 +205,14 @@ pub struct SandboxInfo {
     pub pid: Option<u32>,
     /// `bridge`, a network's name, `none`, `host` or `container:NAME`.
     pub network_mode: String,
-    /// Endpoints by network name, in order of attachment.
+    /// Networks that it is on, or joins when it is started, in order.
+    pub networks: Vec<String>,
+    /// Live endpoints, in order of attachment.
     pub endpoints: Vec<EndpointInfo>,
+    /// Sandboxes that it knows by name.
+    pub links: Vec<LinkInfo>,
+    /// Of one without a process: a path that leads to its network namespace while it lives.
+    pub netns_path: Option<PathBuf>,
     /// Where detached output goes.
     pub log_path: Option<PathBuf>,
     /// `/etc/hosts` of the sandbox.
@@ -241,32 +243,14 @@ pub struct EndpointInfo {
     pub mac_address: MacAddr,
     /// Addresses with prefix lengths.
     pub addresses: Vec<IpNet>,
-    /// Default gateways.
+    /// Gateways of the network; the default route goes through the first endpoint's.
     pub gateways: Vec<IpAddr>,
-}
-
-/// One network: an element of `GET /v1/networks`, and `GET /v1/networks/{network}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct NetworkInfo {
-    /// Name.
-    pub name: String,
-    /// Full id.
-    pub id: SandboxId,
-    /// `bridge`, `host` or `null`.
-    pub driver: String,
-    /// Interface in the router netns.
-    pub bridge: Option<String>,
-    /// Prefixes.
-    pub subnets: Vec<IpNet>,
-    /// Gateway addresses.
-    pub gateways: Vec<IpAddr>,
-    /// No way out.
-    pub internal: bool,
-    /// How traffic leaves.
-    pub uplink: Uplink,
-    /// Sandboxes on it: (id, name, addresses).
-    pub sandboxes: Vec<(SandboxId, String, Vec<IpNet>)>,
+    /// Further names on the network.
+    pub aliases: Vec<String>,
+    /// The default route goes through the highest.
+    pub gw_priority: i32,
+    /// All names under which peers on the network find it; none where the network has no names.
+    pub dns_names: Vec<String>,
 }
 
 /// `GET /v1/info`.
@@ -287,6 +271,8 @@ pub struct Info {
     pub runtime_dir: PathBuf,
     /// Sandboxes that run.
     pub running: usize,
+    /// While a helper runs: a path that leads to the router's network namespace.
+    pub router_netns: Option<PathBuf>,
 }
 
 /// `GET /v1/ping`: answered by the server itself, so that a client knows that somebody is there.

@@ -2,6 +2,10 @@
 //! properties of its schema, and what the schema does not require may be left out.
 
 use super::*;
+use crate::api::network_types::{
+    ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetnsCreate, NetnsCreated, NetworkConnect,
+    NetworkCreate, NetworkDisconnect, NetworkInfo, NetworkPrune, Pruned,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -33,8 +37,8 @@ fn the_document_describes_the_requests() {
     agree::<SandboxCreate>(
         "SandboxCreate",
         json!({
-            "name": "web", "hostname": "web", "network": {"network": "bridge"},
-            "ip": "10.89.0.2", "ip6": "fd00::2", "mac_address": "02:42:0a:59:00:02",
+            "name": "web", "hostname": "web", "network": {"networks": [attach_json()]},
+            "links": [{"sandbox": "db", "alias": "store"}],
             "dns": ["1.1.1.1"], "dns_search": ["x"], "add_host": [["db", "10.0.0.1"]],
             "env": [["A", "1"]], "workdir": "/", "caller_dir": "/", "caller_home": "/",
             "rootfs": "/r", "cap_add": [], "cap_drop": [], "command": ["sh"],
@@ -53,6 +57,7 @@ fn the_document_describes_the_answers() {
     let endpoint = json!({
         "Network": "bridge", "EndpointId": id, "Ifname": "eth0", "RouterIfname": "ve-0",
         "MacAddress": "02:42:0a:59:00:02", "Addresses": ["10.89.0.2/24"], "Gateways": ["10.89.0.1"],
+        "Aliases": ["www"], "GwPriority": -1, "DnsNames": ["web"],
     });
     agree::<EndpointInfo>("EndpointInfo", endpoint.clone());
     agree::<SandboxInfo>(
@@ -61,23 +66,16 @@ fn the_document_describes_the_answers() {
             "Id": id, "Name": "web", "Hostname": "web", "Command": ["sh"],
             "Created": "2026-01-01T00:00:00Z", "Started": null, "Finished": null,
             "State": "created", "ExitCode": null, "Pid": null, "NetworkMode": "bridge",
-            "Endpoints": [endpoint], "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
+            "Networks": ["bridge"], "Endpoints": [endpoint],
+            "Links": [{"Name": "db", "Alias": null}], "NetnsPath": null, "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
             "AutoRemove": false, "Tty": false, "Rootfs": null,
-        }),
-    );
-    agree::<NetworkInfo>(
-        "NetworkInfo",
-        json!({
-            "Name": "bridge", "Id": id, "Driver": "bridge", "Bridge": "br-0",
-            "Subnets": ["10.89.0.0/24"], "Gateways": ["10.89.0.1"], "Internal": false,
-            "Uplink": "relay", "Sandboxes": [[id, "web", ["10.89.0.2/24"]]],
         }),
     );
     agree::<Info>(
         "Info",
         json!({
             "Version": "1", "Pid": 1, "HelperPid": null, "RelayPid": 2, "DataDir": "/d",
-            "RuntimeDir": "/r", "Running": 0,
+            "RuntimeDir": "/r", "Running": 0, "RouterNetns": "/proc/1/fd/3",
         }),
     );
     agree::<Ping>("Ping", json!({"Version": "1"}));
@@ -87,6 +85,88 @@ fn the_document_describes_the_answers() {
     agree::<ErrorBody>(
         "ErrorBody",
         json!({"message": "m", "hint": null, "exit_code": 1}),
+    );
+}
+
+fn attach_json() -> Value {
+    json!({
+        "network": "bridge", "ip": "10.89.0.2", "ip6": "fd00::2",
+        "mac_address": "02:42:0a:59:00:02", "aliases": ["www"], "interface_name": "eth7",
+        "gw_priority": 3,
+    })
+}
+
+#[test]
+fn the_document_describes_requests_about_networks() {
+    agree::<NetworkAttach>("NetworkAttach", attach_json());
+    agree::<Link>("Link", json!({"sandbox": "db", "alias": null}));
+    agree::<NetnsCreate>(
+        "NetnsCreate",
+        json!({"name": "ns", "hostname": "h", "networks": [attach_json()], "links": []}),
+    );
+    agree::<NetworkCreate>(
+        "NetworkCreate",
+        json!({
+            "name": "mynet", "driver": "bridge", "subnets": ["10.9.0.0/24"],
+            "gateways": ["10.9.0.1"], "ip_ranges": ["10.9.0.128/25"],
+            "aux_addresses": [["printer", "10.9.0.9"]], "ipv6": true, "internal": true,
+            "labels": {"a": "b"}, "options": {"mtu": "1400"}, "dns": ["1.1.1.1"],
+            "disable_dns": true, "uplink": "none",
+        }),
+    );
+    let mut connect = attach_json();
+    let fields = connect.as_object_mut().unwrap();
+    fields.remove("network");
+    fields.insert("sandbox".to_owned(), json!("web"));
+    fields.insert(
+        "links".to_owned(),
+        json!([{"sandbox": "db", "alias": "store"}]),
+    );
+    agree::<NetworkConnect>("NetworkConnect", connect.clone());
+    connect["nonsense"] = json!(1);
+    assert!(serde_json::from_value::<NetworkConnect>(connect).is_err());
+    agree::<NetworkDisconnect>(
+        "NetworkDisconnect",
+        json!({"sandbox": "web", "force": true}),
+    );
+    agree::<NetworkPrune>("NetworkPrune", json!({"filters": [["label", "a=b"]]}));
+}
+
+#[test]
+fn the_document_describes_networks() {
+    let id = "ab".repeat(32);
+    let config = json!({
+        "Subnet": "10.89.0.0/24", "IPRange": "10.89.0.128/25", "Gateway": "10.89.0.1",
+        "AuxiliaryAddresses": {"printer": "10.89.0.9"},
+    });
+    agree::<IpamConfig>("IpamConfig", config.clone());
+    let ipam = json!({"Driver": "default", "Options": {}, "Config": [config]});
+    agree::<IpamInfo>("IpamInfo", ipam.clone());
+    let container = json!({
+        "Name": "web", "EndpointID": id, "MacAddress": "02:42:0a:59:00:02",
+        "IPv4Address": "10.89.0.2/24", "IPv6Address": "",
+    });
+    agree::<ContainerInfo>("ContainerInfo", container.clone());
+    let lease = json!({
+        "Name": "db", "Addresses": ["10.89.0.3"], "Granted": "2026-01-01T00:00:00Z",
+    });
+    agree::<LeaseInfo>("LeaseInfo", lease.clone());
+    agree::<NetworkInfo>(
+        "NetworkInfo",
+        json!({
+            "Name": "mynet", "Id": id, "Created": "2026-01-01T00:00:00Z", "Scope": "local",
+            "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false, "IPAM": ipam,
+            "Internal": false, "Attachable": false, "Ingress": false, "ConfigOnly": false,
+            "Containers": {&id: container}, "Options": {"mtu": "1400"}, "Labels": {"a": "b"},
+            "Bridge": "br-0", "Uplink": "relay", "Mtu": 1400, "DnsEnabled": true, "Dns": [],
+            "Leases": [lease],
+        }),
+    );
+    agree::<Pruned>("Pruned", json!({"NetworksDeleted": ["mynet"]}));
+    agree::<LinkInfo>("LinkInfo", json!({"Name": "db", "Alias": "store"}));
+    agree::<NetnsCreated>(
+        "NetnsCreated",
+        json!({"id": id, "path": "/proc/1/fd/9", "warnings": []}),
     );
 }
 

@@ -1,6 +1,10 @@
 //! The words of the command line. One table (clap) feeds parser, help, man pages and completions.
 
 use super::create_args::{ExecArgs, RunArgs};
+use super::listing;
+use super::names;
+use super::netns::NetnsCommand;
+use super::network_args::NetworkCommand;
 use super::value;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -41,11 +45,14 @@ pub struct Cli {
 impl Cli {
     /// `--root`, or what the environment says; set but empty is unset.
     pub fn root(&self) -> Option<PathBuf> {
-        let environment = || std::env::var_os("MOSSNET_ROOT").filter(|root| !root.is_empty());
-        self.root
-            .clone()
-            .or_else(|| environment().map(PathBuf::from))
+        self.root.clone().or_else(root_of_environment)
     }
+}
+
+/// What the environment says; set but empty is unset.
+pub(super) fn root_of_environment() -> Option<PathBuf> {
+    let root = std::env::var_os("MOSSNET_ROOT").filter(|root| !root.is_empty());
+    root.map(PathBuf::from)
 }
 
 /// The subcommands.
@@ -63,8 +70,15 @@ pub enum Command {
     Exec(ExecArgs),
     /// List sandboxes.
     ///
-    /// --format json prints one JSON object for each sandbox, on a line of its own.
+    /// --format json prints one JSON object for each sandbox, on a line of its own. Fields of a
+    /// template: ID, Command, RunningFor, Status, Networks, Addresses, Names, CreatedAt, State,
+    /// ExitCode, Pid.
     Ps(PsArgs),
+    /// Start sandboxes again that have ended: the same command, networks and, where it can be,
+    /// addresses.
+    Start(StartArgs),
+    /// Stop sandboxes and start them again.
+    Restart(RestartArgs),
     /// Stop sandboxes: SIGTERM, and SIGKILL when that does not help in time.
     Stop(StopArgs),
     /// Send a signal to the first process of sandboxes.
@@ -74,16 +88,32 @@ pub enum Command {
     /// Wait until sandboxes have ended, and print their exit codes.
     Wait(Names),
     /// Show all there is to know about sandboxes and networks, as a JSON array.
-    Inspect(Names),
+    Inspect(InspectArgs),
     /// Print what a detached sandbox has written.
     Logs(LogsArgs),
-    /// Look at networks.
+    /// Make, change and look at networks.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Network {
         /// What to do.
         #[command(subcommand)]
         command: NetworkCommand,
     },
+    /// Make network namespaces without a process, for those who bring their own.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Netns {
+        /// What to do.
+        #[command(subcommand)]
+        command: NetnsCommand,
+    },
+    /// Run a command where the bridges are: in mossnet's user namespace and router namespace.
+    ///
+    /// The file system is yours, /sys shows the router's interfaces, and you are root over the
+    /// networks. For looking around: what is changed here, mossnet does not know of.
+    #[command(after_long_help = "Examples:\n  \
+        mossnet unshare ip addr\n  \
+        mossnet unshare bridge link\n  \
+        mossnet unshare")]
+    Unshare(UnshareArgs),
     /// Check what this machine has, and say how to get what it lacks.
     Doctor(FormatArg),
     /// Run the daemon in the foreground, as for systemd.
@@ -96,7 +126,10 @@ pub enum Command {
     Shutdown(ShutdownArgs),
     /// Print a completion script for a shell.
     ///
-    /// For bash: mossnet completion bash > ~/.local/share/bash-completion/completions/mossnet
+    /// Commands, flags, and the names of sandboxes and networks. For bash, in ~/.bashrc:
+    /// source <(mossnet completion bash); for zsh, in ~/.zshrc, after compinit:
+    /// source <(mossnet completion zsh); for fish, in config.fish:
+    /// mossnet completion fish | source.
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
@@ -110,12 +143,67 @@ pub enum Command {
     },
 }
 
-/// Sandboxes (or networks) to work on.
+/// Sandboxes to work on.
 #[derive(Debug, Args)]
 pub struct Names {
     /// Names, ids, or unambiguous beginnings of ids.
-    #[arg(value_name = "NAME", required = true, value_parser = value::given)]
+    #[arg(value_name = "NAME", required = true, value_parser = value::given, add = names::sandboxes())]
     pub names: Vec<String>,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// json, or a template such as '{{.State}}'.
+    #[arg(short, long, value_name = "FORMAT", value_parser = listing::inspect_format)]
+    pub format: Option<listing::Format>,
+    /// Names, ids, or unambiguous beginnings of ids.
+    #[arg(value_name = "NAME", required = true, value_parser = value::given, add = names::anything())]
+    pub names: Vec<String>,
+}
+
+/// How a list is printed.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only ids.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Whole ids, and all else that is shortened.
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// table, json, or a template such as '{{.ID}} {{json .}}' or 'table {{.ID}}\t{{.Name}}'.
+    #[arg(long, value_name = "FORMAT", value_parser = listing::format, default_value = "table")]
+    pub format: listing::Format,
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Print what they write, and end with their exit status.
+    #[arg(short, long)]
+    pub attach: bool,
+    /// The sandboxes.
+    #[command(flatten)]
+    pub names: Names,
+}
+
+/// `restart`.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// How long to wait before SIGKILL.
+    #[arg(short = 't', long = "time", alias = "timeout", value_name = "SECONDS", default_value_t = crate::api::types::STOP_TIMEOUT_SECONDS)]
+    pub seconds: u64,
+    /// The sandboxes.
+    #[command(flatten)]
+    pub names: Names,
+}
+
+/// `unshare`.
+#[derive(Debug, Args)]
+pub struct UnshareArgs {
+    /// The command and its arguments; a shell when absent.
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true, value_hint = clap::ValueHint::CommandWithArguments)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// `--format`.
@@ -126,7 +214,7 @@ pub struct FormatArg {
     pub format: Format,
 }
 
-/// How a listing is printed.
+/// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -141,15 +229,9 @@ pub struct PsArgs {
     /// Also those that do not run.
     #[arg(short, long)]
     pub all: bool,
-    /// Only ids.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Whole ids and commands.
-    #[arg(long)]
-    pub no_trunc: bool,
-    /// How to print it.
+    /// How to print them.
     #[command(flatten)]
-    pub format: FormatArg,
+    pub list: ListArgs,
 }
 
 /// `stop`.
@@ -162,7 +244,7 @@ pub struct StopArgs {
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
     /// Names, ids, or unambiguous beginnings of ids.
-    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = value::given)]
+    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = value::given, add = names::running())]
     pub names: Vec<String>,
 }
 
@@ -198,34 +280,8 @@ pub struct LogsArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = value::tail, default_value = "all")]
     pub tail: value::Tail,
     /// Name, id, or unambiguous beginning of an id.
-    #[arg(value_name = "NAME", value_parser = value::given)]
+    #[arg(value_name = "NAME", value_parser = value::given, add = names::sandboxes())]
     pub name: String,
-}
-
-/// `network`.
-#[derive(Debug, Subcommand)]
-pub enum NetworkCommand {
-    /// List networks.
-    ///
-    /// --format json prints one JSON object for each network, on a line of its own.
-    #[command(visible_alias = "list")]
-    Ls(NetworkLsArgs),
-    /// Show all there is to know about networks, as a JSON array.
-    Inspect(Names),
-}
-
-/// `network ls`.
-#[derive(Debug, Args)]
-pub struct NetworkLsArgs {
-    /// Only ids.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Whole ids.
-    #[arg(long)]
-    pub no_trunc: bool,
-    /// How to print it.
-    #[command(flatten)]
-    pub format: FormatArg,
 }
 
 /// `daemon`.

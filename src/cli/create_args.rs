@@ -2,11 +2,11 @@
 //! daemon is judged here, so that a wrong flag never starts one.
 
 use super::environment::{self, EnvironmentError};
+use super::names;
+use super::run_network::{NetworkArgs, NetworkFlagError};
 use super::value;
-use crate::api::types::{ExecCreate, NetworkMode, SandboxCreate, Stdio, Uplink};
-use clap::{ArgAction, Args, ValueEnum};
-use mossnet_helper::MacAddr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::api::types::{ExecCreate, SandboxCreate, Stdio, Uplink};
+use clap::{ArgAction, Args};
 use std::path::PathBuf;
 
 /// Why flags do not go together, or name what cannot be used.
@@ -18,14 +18,9 @@ pub enum FlagError {
     /// Docker's own words.
     #[error("the input device is not a TTY")]
     NotATerminal,
-    /// A fixed address needs an endpoint of one's own.
-    #[error("{flag} cannot be used with --network {network}")]
-    NoEndpoint {
-        /// The flag.
-        flag: &'static str,
-        /// The network mode.
-        network: &'static str,
-    },
+    /// Networks do not go together, or not with another flag.
+    #[error(transparent)]
+    Network(#[from] NetworkFlagError),
     /// `--rootfs` must be a directory.
     #[error("--rootfs {}", path.display())]
     Rootfs {
@@ -47,7 +42,7 @@ impl FlagError {
                 Some("leave it out; 'mossnet exec -it NAME sh' enters a sandbox that runs")
             }
             Self::NotATerminal => Some("leave -t out where input comes from a pipe or a file"),
-            Self::NoEndpoint { .. } => Some("leave it out, or choose a network with addresses"),
+            Self::Network(error) => error.hint(),
             Self::Rootfs { .. } => Some("give a directory that holds a root file system"),
             Self::Environment(_) => None,
         }
@@ -62,6 +57,7 @@ impl FlagError {
         mossnet run -- curl https://example.org\n  \
         mossnet run -it --rm --name lab -- bash\n  \
         mossnet run -d --name web --ip 10.89.0.80 -- busybox httpd -f -p 80\n  \
+        mossnet run --network mynet:ip=192.168.0.9,alias=db --network bridge -- ip addr\n  \
         mossnet run --network container:web -- ss -tln"
 )]
 pub struct RunArgs {
@@ -114,59 +110,6 @@ pub struct StreamArgs {
     pub tty: bool,
 }
 
-/// Addresses and names of a sandbox.
-#[derive(Debug, Args)]
-pub struct NetworkArgs {
-    /// A network's name, none (loopback only), host, or container:NAME (that of another sandbox).
-    #[arg(long, alias = "net", value_name = "NETWORK", value_parser = value::network)]
-    pub network: Option<NetworkMode>,
-    /// Fixed IPv4 address.
-    #[arg(long, value_name = "ADDRESS")]
-    pub ip: Option<Ipv4Addr>,
-    /// Fixed IPv6 address.
-    #[arg(long, value_name = "ADDRESS")]
-    pub ip6: Option<Ipv6Addr>,
-    /// Fixed MAC address.
-    #[arg(long, value_name = "MAC")]
-    pub mac_address: Option<MacAddr>,
-    /// Name server instead of the network's own; may be repeated.
-    #[arg(long, value_name = "ADDRESS")]
-    pub dns: Vec<IpAddr>,
-    /// Search domain instead of the host's; may be repeated; '.' for none.
-    #[arg(long, value_name = "DOMAIN", value_parser = value::search_domain)]
-    pub dns_search: Vec<String>,
-    /// A line for /etc/hosts; may be repeated.
-    #[arg(long, value_name = "NAME:ADDRESS", value_parser = value::host_line)]
-    pub add_host: Vec<(String, IpAddr)>,
-    /// How traffic leaves: our own NAT, an installed pasta or slirp4netns, or not at all.
-    #[arg(long, value_enum)]
-    pub uplink: Option<UplinkWord>,
-}
-
-/// `--uplink`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum UplinkWord {
-    /// mossnet's own NAT.
-    Relay,
-    /// An installed pasta.
-    Pasta,
-    /// An installed slirp4netns.
-    Slirp,
-    /// No way out.
-    None,
-}
-
-impl From<UplinkWord> for Uplink {
-    fn from(word: UplinkWord) -> Self {
-        match word {
-            UplinkWord::Relay => Self::Relay,
-            UplinkWord::Pasta => Self::Pasta,
-            UplinkWord::Slirp => Self::Slirp,
-            UplinkWord::None => Self::None,
-        }
-    }
-}
-
 /// Environment and working directory of a command.
 #[derive(Debug, Args)]
 pub struct ProcessArgs {
@@ -197,7 +140,7 @@ pub struct ExecArgs {
     #[command(flatten)]
     pub process: ProcessArgs,
     /// Name, id, or unambiguous beginning of an id.
-    #[arg(value_name = "NAME", value_parser = value::given)]
+    #[arg(value_name = "NAME", value_parser = value::given, add = names::running())]
     pub sandbox: String,
     /// The command and its arguments.
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = clap::ValueHint::CommandWithArguments)]
@@ -239,40 +182,16 @@ impl ProcessArgs {
     }
 }
 
-impl NetworkArgs {
-    fn check(&self) -> Result<(), FlagError> {
-        let network = match &self.network {
-            None | Some(NetworkMode::Network(_)) => return Ok(()),
-            Some(NetworkMode::None) => "none",
-            Some(NetworkMode::Host) => "host",
-            Some(NetworkMode::Container(_)) => "container:NAME",
-        };
-        let given = [
-            ("--ip", self.ip.is_some()),
-            ("--ip6", self.ip6.is_some()),
-            ("--mac-address", self.mac_address.is_some()),
-            ("--uplink", self.uplink.is_some()),
-        ];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(FlagError::NoEndpoint { flag, network }),
-            None => Ok(()),
-        }
-    }
-}
-
 impl RunArgs {
     /// What to ask of the daemon.
     pub fn request(&self) -> Result<SandboxCreate, FlagError> {
         let stdio = self.streams.check(self.detach)?;
-        self.network.check()?;
         let network = &self.network;
         Ok(SandboxCreate {
             name: self.name.clone(),
             hostname: self.hostname.clone(),
-            network: network.network.clone(),
-            ip: network.ip,
-            ip6: network.ip6,
-            mac_address: network.mac_address,
+            network: network.mode()?,
+            links: network.link.clone(),
             dns: network.dns.clone(),
             dns_search: network.dns_search.clone(),
             add_host: network.add_host.clone(),

@@ -1,7 +1,10 @@
 //! What went wrong, as the user reads it: `mossnet: what failed on what: why`, and `hint: …`.
 
 use super::create_args::FlagError;
+use super::run_network::NetworkFlagError;
+use super::template::TemplateError;
 use crate::api::client::ClientError;
+use crate::api::enter::EnterError;
 use crate::error::{EXIT_FAILURE, one_line};
 use std::error::Error;
 use std::io;
@@ -17,6 +20,24 @@ pub(super) enum CliError {
     /// Flags do not go together.
     #[error(transparent)]
     Flag(#[from] FlagError),
+    /// Networks do not go together.
+    #[error(transparent)]
+    NetworkFlag(#[from] NetworkFlagError),
+    /// A template that does not fit what it is to print.
+    #[error("--format: {0}")]
+    Template(TemplateError),
+    /// The user's answer was not yes.
+    #[error("nothing was removed: the answer was not 'y'")]
+    Cancelled,
+    /// `start -a` of several.
+    #[error("start -a takes one sandbox: the output of several would be mixed")]
+    AttachOne,
+    /// `netns rm` of one that runs something.
+    #[error("'{0}' is not a bare network namespace: a process runs in it")]
+    HasProcess(String),
+    /// A namespace could not be entered.
+    #[error(transparent)]
+    Enter(#[from] EnterError),
     /// Standard output failed.
     #[error("write to standard output")]
     Output(#[source] io::Error),
@@ -60,6 +81,14 @@ impl CliError {
         match self {
             Self::Client(error) => error.hint(),
             Self::Flag(error) => error.hint().map(str::to_owned),
+            Self::NetworkFlag(error) => error.hint().map(str::to_owned),
+            Self::Template(error) => error.hint(),
+            Self::Cancelled => Some("-f removes without a question".to_owned()),
+            Self::AttachOne => {
+                Some("start them without -a, and look at each by mossnet logs -f NAME".to_owned())
+            }
+            Self::HasProcess(name) => Some(format!("mossnet rm -f {name} ends and removes it")),
+            Self::Enter(error) => error.hint().map(str::to_owned),
             Self::Unknown(_) => {
                 Some("mossnet ps -a and mossnet network ls show those that exist".to_owned())
             }
@@ -92,6 +121,7 @@ impl CliError {
             // Without a daemon no command can do anything: Docker's code for that, too.
             Self::Client(ClientError::Paths(_) | ClientError::Launch(_)) => EXIT_FAILURE,
             Self::Client(error) if ours => error.exit_code(),
+            Self::Enter(error) => error.exit_code(),
             _ if ours => EXIT_FAILURE,
             _ => 1,
         }

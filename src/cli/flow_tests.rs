@@ -3,9 +3,13 @@
 
 use super::*;
 use crate::api::control::{Answer, Control, Refusal};
+use crate::api::network_types::{
+    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
+    NetworkPrune, Pruned,
+};
 use crate::api::server::{Activity, serve};
 use crate::api::types::{
-    Created, ExecCreate, Exit, Info, NetworkInfo, SandboxCreate, SandboxInfo, SandboxState,
+    Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo, SandboxState,
 };
 use mossnet_helper::SandboxId;
 use std::collections::HashMap;
@@ -147,6 +151,30 @@ impl Control for Direct {
         self.end(id.as_str()).await
     }
     async fn networks(&self) -> Answer<Vec<NetworkInfo>> {
+        unused()
+    }
+    async fn create_netns(&self, _: NetnsCreate) -> Answer<NetnsCreated> {
+        unused()
+    }
+    async fn create_network(&self, _: NetworkCreate) -> Answer<Created> {
+        unused()
+    }
+    async fn network(&self, _: &str) -> Answer<NetworkInfo> {
+        unused()
+    }
+    async fn remove_network(&self, _: &str, _: bool) -> Answer<()> {
+        unused()
+    }
+    async fn prune_networks(&self, _: NetworkPrune) -> Answer<Pruned> {
+        unused()
+    }
+    async fn connect_network(&self, _: &str, _: NetworkConnect) -> Answer<()> {
+        unused()
+    }
+    async fn disconnect_network(&self, _: &str, _: NetworkDisconnect) -> Answer<()> {
+        unused()
+    }
+    async fn router(&self) -> Answer<Info> {
         unused()
     }
     async fn info(&self) -> Answer<Info> {

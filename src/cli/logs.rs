@@ -32,6 +32,20 @@ pub(super) async fn logs(paths: Paths, args: LogsArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
+/// Prints what comes after the first `written` bytes, until the sandbox ends.
+pub(super) async fn follow_from(
+    client: &Client,
+    name: &str,
+    path: PathBuf,
+    written: u64,
+) -> Result<(), CliError> {
+    let mut log = Log::open(path)?;
+    log.file
+        .seek(SeekFrom::Start(written))
+        .map_err(|error| log.failed("read log", error))?;
+    follow(client, name, log).await
+}
+
 async fn follow(client: &Client, name: &str, mut log: Log) -> Result<(), CliError> {
     let mut changes = log.watch()?;
     let waiting = client.begin_wait(name).await;

@@ -1,23 +1,36 @@
 //! Docker-like words to API requests; tables, JSON, exit codes.
 //!
-//! `args`, `create_args`: the words (clap), with `value` and `environment` for single values.
+//! `args`, `create_args`, `run_network`, `network_args`: the words (clap), with `value`, `attach`
+//! and `environment` for single values; `names`: what a shell may complete them to.
 //! `attached`: a process whose streams and signals are ours, over a `terminal` or directly.
-//! `create`: `run`, `exec`. `sandboxes`, `logs`, `networks`, `process`: the rest.
-//! `table`, `age`: how things are shown. `manual`: completions and man pages.
+//! `create`: `run`, `exec`. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`,
+//! `process`: the rest. `listing`, with `table` and `template`, `age`, `graph`: how things are shown.
+//! `manual`: completions and man pages.
 
 mod age;
 pub mod args;
+pub mod attach;
 mod attached;
 mod create;
 pub mod create_args;
 mod environment;
 mod error;
+pub mod graph;
+mod inspect;
+mod lifecycle;
+pub mod listing;
 mod logs;
 mod manual;
+mod names;
+pub mod netns;
+pub mod network_args;
+pub mod network_filter;
 mod networks;
 mod process;
+pub mod run_network;
 mod sandboxes;
 mod table;
+pub mod template;
 mod terminal;
 mod usage;
 pub mod value;
@@ -26,7 +39,9 @@ pub use args::{Cli, Command, DaemonArgs, Format};
 pub use error::report;
 
 use crate::api::client::Client;
+use crate::api::enter::become_command;
 use crate::api::paths::Paths;
+use crate::api::types::Info;
 use clap::Parser;
 use error::CliError;
 use serde::Serialize;
@@ -35,29 +50,42 @@ use std::process::ExitCode;
 
 /// The command line, parsed; or the exit code after help, version, or a usage error was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
+    manual::complete_if_asked();
     Cli::try_parse().map_err(|error| usage::explain(&error))
 }
 
 /// Performs every command but `daemon` and `doctor`, which `main` gives to those who know.
 pub fn run(command: Command, paths: Paths) -> ExitCode {
-    // `run` and `exec` keep 1 for the command itself, as `docker run` does.
-    let ours = matches!(command, Command::Run(_) | Command::Exec(_));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(dispatch(command, paths));
-            // A thread that still reads our standard input must not keep us.
-            runtime.shutdown_background();
-            outcome
-        }
-        Err(error) => Err(CliError::Runtime(error)),
+    // `run`, `exec` and `unshare` keep 1 for the command itself, as `docker run` does.
+    let ours = matches!(
+        command,
+        Command::Run(_) | Command::Exec(_) | Command::Unshare(_)
+    );
+    let outcome = match command {
+        Command::Unshare(args) => router(paths.clone())
+            .and_then(|info| Err(become_command(&paths, &info, &args.command).into())),
+        command => block_on(dispatch(command, paths)),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => error.show(ours),
     }
+}
+
+/// What `unshare` needs to know; nothing of ours runs any more when it is known.
+fn router(paths: Paths) -> Result<Info, CliError> {
+    block_on(async { Ok(connect(paths).await?.router().await?) })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    let outcome = runtime.block_on(work);
+    // A thread that still reads our standard input must not keep us.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Prints what another layer found, in its own words or as JSON; the exit code is 0 if it is well.
@@ -81,14 +109,17 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         Command::Kill(args) => sandboxes::kill(paths, args).await,
         Command::Rm(args) => sandboxes::rm(paths, args).await,
         Command::Wait(args) => sandboxes::wait(paths, args).await,
-        Command::Inspect(args) => networks::inspect_anything(paths, args).await,
+        Command::Start(args) => lifecycle::start(paths, args).await,
+        Command::Restart(args) => lifecycle::restart(paths, args).await,
+        Command::Inspect(args) => inspect::anything(paths, args).await,
         Command::Logs(args) => logs::logs(paths, args).await,
         Command::Network { command } => networks::network(paths, command).await,
+        Command::Netns { command } => netns::netns(paths, command).await,
         Command::Info(args) => process::info(paths, args.format).await,
         Command::Shutdown(args) => process::shutdown(paths, args).await,
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { directory } => manual::pages(&directory),
-        Command::Daemon(_) | Command::Doctor(_) => Err(CliError::NotHere),
+        Command::Daemon(_) | Command::Doctor(_) | Command::Unshare(_) => Err(CliError::NotHere),
     }
 }
 

@@ -1,42 +1,85 @@
-//! `network ls`, `network inspect`, and `inspect` of sandboxes and networks alike.
+//! `network create`, `ls`, `connect`, `disconnect`, `rm`, `prune`, `exists`, `graph`.
 
-use super::args::{Names, NetworkCommand, NetworkLsArgs};
 use super::error::CliError;
-use super::{connect, table};
-use crate::api::client::Client;
+use super::graph::{self, GraphFormat};
+use super::listing::Columns;
+use super::network_args::{
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkLsArgs,
+    NetworkPruneArgs, NetworkRmArgs,
+};
+use super::network_filter::passes;
+use super::sandboxes::each;
+use super::{connect, inspect, table};
+use crate::api::network_types::{NetworkDisconnect, NetworkInfo, NetworkPrune};
 use crate::api::paths::Paths;
-use crate::api::types::{NetworkInfo, SandboxInfo, Uplink};
+use crate::api::types::Uplink;
 use serde::Serialize;
+use std::io::{self, BufRead, Read};
+
+/// Longest answer to a question that is read.
+const MAX_ANSWER: u64 = 1 << 10;
 
 pub(super) async fn network(paths: Paths, command: NetworkCommand) -> Result<u8, CliError> {
     match command {
+        NetworkCommand::Create(args) => create(paths, *args).await,
         NetworkCommand::Ls(args) => ls(paths, args).await,
-        NetworkCommand::Inspect(names) => {
-            let client = connect(paths).await?;
-            let mut found = Found::default();
-            for name in &names.names {
-                let network = client.network(name).await;
-                found.add(network.map(Inspected::Network).map_err(CliError::from));
-            }
-            found.print()
-        }
+        NetworkCommand::Inspect(args) => inspect::networks(paths, args).await,
+        NetworkCommand::Connect(args) => join(paths, args).await,
+        NetworkCommand::Disconnect(args) => leave(paths, args).await,
+        NetworkCommand::Rm(args) => rm(paths, args).await,
+        NetworkCommand::Prune(args) => prune(paths, args).await,
+        NetworkCommand::Exists { name } => exists(paths, &name).await,
+        NetworkCommand::Graph { format } => draw(paths, format).await,
     }
 }
 
-/// A line of `network ls`; keys of the JSON form are those of `docker network ls --format json`,
-/// where it has them.
+async fn create(paths: Paths, args: NetworkCreateArgs) -> Result<u8, CliError> {
+    let request = args.request();
+    let created = connect(paths).await?.create_network(&request).await?;
+    for warning in &created.warnings {
+        eprintln!("mossnet: warning: {warning}");
+    }
+    table::line(created.id.as_str())?;
+    Ok(0)
+}
+
+/// A line of `network ls`; fields and their form are those of `docker network ls --format json`,
+/// and then our own.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
+    created_at: String,
+    driver: String,
     #[serde(rename = "ID")]
     id: String,
+    #[serde(rename = "IPv4")]
+    ipv4: String,
+    #[serde(rename = "IPv6")]
+    ipv6: String,
+    internal: String,
+    labels: String,
     name: String,
-    driver: String,
-    scope: &'static str,
-    internal: bool,
-    uplink: Uplink,
+    scope: String,
     subnets: Vec<String>,
+    uplink: Uplink,
 }
+
+const COLUMNS: Columns = Columns {
+    fields: &[
+        ("ID", "NETWORK ID"),
+        ("Name", "NAME"),
+        ("Driver", "DRIVER"),
+        ("Scope", "SCOPE"),
+        ("IPv4", "IPV4"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("CreatedAt", "CREATED AT"),
+        ("Subnets", "SUBNETS"),
+        ("Uplink", "UPLINK"),
+    ],
+    table: &["ID", "Name", "Driver", "Scope"],
+};
 
 impl Row {
     fn of(network: &NetworkInfo, whole: bool) -> Self {
@@ -45,138 +88,173 @@ impl Row {
         } else {
             network.id.short()
         };
+        let labels = network.labels.iter();
+        let labels: Vec<_> = labels
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let prefixes = network.ipam.config.iter();
         Self {
-            id: id.to_owned(),
-            name: network.name.clone(),
+            created_at: network.created.clone(),
             driver: network.driver.clone(),
-            scope: "local",
-            internal: network.internal,
+            id: id.to_owned(),
+            ipv4: network.enable_ipv4.to_string(),
+            ipv6: network.enable_ipv6.to_string(),
+            internal: network.internal.to_string(),
+            labels: labels.join(","),
+            name: network.name.clone(),
+            scope: network.scope.clone(),
+            subnets: prefixes.map(|config| config.subnet.to_string()).collect(),
             uplink: network.uplink,
-            subnets: network.subnets.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
 async fn ls(paths: Paths, args: NetworkLsArgs) -> Result<u8, CliError> {
+    COLUMNS.check(&args.list)?;
     let networks = connect(paths).await?.networks().await?;
     let rows: Vec<Row> = networks
         .iter()
-        .map(|network| Row::of(network, args.no_trunc))
+        .filter(|network| passes(&args.filter, network))
+        .map(|network| Row::of(network, args.list.no_trunc))
         .collect();
-    table::list(
-        &rows,
-        args.quiet,
-        args.format.format,
-        |row| &row.id,
-        listing,
-    )
+    table::print(&COLUMNS.text(&rows, &args.list)?)?;
+    Ok(0)
 }
 
-fn listing(rows: &[Row]) -> String {
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.id.clone(),
-                row.name.clone(),
-                row.driver.clone(),
-                row.scope.to_owned(),
-                row.subnets.join(","),
-            ]
-        })
-        .collect();
-    table::render(
-        &["NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNETS"],
-        &cells,
-    )
-}
-
-/// `inspect`: a sandbox of that name, else a network.
-pub(super) async fn inspect_anything(paths: Paths, args: Names) -> Result<u8, CliError> {
+async fn join(paths: Paths, args: NetworkConnectArgs) -> Result<u8, CliError> {
     let client = connect(paths).await?;
-    let mut found = Found::default();
-    for name in &args.names {
-        found.add(anything(&client, name).await);
-    }
-    found.print()
+    client
+        .connect_network(&args.network, &args.request())
+        .await?;
+    Ok(0)
 }
 
-async fn anything(client: &Client, name: &str) -> Result<Inspected, CliError> {
-    match client.inspect(name).await {
-        Ok(sandbox) => return Ok(Inspected::Sandbox(Box::new(sandbox))),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+async fn leave(paths: Paths, args: NetworkDisconnectArgs) -> Result<u8, CliError> {
+    let request = NetworkDisconnect {
+        sandbox: args.sandbox,
+        force: args.force,
+    };
+    let client = connect(paths).await?;
+    client.disconnect_network(&args.network, &request).await?;
+    Ok(0)
+}
+
+async fn rm(paths: Paths, args: NetworkRmArgs) -> Result<u8, CliError> {
+    let client = connect(paths).await?;
+    let mut results = Vec::new();
+    for name in &args.names.names {
+        results.push((name, client.remove_network(name, args.force).await));
     }
-    match client.network(name).await {
-        Ok(network) => Ok(Inspected::Network(network)),
-        Err(error) if error.is_not_found() => Err(CliError::Unknown(name.to_owned())),
+    each(results)
+}
+
+async fn prune(paths: Paths, args: NetworkPruneArgs) -> Result<u8, CliError> {
+    if !args.force && !agreed(&mut io::stdin().lock())? {
+        return Err(CliError::Cancelled);
+    }
+    let filters = args.filter.into_iter();
+    let request = NetworkPrune {
+        filters: filters.map(|filter| (filter.key, filter.value)).collect(),
+    };
+    let pruned = connect(paths).await?.prune_networks(&request).await?;
+    if !pruned.networks_deleted.is_empty() {
+        let names: String = pruned
+            .networks_deleted
+            .iter()
+            .map(|name| format!("{name}\n"))
+            .collect();
+        table::print(&format!("Deleted Networks:\n{names}\n"))?;
+    }
+    Ok(0)
+}
+
+/// Docker's question, and its idea of a yes.
+fn agreed(input: &mut impl BufRead) -> Result<bool, CliError> {
+    table::print(
+        "WARNING! This will remove all custom networks not used by at least one container.\n\
+         Are you sure you want to continue? [y/N] ",
+    )?;
+    let mut answer = Vec::new();
+    input
+        .take(MAX_ANSWER)
+        .read_until(b'\n', &mut answer)
+        .map_err(|source| CliError::Terminal {
+            what: "read the answer",
+            source,
+        })?;
+    let answer = String::from_utf8_lossy(&answer);
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
+async fn exists(paths: Paths, name: &str) -> Result<u8, CliError> {
+    match connect(paths).await?.network(name).await {
+        Ok(_) => Ok(0),
+        Err(error) if error.is_not_found() => Ok(1),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Either, with its own keys in their own order.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Inspected {
-    Sandbox(Box<SandboxInfo>),
-    Network(NetworkInfo),
-}
-
-/// What was found; what was not has been said.
-#[derive(Default)]
-struct Found {
-    values: Vec<Inspected>,
-    failed: bool,
-}
-
-impl Found {
-    fn add(&mut self, found: Result<Inspected, CliError>) {
-        match found {
-            Ok(value) => self.values.push(value),
-            Err(error) => {
-                error.print();
-                self.failed = true;
-            }
-        }
-    }
-
-    /// The array, empty too, as Docker prints it.
-    fn print(self) -> Result<u8, CliError> {
-        table::json(&self.values)?;
-        Ok(u8::from(self.failed))
-    }
+async fn draw(paths: Paths, format: GraphFormat) -> Result<u8, CliError> {
+    let client = connect(paths).await?;
+    let (networks, sandboxes) = (client.networks().await?, client.list(true).await?);
+    table::print(&graph::draw(&networks, &sandboxes, format))?;
+    Ok(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mossnet_helper::SandboxId;
+    use crate::cli::args::ListArgs;
+    use crate::cli::graph::tests::example;
+    use crate::cli::listing::Format;
 
     #[test]
     fn networks_are_listed_as_docker_does() {
-        let bridge = NetworkInfo {
-            name: "bridge".to_owned(),
-            id: SandboxId::from([0xab; 32]),
-            driver: "bridge".to_owned(),
-            bridge: Some("br-abababababab".to_owned()),
-            subnets: vec![
-                "10.89.0.0/24".parse().unwrap(),
-                "fd00::/64".parse().unwrap(),
-            ],
-            gateways: Vec::new(),
-            internal: false,
-            uplink: Uplink::Relay,
-            sandboxes: Vec::new(),
+        let rows: Vec<Row> = example().0.iter().map(|n| Row::of(n, false)).collect();
+        let args = ListArgs {
+            quiet: false,
+            no_trunc: false,
+            format: Format::Table,
         };
-        let rows = [Row::of(&bridge, false)];
         let expected = "\
-NETWORK ID     NAME     DRIVER   SCOPE   SUBNETS
-abababababab   bridge   bridge   local   10.89.0.0/24,fd00::/64
+NETWORK ID     NAME      DRIVER    SCOPE
+010101010101   bridge    bridge    local
+020202020202   mynet     bridge    local
+030303030303   vault     bridge    local
 ";
-        assert_eq!(listing(&rows), expected);
+        assert_eq!(COLUMNS.text(&rows, &args).unwrap(), expected);
         assert_eq!(
-            serde_json::to_string(&rows[0]).unwrap(),
-            r#"{"ID":"abababababab","Name":"bridge","Driver":"bridge","Scope":"local","Internal":false,"Uplink":"relay","Subnets":["10.89.0.0/24","fd00::/64"]}"#
+            serde_json::to_string(&rows[1]).unwrap(),
+            r#"{"CreatedAt":"2026-01-01T00:00:00Z","Driver":"bridge","ID":"020202020202","IPv4":"true","IPv6":"true","Internal":"false","Labels":"env=lab","Name":"mynet","Scope":"local","Subnets":["192.168.0.0/16","fd00:5::/64"],"Uplink":"relay"}"#
         );
+    }
+
+    #[test]
+    fn every_field_has_a_heading() {
+        let row = serde_json::to_value(Row::of(&example().0[0], true)).unwrap();
+        let mut fields: Vec<_> = row.as_object().unwrap().keys().cloned().collect();
+        let mut headed: Vec<_> = COLUMNS
+            .fields
+            .iter()
+            .map(|(f, _)| (*f).to_owned())
+            .collect();
+        fields.sort();
+        headed.sort();
+        assert_eq!(fields, headed);
+    }
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, yes) in [
+            ("y\n", true),
+            ("Y\n", true),
+            (" y", true),
+            ("yes\n", false),
+            ("n\n", false),
+            ("\n", false),
+            ("", false),
+        ] {
+            assert_eq!(agreed(&mut answer.as_bytes()).unwrap(), yes, "{answer:?}");
+        }
     }
 }

@@ -59,6 +59,7 @@ mod tests {
             data_dir: "/d".into(),
             runtime_dir: "/r".into(),
             running: 2,
+            router_netns: None,
         };
         let expected = "Version: 0.1.0\nDaemon:  7\nHelper:  8\nRelay:   none\n\
                         Running: 2\nData:    /d\nRuntime: /r\n";

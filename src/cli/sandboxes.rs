@@ -4,6 +4,7 @@
 
 use super::args::{KillArgs, Names, PsArgs, RmArgs, StopArgs};
 use super::error::CliError;
+use super::listing::Columns;
 use super::{age, connect, table};
 use crate::api::client::{Client, ClientError};
 use crate::api::paths::Paths;
@@ -16,20 +17,41 @@ use std::time::SystemTime;
 const COMMAND_WIDTH: usize = 20;
 
 pub(super) async fn ps(paths: Paths, args: PsArgs) -> Result<u8, CliError> {
+    COLUMNS.check(&args.list)?;
     let sandboxes = connect(paths).await?.list(args.all).await?;
     let now = SystemTime::now();
     let rows: Vec<Row> = sandboxes
         .iter()
-        .map(|sandbox| Row::of(sandbox, args.no_trunc, now))
+        .map(|sandbox| Row::of(sandbox, args.list.no_trunc, now))
         .collect();
-    table::list(
-        &rows,
-        args.quiet,
-        args.format.format,
-        |row| &row.id,
-        listing,
-    )
+    table::print(&COLUMNS.text(&rows, &args.list)?)?;
+    Ok(0)
 }
+
+const COLUMNS: Columns = Columns {
+    fields: &[
+        ("ID", "CONTAINER ID"),
+        ("Command", "COMMAND"),
+        ("RunningFor", "CREATED"),
+        ("Status", "STATUS"),
+        ("Networks", "NETWORK"),
+        ("Addresses", "ADDRESS"),
+        ("Names", "NAMES"),
+        ("CreatedAt", "CREATED AT"),
+        ("State", "STATE"),
+        ("ExitCode", "EXIT CODE"),
+        ("Pid", "PID"),
+    ],
+    table: &[
+        "ID",
+        "Command",
+        "RunningFor",
+        "Status",
+        "Networks",
+        "Addresses",
+        "Names",
+    ],
+};
 
 /// A line of `ps`; keys of the JSON form are those of `docker ps --format json`, where it has them.
 #[derive(Debug, Serialize)]
@@ -51,15 +73,10 @@ struct Row {
 
 impl Row {
     fn of(sandbox: &SandboxInfo, whole: bool, now: SystemTime) -> Self {
-        let joined: Vec<&str> = sandbox
-            .endpoints
-            .iter()
-            .map(|e| e.network.as_str())
-            .collect();
-        let networks = if joined.is_empty() {
+        let networks = if sandbox.networks.is_empty() {
             sandbox.network_mode.clone()
         } else {
-            joined.join(",")
+            sandbox.networks.join(",")
         };
         let addresses = sandbox.endpoints.iter().flat_map(|e| &e.addresses);
         let id = if whole {
@@ -111,33 +128,6 @@ fn status(sandbox: &SandboxInfo, now: SystemTime) -> String {
             }
         }
     }
-}
-
-fn listing(rows: &[Row]) -> String {
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.id.clone(),
-                row.command.clone(),
-                row.running_for.clone(),
-                row.status.clone(),
-                row.networks.clone(),
-                row.addresses.join(","),
-                row.names.clone(),
-            ]
-        })
-        .collect();
-    let header = [
-        "CONTAINER ID",
-        "COMMAND",
-        "CREATED",
-        "STATUS",
-        "NETWORK",
-        "ADDRESS",
-        "NAMES",
-    ];
-    table::render(&header, &cells)
 }
 
 pub(super) async fn stop(paths: Paths, args: StopArgs) -> Result<u8, CliError> {
@@ -194,7 +184,7 @@ async fn wait_for(client: &Client, name: &str) -> Result<String, ClientError> {
 }
 
 /// Prints the name of each that went well and the error of each that did not.
-fn each<'a>(
+pub(super) fn each<'a>(
     results: impl IntoIterator<Item = (&'a String, Result<(), ClientError>)>,
 ) -> Result<u8, CliError> {
     let mut code = 0;
@@ -207,7 +197,8 @@ fn each<'a>(
     Ok(code)
 }
 
-fn failed(error: ClientError) -> u8 {
+/// Says it, and gives the exit code.
+pub(super) fn failed(error: ClientError) -> u8 {
     CliError::from(error).print();
     1
 }

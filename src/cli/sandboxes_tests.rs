@@ -1,5 +1,7 @@
 use super::*;
 use crate::api::types::EndpointInfo;
+use crate::cli::args::ListArgs;
+use crate::cli::listing::Format;
 use mossnet_helper::SandboxId;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -27,7 +29,13 @@ pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
                 "fd00::2/64".parse().unwrap(),
             ],
             gateways: Vec::new(),
+            aliases: Vec::new(),
+            gw_priority: 0,
+            dns_names: Vec::new(),
         }],
+        networks: vec!["bridge".to_owned()],
+        links: Vec::new(),
+        netns_path: None,
         log_path: None,
         hosts_path: "/h".into(),
         resolv_conf_path: "/r".into(),
@@ -45,6 +53,7 @@ fn rows() -> Vec<Row> {
     done.exit_code = Some(137);
     done.finished = Some("1970-01-01T00:58:00Z".to_owned());
     done.network_mode = "none".to_owned();
+    done.networks.clear();
     done.endpoints.clear();
     done.pid = None;
     let mut new = sandbox(0xef, "new", &["sh"]);
@@ -64,7 +73,26 @@ abababababab   \"busybox httpd -f -p…\"   About an hour ago   Up 59 minutes   
 cdcdcdcdcdcd   \"true\"                   About an hour ago   Exited (137) 2 minutes ago   none                          quiet_moss
 efefefefefef   \"sh\"                     About an hour ago   Created                      bridge    10.89.0.2,fd00::2   new
 ";
-    assert_eq!(listing(&rows()), expected);
+    let args = ListArgs {
+        quiet: false,
+        no_trunc: false,
+        format: Format::Table,
+    };
+    assert_eq!(COLUMNS.text(&rows(), &args).unwrap(), expected);
+}
+
+#[test]
+fn every_field_has_a_heading() {
+    let row = serde_json::to_value(&rows()[0]).unwrap();
+    let mut fields: Vec<_> = row.as_object().unwrap().keys().cloned().collect();
+    let mut headed: Vec<_> = COLUMNS
+        .fields
+        .iter()
+        .map(|(f, _)| (*f).to_owned())
+        .collect();
+    fields.sort();
+    headed.sort();
+    assert_eq!(fields, headed);
 }
 
 #[test]

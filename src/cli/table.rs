@@ -1,12 +1,13 @@
-//! Standard output: tables as Docker's, JSON by the line, and lines.
+//! Standard output: columns as Docker's, JSON, and lines.
 
-use super::args::Format;
 use super::error::CliError;
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Space between columns.
+/// Space between columns, as in Docker's tables.
 const GAP: usize = 3;
+/// Narrowest column with its gap, as in Docker's tables.
+const MIN_WIDTH: usize = 10;
 
 /// One line.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
@@ -22,58 +23,29 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
         .map_err(CliError::Output)
 }
 
-/// One JSON object a line.
-fn json_lines<T: Serialize>(rows: &[T]) -> Result<(), CliError> {
-    let mut text = String::new();
-    for row in rows {
-        text += &serde_json::to_string(row)?;
-        text.push('\n');
-    }
-    print(&text)
-}
-
-/// A list in the form that was asked for: ids alone, JSON by the line, or a table.
-pub(super) fn list<T: Serialize>(
-    rows: &[T],
-    quiet: bool,
-    format: Format,
-    id: impl Fn(&T) -> &str,
-    table: impl FnOnce(&[T]) -> String,
-) -> Result<u8, CliError> {
-    if quiet {
-        let ids: String = rows.iter().map(|row| format!("{}\n", id(row))).collect();
-        print(&ids)?;
-    } else if format == Format::Json {
-        json_lines(rows)?;
-    } else {
-        print(&table(rows))?;
-    }
-    Ok(0)
-}
-
 /// One JSON value over several lines.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
-/// Columns padded to their widest cell; the last one is not.
-pub(super) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = std::iter::once(header.iter().map(|&h| h.to_owned()).collect())
-        .chain(
-            rows.iter()
-                .map(|row| row.iter().map(|cell| shown(cell)).collect()),
-        )
+/// Lines of cells, each but the last of a line padded to the widest of its column.
+pub(super) fn columns(lines: &[Vec<String>]) -> String {
+    let lines: Vec<Vec<String>> = lines
+        .iter()
+        .map(|line| line.iter().map(|cell| shown(cell)).collect())
         .collect();
-    let widths: Vec<usize> = (0..header.len())
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count)
         .map(|column| {
-            let width = |row: &Vec<String>| row.get(column).map_or(0, |cell| cell.chars().count());
-            rows.iter().map(width).max().unwrap_or(0) + GAP
+            let width = |line: &Vec<String>| line.get(column).map_or(0, |c| c.chars().count());
+            let widest = lines.iter().map(width).max().unwrap_or(0);
+            (widest + GAP).max(MIN_WIDTH)
         })
         .collect();
     let mut text = String::new();
-    for row in &rows {
+    for cells in &lines {
         let mut line = String::new();
-        for (cell, &width) in row.iter().zip(&widths) {
+        for (cell, &width) in cells.iter().zip(&widths) {
             line += cell;
             line.extend(std::iter::repeat_n(
                 ' ',
@@ -104,12 +76,13 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_harmless() {
         let rows = [
+            vec!["A".to_owned(), "B".to_owned(), "C".to_owned()],
             vec!["a".to_owned(), "long cell".to_owned(), "x".to_owned()],
             vec!["bcd".to_owned(), "é".to_owned(), "\u{1b}[31m".to_owned()],
         ];
-        let expected = "A     B           C\n\
-                        a     long cell   x\n\
-                        bcd   é           \\u{1b}[31m\n";
-        assert_eq!(render(&["A", "B", "C"], &rows), expected);
+        let expected = "A         B           C\n\
+                        a         long cell   x\n\
+                        bcd       é           \\u{1b}[31m\n";
+        assert_eq!(columns(&rows), expected);
     }
 }

@@ -1,7 +1,6 @@
-//! Parsers of single values: names, signals, networks, host lines. Each says what is wrong and what
+//! Parsers of single values: names, signals, host lines. Each says what is wrong and what
 //! would be right; clap adds which flag it was.
 
-use crate::api::types::NetworkMode;
 use nix::sys::signal::Signal;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -28,6 +27,20 @@ pub enum ValueError {
     /// `container:` with nothing after it.
     #[error("container: needs the name of a sandbox after it")]
     Container,
+    /// An alias on a network, or of a link.
+    #[error(
+        "an alias is a host name: labels of 1 to 63 letters, digits, '-' or '_', with dots between them"
+    )]
+    Alias,
+    /// `--subnet`, `--ip-range`.
+    #[error("expected an address and a prefix length, such as 192.168.0.0/16 or fd00:1::/64")]
+    Prefix,
+    /// `--aux-address`.
+    #[error("expected NAME=ADDRESS, such as printer=192.168.0.9")]
+    AuxAddress,
+    /// `--label`, `--opt`.
+    #[error("expected KEY=VALUE")]
+    KeyValue,
     /// `--add-host`.
     #[error("expected NAME:ADDRESS, such as db:10.89.0.5 or db:fd00::5")]
     HostLine,
@@ -89,23 +102,6 @@ pub fn search_domain(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::SearchDomain);
     }
     Ok(text.to_owned())
-}
-
-/// `--network`.
-pub fn network(text: &str) -> Result<NetworkMode, ValueError> {
-    if let Some(other) = text.strip_prefix("container:") {
-        if other.is_empty() {
-            return Err(ValueError::Container);
-        }
-        return name(other).map(NetworkMode::Container);
-    }
-    match text {
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        // Docker's word for the default one.
-        "default" => Ok(NetworkMode::Network("bridge".to_owned())),
-        other => name(other).map(NetworkMode::Network),
-    }
 }
 
 /// `--add-host NAME:ADDRESS`, or with '='; IPv6 addresses with or without brackets.
@@ -247,25 +243,6 @@ mod tests {
             "RTMIN+-1",
         ] {
             assert_eq!(signal(text), Err(ValueError::Signal), "{text}");
-        }
-    }
-
-    #[test]
-    fn networks() {
-        let named = |name: &str| Ok(NetworkMode::Network(name.to_owned()));
-        assert_eq!(network("bridge"), named("bridge"));
-        assert_eq!(network("default"), named("bridge"));
-        assert_eq!(network("my-net_1.x"), named("my-net_1.x"));
-        assert_eq!(network("none"), Ok(NetworkMode::None));
-        assert_eq!(network("host"), Ok(NetworkMode::Host));
-        assert_eq!(
-            network("container:web"),
-            Ok(NetworkMode::Container("web".to_owned()))
-        );
-        assert_eq!(network("container:"), Err(ValueError::Container));
-        assert_eq!(network(""), Err(ValueError::Empty));
-        for bad in ["-x", "a/b", "a b", "é", "container:a/b", &"x".repeat(129)] {
-            assert_eq!(network(bad), Err(ValueError::Name), "{bad}");
         }
     }
 

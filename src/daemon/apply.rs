@@ -6,25 +6,37 @@ use mossnet_helper::request::Request;
 use std::os::fd::OwnedFd;
 use tracing::warn;
 
-/// Performs the steps in order; `stdio` goes to the process that the plan makes. Returns that
-/// process's id. After a failure every step that was tried is undone, the last first.
+/// What a plan made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    /// No sandbox.
+    Nothing,
+    /// A sandbox with a process of this id.
+    Process(u32),
+    /// A sandbox without one: this descriptor of the helper is its network namespace.
+    Netns(i32),
+}
+
+/// Performs the steps in order; `stdio` goes to the process that the plan makes, if it makes one.
+/// After a failure every step that was tried is undone, the last first.
 pub(super) async fn perform(
     helper: &Helper,
     plan: Plan,
-    stdio: [OwnedFd; 3],
-) -> Result<u32, HelperError> {
-    let mut stdio = Some(stdio);
+    mut stdio: Option<[OwnedFd; 3]>,
+) -> Result<Made, HelperError> {
     let mut undo = Vec::new();
-    let mut pid = 0;
+    let mut made = Made::Nothing;
     for step in plan.steps {
         undo.extend(step.undo);
         let done = match step.request {
+            Request::CreateSandbox(ref spec) if spec.process.is_none() => {
+                let netns = helper.create_bare(step.request).await;
+                netns.map(|netns| made = Made::Netns(netns))
+            }
             Request::CreateSandbox(_) => {
                 let fds = stdio.take().map(Vec::from).unwrap_or_default();
-                helper
-                    .create(step.request, fds)
-                    .await
-                    .map(|made| pid = made)
+                let pid = helper.create(step.request, fds).await;
+                pid.map(|pid| made = Made::Process(pid))
             }
             request => helper.call(request).await.map(drop),
         };
@@ -34,7 +46,7 @@ pub(super) async fn perform(
             return Err(error);
         }
     }
-    Ok(pid)
+    Ok(made)
 }
 
 /// Performs every request, whatever becomes of the others. What is gone already is success; what

@@ -3,7 +3,11 @@
 use super::refusal::unknown;
 use super::{Daemon, files};
 use crate::api::control::{Answer, Control};
-use crate::api::types::{Created, ExecCreate, Exit, Info, NetworkInfo, SandboxCreate, SandboxInfo};
+use crate::api::network_types::{
+    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
+    NetworkPrune, Pruned,
+};
+use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use crate::network::SandboxPhase;
 use mossnet_helper::SandboxId;
 use std::os::fd::OwnedFd;
@@ -66,6 +70,13 @@ impl Control for Daemon {
     async fn log_path(&self, sandbox: &str) -> Answer<PathBuf> {
         let model = self.0.model.lock().await;
         let found = model.find(sandbox)?;
+        if found.bare {
+            let message = format!(
+                "sandbox '{text}' has no process, and so no output",
+                text = sandbox
+            );
+            return Err(unknown(message));
+        }
         if !found.detached {
             let message = format!("sandbox '{sandbox}' keeps no log: it was not run with -d");
             return Err(unknown(message).with_hint("its output went to the terminal of its run"));
@@ -91,6 +102,39 @@ impl Control for Daemon {
 
     async fn networks(&self) -> Answer<Vec<NetworkInfo>> {
         self.network_infos().await
+    }
+
+    async fn network(&self, network: &str) -> Answer<NetworkInfo> {
+        self.network_info(network).await
+    }
+
+    async fn create_netns(&self, request: NetnsCreate) -> Answer<NetnsCreated> {
+        self.create_bare(request).await
+    }
+
+    async fn create_network(&self, request: NetworkCreate) -> Answer<Created> {
+        self.make_network(request).await
+    }
+
+    async fn remove_network(&self, network: &str, force: bool) -> Answer<()> {
+        self.discard_network(network, force).await
+    }
+
+    async fn prune_networks(&self, request: NetworkPrune) -> Answer<Pruned> {
+        self.prune(request).await
+    }
+
+    async fn connect_network(&self, network: &str, request: NetworkConnect) -> Answer<()> {
+        self.connect(network, request).await
+    }
+
+    async fn disconnect_network(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
+        self.disconnect(network, request).await
+    }
+
+    async fn router(&self) -> Answer<Info> {
+        self.helper().await?;
+        self.daemon_info().await
     }
 
     async fn info(&self) -> Answer<Info> {

@@ -2,9 +2,11 @@
 //! else there is. Pure.
 
 use super::files::check_hostname;
+use super::joining::{check_attaches, default_attach};
 use super::refusal::malformed;
-use crate::api::control::{Answer, Refusal};
-use crate::api::types::{NetworkMode, SandboxCreate};
+use crate::api::control::Answer;
+use crate::api::network_types::{NetnsCreate, NetworkAttach};
+use crate::api::types::{NetworkMode, SandboxCreate, Stdio};
 use crate::network::SandboxName;
 use crate::network::capabilities::bounding_set;
 use crate::network::model::DEFAULT_NETWORK;
@@ -22,6 +24,43 @@ pub(super) struct Draft {
     pub(super) name: Option<SandboxName>,
     pub(super) network: NetworkMode,
     pub(super) capabilities: Vec<String>,
+    /// Without a process.
+    pub(super) bare: bool,
+}
+
+/// Checks a request for a sandbox without a process.
+pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
+    let networks = (!request.networks.is_empty()).then_some(request.networks);
+    let request = SandboxCreate {
+        name: request.name,
+        hostname: request.hostname,
+        network: networks.map(NetworkMode::Networks),
+        links: request.links,
+        dns: Vec::new(),
+        dns_search: Vec::new(),
+        add_host: Vec::new(),
+        env: Vec::new(),
+        workdir: None,
+        caller_dir: None,
+        caller_home: None,
+        rootfs: None,
+        cap_add: Vec::new(),
+        cap_drop: Vec::new(),
+        command: Vec::new(),
+        stdio: Stdio::Detached,
+        tty: false,
+        auto_remove: false,
+        uplink: None,
+    };
+    let draft = check_common(request)?;
+    if draft.network == NetworkMode::Host {
+        let message = "a network namespace of its own cannot be the host's";
+        return Err(malformed(message).with_hint("leave network 'host' out"));
+    }
+    Ok(Draft {
+        bare: true,
+        ..draft
+    })
 }
 
 /// Checks a request.
@@ -41,6 +80,11 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
     }
     check_env_names(&request.env)?;
     check_paths(&request)?;
+    check_common(request)
+}
+
+/// What is true of all, with a process or without.
+fn check_common(request: SandboxCreate) -> Answer<Draft> {
     for (name, _) in &request.add_host {
         check_host_name(name)?;
     }
@@ -50,27 +94,50 @@ pub(super) fn check(request: SandboxCreate) -> Answer<Draft> {
     if let Some(hostname) = &request.hostname {
         check_hostname(hostname)?;
     }
-    let default = || NetworkMode::Network(DEFAULT_NETWORK.to_owned());
+    let default = || NetworkMode::Networks(vec![default_attach()]);
     let network = request.network.clone().map_or_else(default, predefined);
+    if let NetworkMode::Networks(joined) = &network {
+        check_attaches(joined)?;
+    }
     check_mode(&request, &network)?;
     Ok(Draft {
         name: request.name.as_deref().map(str::parse).transpose()?,
         capabilities: bounding_set(&request.cap_add, &request.cap_drop)?,
         network,
+        bare: false,
         request,
     })
 }
 
 /// `host` and `none` are modes also where they come as a network's name.
 fn predefined(mode: NetworkMode) -> NetworkMode {
-    match mode {
-        NetworkMode::Network(name) if name == "host" => NetworkMode::Host,
-        NetworkMode::Network(name) if name == "none" => NetworkMode::None,
-        NetworkMode::Network(name) if name == "default" => {
-            NetworkMode::Network(DEFAULT_NETWORK.to_owned())
-        }
-        other => other,
+    let NetworkMode::Networks(mut joined) = mode else {
+        return mode;
+    };
+    if joined.is_empty() {
+        joined.push(default_attach());
     }
+    if let [only] = &joined[..] {
+        let plain = |name: &str| {
+            *only
+                == NetworkAttach {
+                    network: name.to_owned(),
+                    ..NetworkAttach::default()
+                }
+        };
+        if plain("host") {
+            return NetworkMode::Host;
+        }
+        if plain("none") {
+            return NetworkMode::None;
+        }
+    }
+    for attach in &mut joined {
+        if attach.network == "default" {
+            attach.network = DEFAULT_NETWORK.to_owned();
+        }
+    }
+    NetworkMode::Networks(joined)
 }
 
 /// Names of environment variables, also of an exec.
@@ -111,17 +178,15 @@ fn check_paths(request: &SandboxCreate) -> Answer<()> {
 /// Options that only make sense with a network, or with a sandbox's own files.
 fn check_mode(request: &SandboxCreate, mode: &NetworkMode) -> Answer<()> {
     let word = match mode {
-        NetworkMode::Network(_) => return Ok(()),
+        NetworkMode::Networks(_) => return Ok(()),
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Container(_) => "container",
     };
     let joins = matches!(mode, NetworkMode::Container(_));
     for (given, option) in [
-        (request.ip.is_some(), "--ip"),
-        (request.ip6.is_some(), "--ip6"),
-        (request.mac_address.is_some(), "--mac-address"),
         (request.uplink.is_some(), "--uplink"),
+        (!request.links.is_empty(), "--link"),
         (joins && request.hostname.is_some(), "--hostname"),
         (joins && !request.dns.is_empty(), "--dns"),
         (joins && !request.dns_search.is_empty(), "--dns-search"),
@@ -166,12 +231,6 @@ impl Draft {
     }
 }
 
-/// A name with the wrong kind of network.
-pub(super) fn unknown_network(name: &str, known: &[&str]) -> Refusal {
-    super::refusal::unknown(format!("no such network: {name}"))
-        .with_hint(format!("there are: {}", known.join(", ")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,13 +243,20 @@ mod tests {
         }
     }
 
+    fn on(network: &str) -> NetworkMode {
+        NetworkMode::Networks(vec![NetworkAttach {
+            network: network.to_owned(),
+            ..NetworkAttach::default()
+        }])
+    }
+
     #[test]
     fn defaults_are_dockers() {
         let mut request = request();
         request.tty = true;
         request.env = vec![("PATH".into(), "/bin".into()), ("A".into(), "1".into())];
         let draft = check(request).unwrap();
-        assert_eq!(draft.network, NetworkMode::Network("bridge".into()));
+        assert_eq!(draft.network, on("bridge"));
         assert_eq!(draft.workdir(), Some("/home/u/src".into()));
         let env: Vec<_> = draft
             .environment("web")
@@ -265,13 +331,13 @@ mod tests {
     fn modes_without_a_network_take_no_addresses() {
         for mode in ["none", "host"] {
             let mut request = request();
-            request.network = Some(NetworkMode::Network(mode.into()));
+            request.network = Some(on(mode));
             assert!(check(request.clone()).is_ok());
-            request.ip = Some([10, 89, 0, 9].into());
+            request.uplink = Some(crate::api::types::Uplink::Relay);
             let message = check(request).unwrap_err().body.message;
             assert_eq!(
                 message,
-                format!("--ip cannot be combined with --network {mode}")
+                format!("--uplink cannot be combined with --network {mode}")
             );
         }
         let mut request = request();

@@ -1,96 +1,140 @@
-//! A new endpoint: its addresses, MAC and names, chosen while the model is held.
+//! A new endpoint: its addresses, MAC and interface name, chosen while the model is held.
 //!
-//! Invariant: the lease is committed before the endpoint is recorded; a crash in between leaves a
-//! remembered address that nobody holds.
+//! Invariant: choosing commits nothing; leases are committed before the endpoints are recorded, so
+//! that a crash in between leaves a remembered address that nobody holds.
 
 use super::clock;
 use super::model::Model;
 use super::refusal::{conflict, failed, malformed};
 use crate::api::control::Answer;
-use crate::api::types::SandboxCreate;
 use crate::ipam::{Wish, allocate};
-use crate::network::model::NetworkSubnet;
 use crate::network::names::{mac_for, made_up_name, router_ifname};
-use crate::network::{Endpoint, Network, Sandbox, SandboxName};
-use crate::state::Lease;
+use crate::network::{Attachment, Endpoint, Network, NetworkSubnet, Sandbox, SandboxName};
+use crate::state::{Lease, StateError};
 use ipnet::IpNet;
-use mossnet_helper::MacAddr;
+use mossnet_helper::{IfName, MacAddr, SandboxId};
 use std::net::IpAddr;
 
-/// Fixed addresses that were asked for.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Wishes {
-    addresses: Vec<IpAddr>,
-    mac: Option<MacAddr>,
-}
-
-impl Wishes {
-    /// Whether what is wished for is this endpoint's.
-    pub(super) fn ask_for(&self, endpoint: &Endpoint) -> bool {
-        let mut addresses = endpoint.addresses.iter().map(IpNet::addr);
-        self.mac == Some(endpoint.mac) || addresses.any(|a| self.addresses.contains(&a))
-    }
-}
-
-/// Of a request.
-pub(super) fn wishes(request: &SandboxCreate) -> Wishes {
-    let v4 = request.ip.map(IpAddr::V4);
-    let v6 = request.ip6.map(IpAddr::V6);
-    Wishes {
-        addresses: v4.into_iter().chain(v6).collect(),
-        mac: request.mac_address,
-    }
-}
+/// Names of interfaces without another wish.
+const IFNAME_PREFIX: &str = "eth";
 
 impl Model {
-    /// An endpoint of `sandbox` on `network`; its addresses are remembered if its name was chosen.
+    /// Gives a sandbox that is not live an endpoint for each of its attachments. Nothing is
+    /// committed.
+    pub(super) fn join_all(&self, sandbox: &mut Sandbox) -> Answer<()> {
+        sandbox.endpoints.clear();
+        for at in 0..sandbox.attachments.len() {
+            let network = self.attached_network(sandbox, at)?.clone();
+            let Some(attachment) = sandbox.attachments.get_mut(at) else {
+                continue;
+            };
+            // A network of the same name may have been made anew meanwhile.
+            attachment.network = network.id.clone();
+            let attachment = attachment.clone();
+            let endpoint = self.join(sandbox, &network, &attachment)?;
+            sandbox.endpoints.push(endpoint);
+        }
+        Ok(())
+    }
+
+    fn attached_network(&self, sandbox: &Sandbox, at: usize) -> Answer<&Network> {
+        let attachment = sandbox.attachments.get(at);
+        let attachment = attachment.ok_or_else(|| failed("an attachment is gone"))?;
+        let name = attachment.network_name.as_str();
+        let by_id = self.network_by_id(&attachment.network);
+        by_id.or_else(|| self.network(name)).ok_or_else(|| {
+            self.no_such_network(name).with_hint(format!(
+                "make it again, or take the sandbox off it: mossnet network disconnect {name} {}",
+                sandbox.name
+            ))
+        })
+    }
+
+    /// An endpoint of `sandbox` on `network`. Nothing is committed.
     pub(super) fn join(
-        &mut self,
+        &self,
         sandbox: &Sandbox,
         network: &Network,
-        wishes: &Wishes,
+        attachment: &Attachment,
     ) -> Answer<Endpoint> {
-        check_families(network, wishes)?;
+        check_families(network, attachment)?;
         let mut addresses = Vec::new();
         for on in &network.subnets {
-            let address = self.choose(sandbox, network, on, wishes)?;
+            let address = self.choose(sandbox, network, on, attachment)?;
             addresses.push(IpNet::new_assert(address, on.subnet.prefix().prefix_len()));
-        }
-        let first = addresses.first().map(IpNet::addr);
-        let first =
-            first.ok_or_else(|| failed(format!("network '{}' has no subnet", network.name)))?;
-        let mac = match wishes.mac {
-            Some(mac) => mac,
-            None => mac_for(first)?,
-        };
-        if let Some(holder) = self.mac_holder(&network.id, mac) {
-            return Err(
-                conflict(format!("MAC address {mac} is in use by '{holder}'"))
-                    .with_hint("choose another one, or leave --mac-address out"),
-            );
-        }
-        if sandbox.name_chosen {
-            self.remember(Lease {
-                network: network.id.clone(),
-                name: sandbox.name.clone(),
-                addresses: addresses.iter().map(IpNet::addr).collect(),
-                granted: clock::now(),
-            })?;
         }
         let id = clock::new_id().map_err(|error| failed(format!("random bytes: {error}")))?;
         Ok(Endpoint {
             network: network.id.clone(),
             network_name: network.name.clone(),
             bridge: network.bridge.clone(),
-            ifname: format!("eth{}", sandbox.endpoints.len()).parse()?,
+            ifname: interface_name(sandbox, network, attachment)?,
             router_ifname: router_ifname(&id)?,
+            mac: self.choose_mac(network, attachment, &addresses, &id)?,
             id,
-            mac,
             mtu: network.mtu,
             addresses,
             gateways: network.gateways(),
-            aliases: Vec::new(),
+            aliases: attachment.aliases.clone(),
+            gw_priority: attachment.gw_priority,
+            internal: network.internal,
+            named: network.serves_names(),
         })
+    }
+
+    /// Commits a sandbox with its endpoints; their addresses are remembered if its name was chosen.
+    pub(super) fn put_joined(&mut self, sandbox: Sandbox) -> Result<(), StateError> {
+        for endpoint in &sandbox.endpoints {
+            self.remember_endpoint(&sandbox, endpoint)?;
+        }
+        self.put_sandbox(sandbox)
+    }
+
+    fn remember_endpoint(&mut self, of: &Sandbox, endpoint: &Endpoint) -> Result<(), StateError> {
+        if !of.name_chosen {
+            return Ok(());
+        }
+        let lease = Lease {
+            network: endpoint.network.clone(),
+            name: of.name.clone(),
+            addresses: endpoint.addresses.iter().map(IpNet::addr).collect(),
+            granted: clock::now(),
+        };
+        if self.is_fresh(&lease) {
+            return Ok(());
+        }
+        self.remember(lease)
+    }
+
+    fn choose_mac(
+        &self,
+        network: &Network,
+        attachment: &Attachment,
+        addresses: &[IpNet],
+        id: &SandboxId,
+    ) -> Answer<MacAddr> {
+        let first = addresses.first().map(IpNet::addr);
+        let first =
+            first.ok_or_else(|| failed(format!("network '{}' has no subnet", network.name)))?;
+        let holder = |mac: MacAddr| match mac == network.mac {
+            true => Some("the router".to_owned()),
+            false => (self.members().mac_holder(&network.id, mac)).map(|name| format!("'{name}'")),
+        };
+        let Some(mac) = attachment.mac else {
+            let mac = mac_for(first)?;
+            if holder(mac).is_none() {
+                return Ok(mac);
+            }
+            // Somebody asked for the one that belongs to this address.
+            let bytes = id.as_str().as_bytes().iter();
+            let digits = bytes.fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+            return Ok(mac_for(IpAddr::V4(digits.into()))?);
+        };
+        match holder(mac) {
+            None => Ok(mac),
+            Some(holder) => Err(conflict(format!("MAC address {mac} is in use by {holder}"))
+                .with_hint("choose another one, or leave --mac-address out")),
+        }
     }
 
     fn choose(
@@ -98,26 +142,27 @@ impl Model {
         sandbox: &Sandbox,
         network: &Network,
         on: &NetworkSubnet,
-        wishes: &Wishes,
+        attachment: &Attachment,
     ) -> Answer<IpAddr> {
-        let of_family = |address: &&IpAddr| address.is_ipv4() == on.gateway.is_ipv4();
-        let fixed = wishes
-            .addresses
-            .iter()
-            .find(of_family)
-            .copied()
-            .map(Wish::Fixed);
-        let had = self
-            .lease(&network.id, &sandbox.name)
-            .iter()
-            .find(of_family)
-            .copied();
-        let had = had.filter(|_| sandbox.name_chosen).map(Wish::Again);
+        let of_family = |address: &&IpAddr| address.is_ipv4() == on.is_ipv4();
+        let fixed = attachment.addresses.iter().find(of_family);
+        let fixed = fixed.copied().map(Wish::Fixed);
+        let lease = self.lease(&network.id, &sandbox.name);
+        let lease = lease.iter().filter(|_| sandbox.name_chosen);
+        let had = lease.chain(&attachment.last).find(of_family);
+        let had = had.copied().map(Wish::Again);
         let wish = fixed.or(had).unwrap_or(Wish::Any);
-        let held = self.held(&network.id);
-        let remembered = self.remembered(&network.id, &sandbox.name);
+        let remembered = match wish {
+            Wish::Fixed(_) => Vec::new(),
+            Wish::Again(_) | Wish::Any => self.remembered(&network.id, &sandbox.name),
+        };
         let remembered: Vec<_> = remembered.iter().filter(of_family).copied().collect();
-        Ok(allocate(on, &held, &remembered, wish)?)
+        Ok(allocate(
+            on,
+            self.members().held(&network.id),
+            &remembered,
+            wish,
+        )?)
     }
 
     /// A made-up name that nobody has.
@@ -134,14 +179,34 @@ impl Model {
     }
 }
 
+/// The one that was asked for, else the first free `ethN`; a later attachment may have asked for
+/// that.
+fn interface_name(sandbox: &Sandbox, network: &Network, attachment: &Attachment) -> Answer<IfName> {
+    let has = |name: &IfName| sandbox.endpoints.iter().any(|e| e.ifname == *name);
+    if let Some(name) = &attachment.ifname {
+        if has(name) {
+            let message = format!("sandbox '{}' has an interface {name} already", sandbox.name);
+            return Err(conflict(message).with_hint("choose another name for the interface"));
+        }
+        return Ok(name.clone());
+    }
+    let others = sandbox.attachments.iter();
+    let asked: Vec<&IfName> = others.filter_map(|other| other.ifname.as_ref()).collect();
+    let prefix = network.ifname_prefix.as_deref().unwrap_or(IFNAME_PREFIX);
+    for number in 0..=sandbox.endpoints.len() + asked.len() {
+        let name: IfName = format!("{prefix}{number}").parse()?;
+        if !has(&name) && !asked.contains(&&name) {
+            return Ok(name);
+        }
+    }
+    Err(failed("no interface name is free"))
+}
+
 /// An address of a family that the network does not have cannot be had.
-fn check_families(network: &Network, wishes: &Wishes) -> Answer<()> {
-    let has = |v4: bool| network.subnets.iter().any(|on| on.gateway.is_ipv4() == v4);
-    match wishes
-        .addresses
-        .iter()
-        .find(|address| !has(address.is_ipv4()))
-    {
+fn check_families(network: &Network, attachment: &Attachment) -> Answer<()> {
+    let has = |v4: bool| network.subnets.iter().any(|on| on.is_ipv4() == v4);
+    let mut addresses = attachment.addresses.iter();
+    match addresses.find(|address| !has(address.is_ipv4())) {
         None => Ok(()),
         Some(address) => {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
@@ -149,83 +214,11 @@ fn check_families(network: &Network, wishes: &Wishes) -> Answer<()> {
                 "network '{}' has no {family} subnet for {address}",
                 network.name
             );
-            Err(malformed(message))
+            Err(malformed(message).with_hint("leave the address out, or choose another network"))
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::paths::Paths;
-    use crate::network::model::samples;
-
-    fn model() -> (tempfile::TempDir, Model) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::resolve(Some(directory.path()));
-        paths.prepare().unwrap();
-        let model = Model::open(&paths, "boot", [0; 5]).unwrap();
-        (directory, model)
-    }
-
-    fn newcomer(name: &str, id: u8, network: &Network) -> Sandbox {
-        let mut sandbox = samples::sandbox(name, id, network, "10.89.3.99/24");
-        sandbox.endpoints.clear();
-        sandbox
-    }
-
-    fn wish(address: &str) -> Wishes {
-        Wishes {
-            addresses: vec![address.parse().unwrap()],
-            mac: None,
-        }
-    }
-
-    #[test]
-    fn a_name_gets_its_addresses_and_mac_again() {
-        let (_directory, mut model) = model();
-        let network = samples::network("mynet", 1, "10.89.3.0/24");
-        let join = |model: &mut Model, name: &str, id: u8| {
-            let mut sandbox = newcomer(name, id, &network);
-            let endpoint = model.join(&sandbox, &network, &Wishes::default()).unwrap();
-            sandbox.endpoints.push(endpoint.clone());
-            model.put_sandbox(sandbox.clone()).unwrap();
-            (sandbox.id, endpoint)
-        };
-        let (first, was) = join(&mut model, "web", 2);
-        assert_eq!(was.addresses[0].to_string(), "10.89.3.2/24");
-        assert_eq!(was.mac.to_string(), "02:42:0a:59:03:02");
-        model.change_sandbox(&first, |s| s.exit(9, 0)).unwrap();
-        model.remove_sandbox(&first).unwrap();
-        let (_, other) = join(&mut model, "db", 3);
-        assert_eq!(other.addresses[0].to_string(), "10.89.3.3/24");
-        let (_, again) = join(&mut model, "web", 4);
-        assert_eq!((again.addresses, again.mac), (was.addresses, was.mac));
-    }
-
-    #[test]
-    fn wishes_that_cannot_be_met_are_refused() {
-        let (_directory, mut model) = model();
-        let network = samples::network("mynet", 1, "10.89.3.0/24");
-        let web = samples::sandbox("web", 2, &network, "10.89.3.2/24");
-        let mac = web.endpoints[0].mac;
-        model.put_sandbox(web).unwrap();
-        let newcomer = newcomer("db", 3, &network);
-        let mut refuse = |wishes: Wishes| {
-            let refusal = model.join(&newcomer, &network, &wishes).unwrap_err();
-            (refusal.status, refusal.body.message)
-        };
-        let in_use = (409, "address 10.89.3.2 is in use by 'web'".to_owned());
-        assert_eq!(refuse(wish("10.89.3.2")), in_use);
-        assert_eq!(refuse(wish("192.0.2.1")).0, 400);
-        assert_eq!(
-            refuse(wish("fd00::2")).1,
-            "network 'mynet' has no IPv6 subnet for fd00::2"
-        );
-        let mac = Wishes {
-            addresses: Vec::new(),
-            mac: Some(mac),
-        };
-        assert!(refuse(mac).1.ends_with("is in use by 'web'"));
-    }
-}
+#[path = "endpoint_tests.rs"]
+mod tests;

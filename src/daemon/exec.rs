@@ -34,6 +34,10 @@ impl Daemon {
             if !matches!(sandbox.phase, SandboxPhase::Running { .. }) {
                 return Err(conflict(format!("sandbox '{text}' is not running")));
             }
+            if sandbox.bare {
+                let message = format!("sandbox '{text}' is a network namespace without a process");
+                return Err(conflict(message).with_hint("nsenter(1) enters it by its path"));
+            }
             let ExecCreate {
                 command,
                 env,

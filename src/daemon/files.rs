@@ -6,7 +6,7 @@ use crate::api::paths::Paths;
 use crate::network::resolv::ResolvError;
 use mossnet_helper::SandboxId;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,14 +38,31 @@ pub(super) fn write_etc(directory: &Path, etc: &Etc) -> Result<(), FileError> {
         ("hostname", &hostname),
     ] {
         let path = directory.join(name);
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.set_permissions(Permissions::from_mode(0o644))?;
-            file.write_all(text.as_bytes())
-        };
-        write().map_err(FileError::on("write", &path))?;
+        write_in_place(&path, text).map_err(FileError::on("write", &path))?;
     }
     Ok(())
+}
+
+/// Makes a file say `text`, unless it does. Its inode stays, for it may be mounted elsewhere; a
+/// reader meanwhile sees the old beginning or the new one, but no empty file.
+fn write_in_place(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let mut had = Vec::new();
+    let mut beginning = (&mut file).take(text.len() as u64 + 1);
+    beginning.read_to_end(&mut had)?;
+    if had == text.as_bytes() && !had.is_empty() {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 /// Makes a sandbox's private directory.
@@ -121,6 +138,7 @@ pub(super) fn check_hostname(name: &str) -> Result<(), ResolvError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn files_are_readable_inside_and_the_directory_is_private() {
@@ -139,6 +157,19 @@ mod tests {
             read_small(directory.join("hostname").to_str().unwrap()),
             "web\n"
         );
+        let hosts = directory.join("hosts");
+        let inode = |path: &Path| path.metadata().unwrap().ino();
+        let before = inode(&hosts);
+        for text in ["127.0.0.1\tlocalhost\n10.89.0.2\tweb\n", "short\n", ""] {
+            let hosts_text = text.to_owned();
+            let changed = Etc {
+                hosts: hosts_text,
+                ..etc.clone()
+            };
+            write_etc(&directory, &changed).unwrap();
+            assert_eq!(read_small(hosts.to_str().unwrap()), text);
+        }
+        assert_eq!(inode(&hosts), before, "a mount still shows it");
         let log = directory.join("output.log");
         let [_, out, err] = log_streams(&log).unwrap();
         File::from(out).write_all(b"one\n").unwrap();

@@ -1,13 +1,15 @@
-//! What listings and inspections show.
+//! What listings and inspections show of sandboxes, and of the daemon. `network_info`: of networks.
 
 use super::clock::rfc3339;
-use super::uplink::word_for;
 use super::{Daemon, files};
 use crate::api::control::Answer;
-use crate::api::types::{EndpointInfo, Info, NetworkInfo, SandboxInfo, SandboxState, Uplink};
-use crate::network::model::Driver;
-use crate::network::{Endpoint, Network, Sandbox, SandboxPhase};
-use mossnet_helper::SandboxId;
+use crate::api::network_types::LinkInfo;
+use crate::api::types::{EndpointInfo, Info, SandboxInfo, SandboxState};
+use crate::kernel::helper::Helper;
+use crate::network::{Endpoint, LinkRecord, Sandbox, SandboxPhase};
+
+/// The command of a sandbox without a process.
+const BARE: &str = "(netns)";
 
 impl Daemon {
     /// One sandbox.
@@ -22,7 +24,8 @@ impl Daemon {
                 self.live().pid(&sandbox.id),
             ),
             SandboxPhase::Running { started, pid } => {
-                (SandboxState::Running, Some(started), None, None, Some(pid))
+                let pid = (!sandbox.bare).then_some(pid);
+                (SandboxState::Running, Some(started), None, None, pid)
             }
             SandboxPhase::Exited {
                 started,
@@ -41,7 +44,10 @@ impl Daemon {
             id: sandbox.id.clone(),
             name: sandbox.name.to_string(),
             hostname: sandbox.hostname.clone(),
-            command: sandbox.command.clone(),
+            command: match sandbox.bare {
+                true => vec![BARE.to_owned()],
+                false => sandbox.command.clone(),
+            },
             created: rfc3339(sandbox.created),
             started: started.map(rfc3339),
             finished: finished.map(rfc3339),
@@ -49,7 +55,14 @@ impl Daemon {
             exit_code,
             pid,
             network_mode: sandbox.mode.to_string(),
-            endpoints: sandbox.endpoints.iter().map(endpoint_info).collect(),
+            networks: (sandbox.attachments.iter())
+                .map(|attachment| attachment.network_name.to_string())
+                .collect(),
+            endpoints: (sandbox.endpoints.iter())
+                .map(|endpoint| endpoint_info(sandbox, endpoint))
+                .collect(),
+            links: sandbox.links.iter().map(link_info).collect(),
+            netns_path: self.live().netns_path(&sandbox.id),
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),
             resolv_conf_path: etc.join("resolv.conf"),
@@ -59,22 +72,6 @@ impl Daemon {
         }
     }
 
-    /// All networks: those with a bridge, then `host` and `none`.
-    pub(super) async fn network_infos(&self) -> Answer<Vec<NetworkInfo>> {
-        self.default_network_exists().await?;
-        let model = self.0.model.lock().await;
-        let bridges = model.networks().map(|network| {
-            let on = |s: &Sandbox| {
-                let endpoint = s.endpoints.iter().find(|e| e.network == network.id)?;
-                Some((s.id.clone(), s.name.to_string(), endpoint.addresses.clone()))
-            };
-            network_info(network, model.live().filter_map(on).collect())
-        });
-        Ok(bridges
-            .chain([predefined("host", "host"), predefined("none", "null")])
-            .collect())
-    }
-
     /// The daemon itself.
     pub(super) async fn daemon_info(&self) -> Answer<Info> {
         let helper = self.current_helper().await;
@@ -82,21 +79,23 @@ impl Daemon {
             Some(helper) => helper.inventory().await?.relay_pid,
             None => None,
         };
+        let router_netns = helper.as_ref().map(Helper::router_netns);
         let model = self.0.model.lock().await;
         let running = |s: &&Sandbox| matches!(s.phase, SandboxPhase::Running { .. });
         Ok(Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            helper_pid: helper.map(|helper| helper.pid),
+            helper_pid: helper.as_ref().map(|helper| helper.pid),
             relay_pid,
             data_dir: self.0.paths.data.clone(),
             runtime_dir: self.0.paths.runtime.clone(),
             running: model.sandboxes().filter(running).count(),
+            router_netns,
         })
     }
 }
 
-fn endpoint_info(endpoint: &Endpoint) -> EndpointInfo {
+fn endpoint_info(sandbox: &Sandbox, endpoint: &Endpoint) -> EndpointInfo {
     EndpointInfo {
         network: endpoint.network_name.to_string(),
         endpoint_id: endpoint.id.clone(),
@@ -105,44 +104,18 @@ fn endpoint_info(endpoint: &Endpoint) -> EndpointInfo {
         mac_address: endpoint.mac,
         addresses: endpoint.addresses.clone(),
         gateways: endpoint.gateways.clone(),
+        aliases: endpoint.aliases.clone(),
+        gw_priority: endpoint.gw_priority,
+        dns_names: match endpoint.named {
+            true => sandbox.names_at(endpoint),
+            false => Vec::new(),
+        },
     }
 }
 
-fn network_info(
-    network: &Network,
-    sandboxes: Vec<(SandboxId, String, Vec<ipnet::IpNet>)>,
-) -> NetworkInfo {
-    let driver = match network.driver {
-        Driver::Bridge => "bridge",
-    };
-    NetworkInfo {
-        name: network.name.to_string(),
-        id: network.id.clone(),
-        driver: driver.to_owned(),
-        bridge: Some(network.bridge.to_string()),
-        subnets: network.prefixes(),
-        gateways: network.gateways(),
-        internal: network.internal,
-        uplink: word_for(network.uplink),
-        sandboxes,
-    }
-}
-
-/// `host` and `none` are not kept anywhere; their ids are their names, padded with zeros.
-fn predefined(name: &str, driver: &str) -> NetworkInfo {
-    let mut id = [0; 32];
-    for (byte, letter) in id.iter_mut().zip(name.bytes()) {
-        *byte = letter;
-    }
-    NetworkInfo {
-        name: name.to_owned(),
-        id: SandboxId::from(id),
-        driver: driver.to_owned(),
-        bridge: None,
-        subnets: Vec::new(),
-        gateways: Vec::new(),
-        internal: false,
-        uplink: Uplink::None,
-        sandboxes: Vec::new(),
+fn link_info(link: &LinkRecord) -> LinkInfo {
+    LinkInfo {
+        name: link.name.to_string(),
+        alias: link.alias.clone(),
     }
 }

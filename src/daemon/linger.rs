@@ -10,17 +10,17 @@
 //! [`LONGEST`]. Nothing of it is stored: after a crash `reconcile` takes what lingered for the
 //! leftover that it is.
 
-use super::endpoint::Wishes;
 use super::model::Model;
 use super::{Daemon, apply};
 use crate::ipam::{Wish, allocate};
 use crate::kernel::helper::{Helper, HelperError};
 use crate::network::plan::teardown;
-use crate::network::{Endpoint, Network, Sandbox, SandboxName};
+use crate::network::{Attachment, Endpoint, Sandbox, SandboxName};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::Request;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -42,7 +42,6 @@ pub(super) struct Lingering(BTreeMap<SandboxId, Lingerer>);
 
 #[derive(Debug)]
 struct Lingerer {
-    name: SandboxName,
     endpoints: Vec<Endpoint>,
     cut: watch::Sender<bool>,
 }
@@ -55,7 +54,6 @@ impl Lingering {
         }
         let (cut, receiver) = watch::channel(false);
         let lingerer = Lingerer {
-            name: sandbox.name.clone(),
             endpoints: sandbox.endpoints.clone(),
             cut,
         };
@@ -64,21 +62,13 @@ impl Lingering {
     }
 
     /// Their veth pairs are gone.
-    fn over(&mut self, id: &SandboxId) {
-        self.0.remove(id);
+    fn over(&mut self, id: &SandboxId) -> Option<Lingerer> {
+        self.0.remove(id)
     }
 
     /// Nothing lingers.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// All of them, each with the name that its sandbox had.
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&SandboxName, &Endpoint)> {
-        self.0.values().flat_map(|lingerer| {
-            let endpoints = lingerer.endpoints.iter();
-            endpoints.map(|endpoint| (&lingerer.name, endpoint))
-        })
     }
 
     /// Whose they are, of those that `pick` picks.
@@ -123,25 +113,42 @@ impl Pace {
 }
 
 impl Model {
+    /// The endpoints of a sandbox whose end is recorded linger from now on.
+    pub(super) fn begin_linger(&mut self, sandbox: &Sandbox) -> Option<Cut> {
+        let cut = self.lingering.add(sandbox)?;
+        let (id, name) = (&sandbox.id, &sandbox.name);
+        self.members.add_lingering(id, name, &sandbox.endpoints);
+        Some(cut)
+    }
+
+    fn end_linger(&mut self, id: &SandboxId) {
+        if let Some(lingerer) = self.lingering.over(id) {
+            self.members.remove_lingering(id, &lingerer.endpoints);
+            self.told_differs();
+        }
+    }
+
     /// Whose endpoints linger with what a newcomer asks for: an address or MAC address that it
     /// wants, one that is remembered for its name, or any where none is left.
-    fn in_the_way(
-        &self,
-        name: Option<&SandboxName>,
-        network: &Network,
-        wishes: &Wishes,
-    ) -> Vec<SandboxId> {
+    fn in_the_way(&self, name: Option<&SandboxName>, wanted: &Attachment) -> Vec<SandboxId> {
         if self.lingering.is_empty() {
             return Vec::new();
         }
+        let Some(network) = self.network_by_id(&wanted.network) else {
+            return Vec::new();
+        };
         let had = name.map_or(&[][..], |name| self.lease(&network.id, name));
-        let held = self.held(&network.id);
+        let held = self.members().held(&network.id);
         let mut subnets = network.subnets.iter();
-        let full = subnets.any(|on| allocate(on, &held, &[], Wish::Any).is_err());
+        let full = subnets.any(|on| allocate(on, held, &[], Wish::Any).is_err());
+        let asked = |address: &IpAddr| {
+            let mut all = wanted.addresses.iter().chain(&wanted.last).chain(had);
+            all.any(|other| other == address)
+        };
         self.lingering.whose(|endpoint| {
             let mut addresses = endpoint.addresses.iter().map(IpNet::addr);
-            let wanted = wishes.ask_for(endpoint) || addresses.any(|a| had.contains(&a));
-            endpoint.network == network.id && (full || wanted)
+            let same = wanted.mac == Some(endpoint.mac) || addresses.any(|a| asked(&a));
+            endpoint.network == network.id && (full || same)
         })
     }
 }
@@ -169,7 +176,7 @@ impl Daemon {
             }
             Some(_) | None => {
                 apply::teardown(helper, requests).await;
-                self.0.model.lock().await.lingering.over(id);
+                self.0.model.lock().await.end_linger(id);
             }
         }
     }
@@ -191,21 +198,28 @@ impl Daemon {
         }
         debug!(sandbox.id = id.short(), reason, "lingers no longer");
         apply::teardown(helper, requests).await;
-        self.0.model.lock().await.lingering.over(id);
+        self.0.model.lock().await.end_linger(id);
         self.refresh().await;
     }
 
-    /// Gives a newcomer the place of what lingers there.
-    pub(super) async fn make_way(
-        &self,
-        name: Option<&SandboxName>,
-        network: &Network,
-        wishes: &Wishes,
-    ) {
-        let model = self.0.model.lock().await;
-        let in_the_way = model.in_the_way(name, network, wishes);
-        drop(model);
+    /// Gives a newcomer the place of what lingers there, on each network that it joins.
+    pub(super) async fn make_way(&self, name: Option<&SandboxName>, wanted: &[Attachment]) {
+        let in_the_way: Vec<SandboxId> = {
+            let model = self.0.model.lock().await;
+            let of = |attachment: &Attachment| model.in_the_way(name, attachment);
+            wanted.iter().flat_map(of).collect()
+        };
         self.see_off(&in_the_way, PATIENCE).await;
+    }
+
+    /// Ends all linger on a network now.
+    pub(super) async fn end_linger_on(&self, network: &SandboxId) {
+        let model = self.0.model.lock().await;
+        let there = model
+            .lingering
+            .whose(|endpoint| endpoint.network == *network);
+        drop(model);
+        self.see_off(&there, Duration::ZERO).await;
     }
 
     /// Ends the linger of a sandbox's endpoints now.

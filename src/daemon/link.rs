@@ -8,7 +8,8 @@ use super::reconcile::{Action, Known, LOST, reconcile};
 use super::{Daemon, apply, clock, files, leftover};
 use crate::api::control::Answer;
 use crate::kernel::helper::{Helper, HelperError};
-use crate::network::SandboxPhase;
+use crate::network::plan::{attach, routes_request, teardown};
+use crate::network::{Sandbox, SandboxPhase};
 use futures_util::future::BoxFuture;
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{Event, Inventory, Request};
@@ -69,7 +70,9 @@ impl Daemon {
             Some((helper, events)) => self.take_up(&mut link, helper, events).await,
             None => {
                 *link = Link::default();
-                self.agree(None, &Inventory::default()).await
+                self.live().helper_gone();
+                self.agree(None, &Inventory::default()).await;
+                Ok(())
             }
         }
     }
@@ -81,6 +84,7 @@ impl Daemon {
         let ours = held.is_some_and(|have| have.pid == helper.pid);
         if ours {
             *link = Link::default();
+            self.live().helper_gone();
         }
         ours
     }
@@ -105,13 +109,59 @@ impl Daemon {
         link.told = Told::from_inventory(&inventory);
         link.helper = Some(helper.clone());
         info!(helper.pid = helper.pid, "helper connected");
-        self.agree(Some(&helper), &inventory).await?;
+        {
+            let mut live = self.live();
+            live.helper_gone();
+            for process in &inventory.processes {
+                if let Some(descriptor) = process.netns_fd {
+                    live.has_netns(&process.id, helper.descriptor(descriptor));
+                }
+            }
+        }
+        let unfinished = self.agree(Some(&helper), &inventory).await;
         tokio::spawn(self.clone().follow(helper.clone(), events));
         // Of a helper that was there before, bridges and rules may be half told.
         if let Err(refusal) = self.tell(link, &helper).await {
             warn!(error = %refusal, "networks not told to the helper");
         }
+        for (id, missing) in unfinished {
+            self.mend(&helper, &id, &missing).await;
+        }
+        self.renew_all_etc().await;
         Ok(())
+    }
+
+    /// Finishes connects of a running sandbox that an earlier daemon began; what cannot be joined
+    /// is left.
+    async fn mend(&self, helper: &Helper, id: &SandboxId, missing: &[SandboxId]) {
+        let Some(sandbox) = self.0.model.lock().await.sandbox(id).cloned() else {
+            return;
+        };
+        let mut requests = Vec::new();
+        for endpoint in sandbox.endpoints.iter().filter(|e| missing.contains(&e.id)) {
+            let attached = helper.call(attach(id, endpoint, Vec::new())).await;
+            if let Err(error) = attached {
+                let network = endpoint.network_name.as_str();
+                warn!(sandbox.id = id.short(), network, %error, "not joined again");
+                self.leave(id, &endpoint.id).await;
+            }
+        }
+        if let Some(sandbox) = self.0.model.lock().await.sandbox(id) {
+            requests.push(routes_request(id, &sandbox.endpoints));
+        }
+        apply::teardown(helper, requests).await;
+    }
+
+    async fn leave(&self, id: &SandboxId, endpoint: &SandboxId) {
+        let leave = |sandbox: &mut Sandbox| {
+            let network = sandbox.endpoints.iter().find(|e| e.id == *endpoint);
+            let network = network.map(|endpoint| endpoint.network.clone());
+            sandbox.endpoints.retain(|e| e.id != *endpoint);
+            (sandbox.attachments).retain(|a| Some(&a.network) != network.as_ref());
+        };
+        if let Err(error) = self.0.model.lock().await.change_sandbox(id, leave) {
+            error!(sandbox.id = id.short(), %error, "lost endpoint not recorded");
+        }
     }
 
     async fn follow(self, helper: Helper, mut events: UnboundedReceiver<Event>) {
@@ -145,8 +195,13 @@ impl Daemon {
         }
     }
 
-    /// Performs every repair; goes on where one fails.
-    async fn agree(&self, helper: Option<&Helper>, inventory: &Inventory) -> Answer<()> {
+    /// Performs every repair but those that need the bridges, which it returns; goes on where one
+    /// fails.
+    async fn agree(
+        &self,
+        helper: Option<&Helper>,
+        inventory: &Inventory,
+    ) -> Vec<(SandboxId, Vec<SandboxId>)> {
         let actions = {
             let model = self.0.model.lock().await;
             let live = self.live();
@@ -162,12 +217,16 @@ impl Daemon {
         if helper.is_none() {
             self.end_lost_execs();
         }
+        let mut unfinished = Vec::new();
         for action in actions {
             info!(?action, "repair");
-            self.repair_one(helper, action).await;
+            match action {
+                Action::Mend(id, missing) => unfinished.push((id, missing)),
+                action => self.repair_one(helper, action).await,
+            }
         }
         self.remove_stale_directories().await;
-        Ok(())
+        unfinished
     }
 
     async fn repair_one(&self, helper: Option<&Helper>, action: Action) {
@@ -187,6 +246,8 @@ impl Daemon {
                 self.live().made(&id, pid);
                 self.record_start(&id, pid).await;
             }
+            // Later, when the bridges are there.
+            Action::Mend(..) => {}
             Action::Clean(request) => {
                 if let Some(helper) = helper {
                     apply::teardown(helper, vec![request]).await;
@@ -223,14 +284,17 @@ impl Daemon {
     /// The first process of a sandbox, or an exec'd one, ended: record it, clean up, then tell
     /// whoever waits, so that what they do next finds nothing of it (but see `linger`).
     pub(super) async fn ended(&self, helper: Option<&Helper>, id: &SandboxId, code: i32) {
-        let is_exec = self.live().is_exec(id);
-        let (endpoints, auto_remove, linger) = {
+        let is_exec = {
+            let mut live = self.live();
+            // Whoever sees the end from here on can see that it is not cleaned up.
+            let _pending = live.exit_of(id);
+            live.is_exec(id)
+        };
+        let (endpoints, name, auto_remove, linger) = {
             let mut model = self.0.model.lock().await;
             let sandbox = model.sandbox(id).cloned();
+            let name = sandbox.as_ref().map(|s| s.name.clone());
             let auto_remove = sandbox.as_ref().is_some_and(|s| s.auto_remove);
-            let holder = sandbox.as_ref().filter(|_| helper.is_some());
-            let linger = holder.and_then(|sandbox| model.lingering.add(sandbox));
-            let endpoints = sandbox.map(|s| s.endpoints).unwrap_or_default();
             let recorded = if is_exec {
                 model.remove_exited(id, code, clock::now())
             } else {
@@ -241,7 +305,10 @@ impl Daemon {
             if let Err(error) = recorded {
                 error!(sandbox.id = id.short(), %error, "exit not recorded");
             }
-            (endpoints, auto_remove, linger)
+            let holder = sandbox.as_ref().filter(|_| helper.is_some());
+            let linger = holder.and_then(|sandbox| model.begin_linger(sandbox));
+            let endpoints = sandbox.map(|s| s.endpoints).unwrap_or_default();
+            (endpoints, name, auto_remove, linger)
         };
         info!(
             sandbox.id = id.short(),
@@ -251,6 +318,9 @@ impl Daemon {
         );
         if let Some(helper) = helper {
             self.take_down(helper, id, &endpoints, linger).await;
+        }
+        if let Some(name) = name.filter(|_| !endpoints.is_empty()) {
+            self.renew_linked(&name).await;
         }
         if auto_remove && !is_exec {
             self.finish_removal(id).await;
@@ -274,29 +344,51 @@ impl Daemon {
         files::remove_directory(&self.0.paths.sandbox_dir(id));
     }
 
-    /// Takes back a sandbox that was not started.
+    /// Takes back a sandbox that was not started, or that has no process: it is removed, or what it
+    /// was before where it was to be started again. The caller has its turn.
     pub(super) async fn discard(&self, helper: Option<&Helper>, id: &SandboxId) {
-        let mut model = self.0.model.lock().await;
-        let sandbox = model
-            .sandbox(id)
-            .filter(|s| matches!(s.phase, SandboxPhase::Created));
-        let Some(endpoints) = sandbox.map(|sandbox| sandbox.endpoints.clone()) else {
+        let model = self.0.model.lock().await;
+        let mortal = |s: &&Sandbox| match s.phase {
+            SandboxPhase::Created => true,
+            SandboxPhase::Running { .. } => s.bare,
+            SandboxPhase::Exited { .. } => false,
+        };
+        let Some(Sandbox {
+            endpoints, name, ..
+        }) = model.sandbox(id).filter(mortal).cloned()
+        else {
             return;
         };
         drop(model);
         if let Some(helper) = helper {
-            apply::teardown(helper, crate::network::plan::teardown(id, &endpoints)).await;
+            apply::teardown(helper, teardown(id, &endpoints)).await;
         }
-        model = self.0.model.lock().await;
-        if let Err(error) = model.remove_sandbox(id) {
-            error!(sandbox.id = id.short(), %error, "removal not recorded");
-        }
-        drop(model);
-        files::remove_directory(&self.0.paths.sandbox_dir(id));
-        self.live().ended(id, None);
+        let code = self.lay_down_or_remove(id).await;
+        self.live().ended(id, code);
         if !endpoints.is_empty() {
+            self.renew_linked(&name).await;
             self.refresh_later();
         }
+    }
+
+    /// The exit code of the former run, if there was one.
+    async fn lay_down_or_remove(&self, id: &SandboxId) -> Option<i32> {
+        let mut model = self.0.model.lock().await;
+        let mut former = None;
+        let recorded = match model.sandbox(id).is_some_and(|s| s.former.is_some()) {
+            true => {
+                let lay_down = |sandbox: &mut Sandbox| former = sandbox.lay_down();
+                model.change_sandbox(id, lay_down).map(drop)
+            }
+            false => model.remove_sandbox(id),
+        };
+        if let Err(error) = recorded {
+            error!(sandbox.id = id.short(), %error, "removal not recorded");
+        }
+        if former.is_none() {
+            files::remove_directory(&self.0.paths.sandbox_dir(id));
+        }
+        former.map(|run| run.code)
     }
 
     /// Ends every sandbox, the relay and the helper.
@@ -307,6 +399,7 @@ impl Daemon {
         };
         let ended = helper.call(Request::Shutdown).await;
         *link = Link::default();
+        self.live().helper_gone();
         drop(link);
         match ended {
             Ok(_) | Err(HelperError::Gone) => {
@@ -324,6 +417,7 @@ impl Daemon {
         let recorded = model.change_sandbox(id, |sandbox| {
             if let SandboxPhase::Created = sandbox.phase {
                 sandbox.phase = SandboxPhase::Running { started, pid };
+                sandbox.former = None;
             }
         });
         if let Err(error) = recorded {

@@ -6,6 +6,7 @@ use mossnet_helper::SandboxId;
 use mossnet_helper::request::ExecSpec;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use tokio::sync::watch;
 
 /// Becomes the exit code; closed without one where the thing was removed before it ran.
@@ -41,6 +42,9 @@ pub(super) struct Live {
     sandboxes: HashMap<SandboxId, LiveSandbox>,
     execs: HashMap<SandboxId, LiveExec>,
     exits: HashMap<SandboxId, watch::Sender<Option<i32>>>,
+    /// Paths that lead to the network namespaces of sandboxes without a process, by descriptors of
+    /// the helper that is connected.
+    netns: HashMap<SandboxId, PathBuf>,
 }
 
 impl Live {
@@ -74,6 +78,21 @@ impl Live {
         made.map(|sandbox| sandbox.pid)
     }
 
+    /// The helper is gone, and every namespace that it held.
+    pub(super) fn helper_gone(&mut self) {
+        self.netns.clear();
+    }
+
+    /// Where the network namespace of a sandbox without a process is.
+    pub(super) fn has_netns(&mut self, id: &SandboxId, path: PathBuf) {
+        self.netns.insert(id.clone(), path);
+    }
+
+    /// A path that leads to that namespace.
+    pub(super) fn netns_path(&self, id: &SandboxId) -> Option<PathBuf> {
+        self.netns.get(id).cloned()
+    }
+
     /// Follows the end of a sandbox or exec.
     pub(super) fn exit_of(&mut self, id: &SandboxId) -> ExitReceiver {
         self.exits
@@ -90,6 +109,7 @@ impl Live {
     /// Tells whoever waits; `None`: it never ran.
     pub(super) fn ended(&mut self, id: &SandboxId, code: Option<i32>) {
         self.sandboxes.remove(id);
+        self.netns.remove(id);
         self.execs.remove(id);
         if let Some(exit) = self.exits.remove(id) {
             exit.send_replace(code);

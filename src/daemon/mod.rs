@@ -5,37 +5,54 @@
 //!
 //! Invariants: a record is committed before the kernel objects that it describes (so that after a
 //! `kill -9` at any moment `reconcile` finds every leftover); the lock of the model is never held
-//! while anything is awaited but the disk; locks are taken in the order link, model, live.
+//! while anything is awaited but the disk; locks are taken in the order turn of a sandbox, link,
+//! etc, model, live.
 //!
 //! * `startup`: one daemon per root, background start, signals, idleness.
-//! * `model`: networks, sandboxes, leases, in memory and in the stores.
+//! * `model`: networks, sandboxes, leases, in memory and in the stores; `members` and `leases` are
+//!   its indices. `turns`: one change of a sandbox at a time.
 //! * `live`: what belongs to this process alone: waiters, prepared execs.
 //! * `link`: the connection to the helper, its events, and what it was told.
 //! * `linger`: endpoints of the ended that have something to deliver.
 //! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out.
-//! * `draft`: a request to create, checked. `endpoint`: addresses for it. `session`: the life of a sandbox. `exec`: of a further
-//!   process in one.
-//! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `files`: a sandbox's `/etc` and log.
-//! * `info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
+//! * `network_admin`: networks made and removed, by `network_draft` (a request, checked) and
+//!   `network_filter`.
+//! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
+//!   for it; `creation`: made. `session`: the life of a sandbox. `connect`: its networks change.
+//!   `exec`: a further process in one.
+//! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `etc`, `files`: a
+//!   sandbox's `/etc` and log.
+//! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
 
 mod apply;
 mod clock;
+mod connect;
 mod control;
+mod creation;
 mod draft;
 mod endpoint;
+mod etc;
 mod exec;
 mod files;
 mod info;
+mod joining;
+mod leases;
 mod leftover;
 mod linger;
 mod link;
 mod live;
+mod members;
 mod model;
+mod network_admin;
+mod network_draft;
+mod network_filter;
+mod network_info;
 mod networks;
 mod reconcile;
 mod refusal;
 mod session;
 mod startup;
+mod turns;
 mod uplink;
 
 pub use startup::{Options, run};
@@ -49,6 +66,7 @@ use live::Live;
 use model::Model;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
+use turns::Turns;
 
 /// The daemon; cheap to clone.
 #[derive(Clone)]
@@ -59,8 +77,9 @@ struct Inner {
     link: tokio::sync::Mutex<Link>,
     model: tokio::sync::Mutex<Model>,
     live: Mutex<Live>,
-    /// Held while a sandbox is started, so that a signal to it comes before or after, not between.
-    starts: tokio::sync::Mutex<()>,
+    turns: Turns,
+    /// Held while `/etc` files are rendered and written.
+    etc: tokio::sync::Mutex<()>,
     resolver: Mutex<HostResolver>,
     /// Becomes true when the daemon is to end.
     end: watch::Sender<bool>,
@@ -76,7 +95,8 @@ impl Daemon {
             link: tokio::sync::Mutex::default(),
             model: tokio::sync::Mutex::new(model),
             live: Mutex::default(),
-            starts: tokio::sync::Mutex::default(),
+            turns: Turns::default(),
+            etc: tokio::sync::Mutex::default(),
             resolver: Mutex::new(host_resolver()),
             end: watch::Sender::new(false),
         })))

@@ -1,23 +1,25 @@
 //! What the daemon knows, in memory and in the stores at once.
 //!
-//! Invariant: every change is committed to a store before it is visible here, so that memory never
-//! holds what a crash would lose. The caller holds the one lock of the model; nothing here waits
-//! for anything but the disk.
+//! Invariants: every change is committed to a store before it is visible here, so that memory never
+//! holds what a crash would lose; the indices (`names`, `members`) say the same as the records. The
+//! caller holds the one lock of the model; nothing here waits for anything but the disk.
 
+use super::leases::Leases;
 use super::linger::Lingering;
+use super::members::Members;
 use super::refusal::{conflict, unknown};
 use crate::api::control::{Answer, Refusal};
 use crate::api::paths::Paths;
-use crate::ipam::{Held, Pool, ula_pool};
-use crate::network::model::Millis;
-use crate::network::{Endpoint, Network, NetworkName, Sandbox, SandboxName};
+use crate::ipam::{Pool, ula_pool};
+use crate::network::model::{DEFAULT_NETWORK, Millis};
+use crate::network::{Network, NetworkName, Sandbox, SandboxName, SandboxPhase};
 use crate::state::{DataStore, Lease, RuntimeStore, StateError};
-use mossnet_helper::{MacAddr, SandboxId};
-use std::collections::BTreeMap;
+use mossnet_helper::SandboxId;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-/// Leases of former sandboxes kept at most; the oldest go first.
-const MAX_LEASES: usize = 4096;
+/// A lease that is not older than this need not be written again, milliseconds.
+const FRESH: Millis = 3_600_000;
 
 /// Networks, sandboxes and leases.
 #[derive(Debug)]
@@ -26,10 +28,13 @@ pub(super) struct Model {
     runtime: RuntimeStore,
     networks: BTreeMap<NetworkName, Network>,
     sandboxes: BTreeMap<SandboxId, Sandbox>,
-    leases: Vec<Lease>,
+    names: HashMap<SandboxName, SandboxId>,
+    pub(super) members: Members,
+    leases: Leases,
     /// Of this daemon only: after a crash `reconcile` finds what lingered as leftovers.
     pub(super) lingering: Lingering,
     ula: Pool,
+    revision: u64,
 }
 
 impl Model {
@@ -38,20 +43,34 @@ impl Model {
         let data = DataStore::open(&paths.data_store())?;
         let runtime = RuntimeStore::open(&paths.runtime_store(), boot_id)?;
         let networks = data.networks()?.into_iter();
-        let sandboxes = runtime.sandboxes()?.into_iter();
-        Ok(Self {
+        let mut model = Self {
             networks: networks
                 .map(|network| (network.name.clone(), network))
                 .collect(),
-            sandboxes: sandboxes
-                .map(|sandbox| (sandbox.id.clone(), sandbox))
-                .collect(),
-            leases: data.leases()?,
+            sandboxes: BTreeMap::new(),
+            names: HashMap::new(),
+            members: Members::default(),
+            leases: Leases::new(data.leases()?),
             lingering: Lingering::default(),
             ula: ula_pool(data.ula_global_id(random)?),
+            revision: 0,
             data,
             runtime,
-        })
+        };
+        for sandbox in model.runtime.sandboxes()? {
+            model.take_up(sandbox.with_attachments());
+        }
+        Ok(model)
+    }
+
+    /// Counts up with every change of what helper and relay are told.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What helper and relay are to be told has changed.
+    pub(super) fn told_differs(&mut self) {
+        self.revision += 1;
     }
 
     /// Where IPv6 prefixes come from.
@@ -64,7 +83,7 @@ impl Model {
         self.networks.values()
     }
 
-    /// The network of this name.
+    /// By exactly this name.
     pub(super) fn network(&self, name: &str) -> Option<&Network> {
         self.networks
             .iter()
@@ -72,11 +91,75 @@ impl Model {
             .map(|(_, network)| network)
     }
 
+    /// By identity.
+    pub(super) fn network_by_id(&self, id: &SandboxId) -> Option<&Network> {
+        self.networks().find(|network| network.id == *id)
+    }
+
+    /// By name, id, or an unambiguous beginning of an id.
+    pub(super) fn find_network(&self, text: &str) -> Answer<&Network> {
+        let text = if text == "default" {
+            DEFAULT_NETWORK
+        } else {
+            text
+        };
+        if let Some(network) = self.network(text) {
+            return Ok(network);
+        }
+        let mut matching = self.networks().filter(|n| n.id.as_str().starts_with(text));
+        match (matching.next(), matching.next()) {
+            (Some(network), None) if !text.is_empty() => Ok(network),
+            (Some(_), Some(_)) if !text.is_empty() => Err(conflict(format!(
+                "'{text}' begins the ids of several networks"
+            ))
+            .with_hint("give more of the id, or the name")),
+            _ => Err(self.no_such_network(text)),
+        }
+    }
+
+    /// For whoever names a network that is not there.
+    pub(super) fn no_such_network(&self, text: &str) -> Refusal {
+        let mut known = vec![DEFAULT_NETWORK, "host", "none"];
+        let others = self.networks().filter(|network| !network.is_default());
+        known.extend(others.map(|network| network.name.as_str()));
+        unknown(format!("no such network: {text}"))
+            .with_hint(format!("there are: {}", known.join(", ")))
+    }
+
     /// Adds or replaces a network.
     pub(super) fn put_network(&mut self, network: Network) -> Result<(), StateError> {
         self.data.put_network(&network)?;
         self.networks.insert(network.name.clone(), network);
+        self.revision += 1;
         Ok(())
+    }
+
+    /// Forgets a network, with the addresses remembered on it.
+    pub(super) fn remove_network(&mut self, network: &Network) -> Result<(), StateError> {
+        let leases: Vec<_> = self.leases.on(&network.id).cloned().collect();
+        self.data.remove_network(network, &leases)?;
+        self.networks.remove(&network.name);
+        self.leases.remove_network(&network.id);
+        self.revision += 1;
+        Ok(())
+    }
+
+    /// Live sandboxes on a network, by id.
+    pub(super) fn on_network(&self, network: &SandboxId) -> impl Iterator<Item = &Sandbox> {
+        let ids = self.members.on(network);
+        let known = ids.filter_map(|id| self.sandboxes.get(id));
+        // Of the ended there may be endpoints that linger.
+        known.filter(|sandbox| sandbox.is_live())
+    }
+
+    /// Whether a live sandbox is on it, or something lingers there.
+    pub(super) fn is_used(&self, network: &SandboxId) -> bool {
+        self.members.is_used(network)
+    }
+
+    /// Who is on which network.
+    pub(super) fn members(&self) -> &Members {
+        &self.members
     }
 
     /// All sandboxes.
@@ -96,7 +179,7 @@ impl Model {
 
     /// By name, id, or an unambiguous beginning of an id.
     pub(super) fn find(&self, text: &str) -> Answer<&Sandbox> {
-        if let Some(sandbox) = self.sandboxes().find(|s| s.name.as_str() == text) {
+        if let Some(sandbox) = self.named(text) {
             return Ok(sandbox);
         }
         let mut matching = self.sandboxes().filter(|s| s.id.as_str().starts_with(text));
@@ -113,13 +196,19 @@ impl Model {
         }
     }
 
+    /// By exactly this name.
+    pub(super) fn named(&self, name: &str) -> Option<&Sandbox> {
+        let name: SandboxName = name.parse().ok()?;
+        self.sandboxes.get(self.names.get(&name)?)
+    }
+
     /// Refuses a name that is taken.
     pub(super) fn check_name_free(&self, name: &SandboxName) -> Answer<()> {
-        match self.sandboxes().find(|sandbox| sandbox.name == *name) {
+        match self.names.get(name) {
             None => Ok(()),
             Some(other) => Err(conflict(format!(
                 "the name '{name}' is in use by sandbox {}",
-                other.id.short()
+                other.short()
             ))
             .with_hint(format!(
                 "choose another --name, or remove it: mossnet rm -f {name}"
@@ -130,8 +219,32 @@ impl Model {
     /// Adds or replaces a sandbox.
     pub(super) fn put_sandbox(&mut self, sandbox: Sandbox) -> Result<(), StateError> {
         self.runtime.put_sandbox(&sandbox)?;
-        self.sandboxes.insert(sandbox.id.clone(), sandbox);
+        self.take_up(sandbox);
         Ok(())
+    }
+
+    /// What is in the store already.
+    fn take_up(&mut self, sandbox: Sandbox) {
+        let id = sandbox.id.clone();
+        let unchanged = self.sandboxes.get(&id).is_some_and(|old| {
+            old.is_live() == sandbox.is_live() && old.endpoints == sandbox.endpoints
+        });
+        if !unchanged {
+            self.drop_record(&id);
+            self.members.add(&sandbox);
+            self.names.insert(sandbox.name.clone(), id.clone());
+            self.revision += 1;
+        }
+        self.sandboxes.insert(id, sandbox);
+    }
+
+    /// What is in the store no longer.
+    fn drop_record(&mut self, id: &SandboxId) {
+        if let Some(old) = self.sandboxes.remove(id) {
+            self.members.remove(&old);
+            self.names.remove(&old.name);
+            self.revision += 1;
+        }
     }
 
     /// Changes a sandbox; `None` where it is gone.
@@ -151,7 +264,7 @@ impl Model {
     /// Forgets a sandbox.
     pub(super) fn remove_sandbox(&mut self, id: &SandboxId) -> Result<(), StateError> {
         self.runtime.remove_sandbox(id)?;
-        self.sandboxes.remove(id);
+        self.drop_record(id);
         Ok(())
     }
 
@@ -163,7 +276,7 @@ impl Model {
         at: Millis,
     ) -> Result<(), StateError> {
         self.runtime.remove_exited(id, code, at)?;
-        self.sandboxes.remove(id);
+        self.drop_record(id);
         Ok(())
     }
 
@@ -175,84 +288,87 @@ impl Model {
         }
     }
 
-    /// Endpoints on a network that hold their addresses, live or lingering, with their sandboxes.
-    fn holders(&self, network: &SandboxId) -> impl Iterator<Item = (&SandboxName, &Endpoint)> {
-        let live = self
-            .live()
-            .flat_map(|sandbox| sandbox.endpoints.iter().map(|e| (&sandbox.name, e)));
-        let all = live.chain(self.lingering.endpoints());
-        all.filter(move |(_, endpoint)| endpoint.network == *network)
-    }
-
-    /// Addresses that endpoints hold on a network.
-    pub(super) fn held(&self, network: &SandboxId) -> Held {
-        let held = self.holders(network).flat_map(|(name, endpoint)| {
-            let addresses = endpoint.addresses.iter();
-            addresses.map(|address| (address.addr(), name.to_string()))
-        });
-        held.collect()
-    }
-
-    /// Who has this MAC address on a network.
-    pub(super) fn mac_holder(&self, network: &SandboxId, mac: MacAddr) -> Option<&SandboxName> {
-        let mut holders = self.holders(network);
-        let holder = holders.find(|(_, endpoint)| endpoint.mac == mac);
-        holder.map(|(name, _)| name)
-    }
-
     /// Addresses that a sandbox of this name had on a network.
     pub(super) fn lease(&self, network: &SandboxId, name: &SandboxName) -> &[IpAddr] {
-        let lease = self
-            .leases
-            .iter()
-            .find(|l| l.network == *network && l.name == *name);
-        lease.map_or(&[], |lease| &lease.addresses)
+        self.leases.of(network, name)
+    }
+
+    /// Whether the same is remembered, as of lately: the disk is spared.
+    pub(super) fn is_fresh(&self, lease: &Lease) -> bool {
+        self.leases
+            .find(&lease.network, &lease.name)
+            .is_some_and(|had| {
+                had.addresses == lease.addresses && had.granted + FRESH > lease.granted
+            })
+    }
+
+    /// Leases on a network of names that are not on it now.
+    pub(super) fn reserved(&self, network: &SandboxId) -> impl Iterator<Item = &Lease> {
+        let present = |name: &SandboxName| {
+            let sandbox = self.named(name.as_str());
+            sandbox.is_some_and(|s| s.is_live() && s.endpoint_on(network).is_some())
+        };
+        let leases = self.leases.on(network);
+        leases.filter(move |lease| !present(&lease.name))
+    }
+
+    /// Sandboxes with a made-up name that ended on this network, each with what it had: it may be
+    /// started again.
+    pub(super) fn parked<'a>(
+        &'a self,
+        network: &'a SandboxId,
+    ) -> impl Iterator<Item = (&'a Sandbox, &'a [IpAddr])> {
+        let ended = self.sandboxes().filter(|sandbox| {
+            !sandbox.name_chosen && matches!(sandbox.phase, SandboxPhase::Exited { .. })
+        });
+        ended.filter_map(move |sandbox| {
+            let mut all = sandbox.attachments.iter();
+            let attachment = all.find(|attachment| attachment.network == *network)?;
+            (!attachment.last.is_empty()).then_some((sandbox, attachment.last.as_slice()))
+        })
     }
 
     /// Addresses remembered for others on a network, the oldest first.
     pub(super) fn remembered(&self, network: &SandboxId, name: &SandboxName) -> Vec<IpAddr> {
-        let others = self
-            .leases
-            .iter()
-            .filter(|l| l.network == *network && l.name != *name);
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|lease| lease.granted);
-        others
-            .into_iter()
-            .flat_map(|lease| lease.addresses.iter().copied())
-            .collect()
+        let leases = self.leases.on(network);
+        let leases = leases.map(|lease| (&lease.name, lease.granted, lease.addresses.as_slice()));
+        let parked = self.parked(network);
+        let parked = parked.map(|(s, addresses)| (&s.name, s.created, addresses));
+        let mut others: Vec<_> = leases.chain(parked).filter(|(n, ..)| *n != name).collect();
+        others.sort_by_key(|(_, granted, _)| *granted);
+        let addresses = others.into_iter().flat_map(|(.., addresses)| addresses);
+        addresses.copied().collect()
     }
 
-    /// Remembers addresses by name; whoever had one of them before is forgotten, and so are the
-    /// oldest beyond what is kept.
+    /// Remembers addresses by name; whoever had one of them before is forgotten.
     pub(super) fn remember(&mut self, lease: Lease) -> Result<(), StateError> {
-        let same = |old: &Lease| old.network == lease.network && old.name == lease.name;
-        let robbed = |old: &Lease| {
-            old.network == lease.network
-                && old
-                    .addresses
-                    .iter()
-                    .any(|address| lease.addresses.contains(address))
-        };
-        let mut forgotten: Vec<Lease> = self
-            .leases
-            .iter()
-            .filter(|old| !same(old) && robbed(old))
-            .cloned()
-            .collect();
-        if self.leases.len() - forgotten.len() >= MAX_LEASES {
-            let oldest = self
-                .leases
-                .iter()
-                .filter(|old| !same(old))
-                .min_by_key(|l| l.granted);
-            forgotten.extend(oldest.cloned());
+        let out = self.leases.put_out(&lease);
+        self.data.put_lease(&lease, &out)?;
+        for old in &out {
+            self.leases.remove(old);
         }
-        self.data.put_lease(&lease, &forgotten)?;
-        self.leases
-            .retain(|old| !same(old) && !forgotten.contains(old));
-        self.leases.push(lease);
+        self.leases.insert(lease);
         Ok(())
+    }
+
+    /// Forgets what is remembered for a name on a network.
+    pub(super) fn forget_lease(
+        &mut self,
+        network: &SandboxId,
+        name: &SandboxName,
+    ) -> Result<(), StateError> {
+        let Some(lease) = self.leases.find(network, name).cloned() else {
+            return Ok(());
+        };
+        self.data.remove_lease(&lease)?;
+        self.leases.remove(&lease);
+        Ok(())
+    }
+
+    /// Live sandboxes that know one of this name by a link.
+    pub(super) fn linked_to(&self, name: &SandboxName) -> Vec<SandboxId> {
+        let knows = |sandbox: &&Sandbox| sandbox.links.iter().any(|link| link.name == *name);
+        self.live().filter(knows).map(|s| s.id.clone()).collect()
     }
 }
 
@@ -290,6 +406,40 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_found_by_name_and_by_the_beginning_of_the_id() {
+        let (_directory, mut model) = model();
+        for (name, id) in [("mynet", 0x21), ("other", 0x22), ("bridge", 0x31)] {
+            let network = samples::network(name, id, "10.89.3.0/24");
+            model.put_network(network).unwrap();
+        }
+        let found = |text: &str| model.find_network(text).map(|n| n.name.to_string());
+        assert_eq!(found("mynet").unwrap(), "mynet");
+        assert_eq!(found("default").unwrap(), "bridge");
+        assert_eq!(found("22").unwrap(), "other");
+        assert_eq!(found("2").unwrap_err().status, 409);
+        let refusal = found("nonet").unwrap_err();
+        assert_eq!(refusal.body.message, "no such network: nonet");
+        let hint = refusal.body.hint.unwrap();
+        assert_eq!(hint, "there are: bridge, host, none, mynet, other");
+        assert_eq!(found("").unwrap_err().status, 404);
+    }
+
+    #[test]
+    fn the_revision_follows_what_the_helper_is_told() {
+        let (_directory, mut model) = model();
+        let network = samples::network("mynet", 1, "10.89.3.0/24");
+        let sandbox = samples::sandbox("web", 2, &network, "10.89.3.2/24");
+        let (started, pid) = (1, 7);
+        model.put_sandbox(sandbox.clone()).unwrap();
+        let before = model.revision();
+        let start = |s: &mut Sandbox| s.phase = SandboxPhase::Running { started, pid };
+        model.change_sandbox(&sandbox.id, start).unwrap();
+        assert_eq!(model.revision(), before, "a start changes nothing");
+        model.change_sandbox(&sandbox.id, |s| s.exit(5, 0)).unwrap();
+        assert_ne!(model.revision(), before);
+    }
+
+    #[test]
     fn exited_sandboxes_hold_no_address_but_are_remembered() {
         let (_directory, mut model) = model();
         let network = samples::network("mynet", 1, "10.89.3.0/24");
@@ -304,11 +454,15 @@ mod tests {
         model.put_sandbox(sandbox.clone()).unwrap();
         model.remember(lease("web", 1)).unwrap();
         assert_eq!(
-            model.held(&network.id).get(&address).map(String::as_str),
+            model
+                .members()
+                .held(&network.id)
+                .get(&address)
+                .map(String::as_str),
             Some("web")
         );
         model.change_sandbox(&sandbox.id, |s| s.exit(5, 0)).unwrap();
-        assert!(model.held(&network.id).is_empty());
+        assert!(model.members().held(&network.id).is_empty());
         assert_eq!(model.lease(&network.id, &sandbox.name), [address]);
         assert_eq!(
             model.remembered(&network.id, &"db".parse().unwrap()),

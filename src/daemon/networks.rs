@@ -4,6 +4,7 @@
 //! so it is told whatever differs from what it was told last.
 
 use super::link::Link;
+use super::model::Model;
 use super::refusal::{conflict, failed};
 use super::uplink::{kind_of, name_of, uplink};
 use super::{Daemon, clock};
@@ -12,11 +13,11 @@ use crate::api::types::Uplink;
 use crate::ipam::{choose_subnet, parse_v4_pools, v4_pool};
 use crate::kernel::helper::Helper;
 use crate::kernel::host;
-use crate::network::Network;
-use crate::network::model::{DEFAULT_MTU, DEFAULT_NETWORK, Driver, NetworkSubnet};
+use crate::network::model::{DEFAULT_MTU, DEFAULT_NETWORK, Driver};
 use crate::network::names::bridge_name;
 use crate::network::rules::{bridge_spec, network_rules, snapshot};
-use crate::network::snapshot::Snapshot;
+use crate::network::snapshot::{ResolverView, Snapshot};
+use crate::network::{Network, NetworkSubnet};
 use ipnet::IpNet;
 use mossnet_helper::request::{BridgeSpec, Inventory, NetworkRules, Request, UplinkKind};
 use mossnet_helper::{IfName, MacAddr};
@@ -34,6 +35,8 @@ pub(super) struct Told {
     rules: Option<Vec<NetworkRules>>,
     snapshot: Option<Snapshot>,
     uplinks: BTreeSet<UplinkKind>,
+    /// What all of it was made of, if all of it was told.
+    of: Option<(u64, ResolverView)>,
 }
 
 impl Told {
@@ -53,25 +56,38 @@ impl Told {
     /// An external uplink ended by itself.
     pub(super) fn uplink_ended(&mut self, kind: UplinkKind) {
         self.uplinks.remove(&kind);
+        self.of = None;
     }
 }
 
 /// Everything that the helper should know.
 struct Wanted {
+    /// What it is made of.
+    of: (u64, ResolverView),
     bridges: Vec<BridgeSpec>,
+    /// Bridges of networks that are gone.
+    surplus: Vec<IfName>,
     rules: Vec<NetworkRules>,
     uplinks: BTreeSet<UplinkKind>,
     snapshot: Snapshot,
 }
 
 impl Daemon {
-    /// Tells the helper what differs from what it was told, for all networks in use.
+    /// Tells the helper what differs from what it was told, for all networks in use. Of several
+    /// callers who wait for the link, the first tells it for all.
     pub(super) async fn tell(&self, link: &mut Link, helper: &Helper) -> Answer<()> {
-        let wanted = self.wanted(&link.told).await;
-        if wanted.bridges.is_empty() {
+        let Some(wanted) = self.wanted(&link.told).await else {
+            return Ok(());
+        };
+        let told = &mut link.told;
+        if wanted.bridges.is_empty() && told.bridges.is_empty() {
             return Ok(());
         }
-        let told = &mut link.told;
+        for name in wanted.surplus {
+            let gone = Request::RemoveBridge { name: name.clone() };
+            helper.call(gone).await?;
+            told.bridges.remove(&name);
+        }
         for bridge in wanted.bridges {
             let name = bridge.name.clone();
             if told.bridges.get(&name) != Some(&Some(bridge.clone())) {
@@ -85,8 +101,10 @@ impl Daemon {
             helper.call(Request::Ruleset { networks }).await?;
             told.rules = Some(wanted.rules);
         }
-        stop_uplinks(told, &wanted.uplinks, helper).await;
-        self.tell_relay(link, helper, wanted.snapshot).await
+        let stopped = stop_uplinks(told, &wanted.uplinks, helper).await;
+        self.tell_relay(link, helper, wanted.snapshot).await?;
+        link.told.of = stopped.then_some(wanted.of);
+        Ok(())
     }
 
     async fn tell_relay(
@@ -108,23 +126,28 @@ impl Daemon {
         Ok(())
     }
 
-    /// Networks with live endpoints, and those that were in use since the helper started.
-    async fn wanted(&self, told: &Told) -> Wanted {
+    /// Networks with live endpoints, and those that were in use since the helper started. `None`:
+    /// nothing has changed since all of it was told.
+    async fn wanted(&self, told: &Told) -> Option<Wanted> {
         let resolver = self.resolver().view();
         let model = self.0.model.lock().await;
-        let live = model.live().flat_map(|sandbox| &sandbox.endpoints);
-        let lingering = model.lingering.endpoints().map(|(_, endpoint)| endpoint);
-        let live: BTreeSet<_> = live.chain(lingering).map(|e| &e.network).collect();
+        let of = (model.revision(), resolver);
+        if told.of.as_ref() == Some(&of) {
+            return None;
+        }
         let in_use = |network: &&Network| {
-            live.contains(&network.id) || told.bridges.contains_key(&network.bridge)
+            model.is_used(&network.id) || told.bridges.contains_key(&network.bridge)
         };
         let networks: Vec<&Network> = model.networks().filter(in_use).collect();
-        let external = networks.iter().filter(|network| live.contains(&network.id));
-        Wanted {
+        let external = networks.iter().filter(|network| model.is_used(&network.id));
+        let kept: BTreeSet<&IfName> = networks.iter().map(|network| &network.bridge).collect();
+        let surplus = told.bridges.keys().filter(|name| !kept.contains(name));
+        Some(Wanted {
             bridges: networks
                 .iter()
                 .map(|network| bridge_spec(network))
                 .collect(),
+            surplus: surplus.cloned().collect(),
             rules: networks
                 .iter()
                 .map(|network| network_rules(network))
@@ -133,8 +156,9 @@ impl Daemon {
                 .map(|network| network.uplink)
                 .filter(is_external)
                 .collect(),
-            snapshot: snapshot(networks.iter().copied(), model.sandboxes(), &resolver),
-        }
+            snapshot: snapshot(networks.iter().copied(), model.sandboxes(), &of.1),
+            of,
+        })
     }
 
     /// Tells the helper, if there is one, what changed.
@@ -160,9 +184,7 @@ impl Daemon {
         let mut model = self.0.model.lock().await;
         let network = model.network(DEFAULT_NETWORK).cloned();
         let mut network = network.ok_or_else(|| failed("the default network is gone"))?;
-        let user = model
-            .live()
-            .find(|s| s.endpoints.iter().any(|e| e.network == network.id));
+        let user = model.on_network(&network.id).next();
         let wanted = match (wish, user) {
             (Some(wish), _) => kind_of(wish),
             // What an earlier run asked for ends with the last sandbox that used it.
@@ -197,27 +219,14 @@ impl Daemon {
     }
 
     async fn make_default_network(&self) -> Answer<()> {
-        let v4 = match std::env::var(POOL) {
-            Ok(text) => parse_v4_pools(&text)?,
-            Err(_unset) => vec![v4_pool()],
-        };
         let host = host::prefixes().await?;
         let mut model = self.0.model.lock().await;
         if model.network(DEFAULT_NETWORK).is_some() {
             return Ok(());
         }
         let taken: Vec<IpNet> = model.networks().flat_map(Network::prefixes).collect();
-        let mut subnets = vec![choose_subnet(&v4, &taken, &host)?];
-        // A kernel without IPv6 has no such file, and refuses IPv6 addresses.
-        if Path::new("/proc/net/if_inet6").exists() {
-            // A site that routes wide unique local prefixes does not use our random /48 of them.
-            let narrow: Vec<_> = host
-                .iter()
-                .copied()
-                .filter(|p| p.prefix_len() >= 48)
-                .collect();
-            subnets.push(choose_subnet(&[model.ula()], &taken, &narrow)?);
-        }
+        let wanted = (true, kernel_has_ipv6());
+        let subnets = new_subnets(&model, wanted, &taken, &host)?;
         let broken = |error: std::io::Error| failed(format!("random bytes: {error}"));
         let id = clock::new_id().map_err(broken)?;
         let network = Network {
@@ -226,16 +235,19 @@ impl Daemon {
             bridge: bridge_name(&id)?,
             mac: random_mac()?,
             id,
-            subnets: subnets
-                .into_iter()
-                .map(NetworkSubnet::with_first_gateway)
-                .collect(),
+            subnets,
             mtu: DEFAULT_MTU,
             internal: false,
             uplink: UplinkKind::Relay,
             dns: Vec::new(),
             labels: BTreeMap::new(),
             created: clock::now(),
+            disable_dns: false,
+            icc: true,
+            vlan: None,
+            inhibit_ipv4: false,
+            ifname_prefix: None,
+            options: BTreeMap::new(),
         };
         info!(network.name = %network.name, subnets = ?network.prefixes(), "network made");
         Ok(model.put_network(network)?)
@@ -256,6 +268,37 @@ impl Daemon {
             }
         }
     }
+}
+
+/// A kernel without IPv6 has no such file, and refuses IPv6 addresses.
+pub(super) fn kernel_has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+/// The next free prefixes of the families that are wanted: IPv4 of the pool, IPv6 of our own
+/// unique local prefix.
+pub(super) fn new_subnets(
+    model: &Model,
+    (ipv4, ipv6): (bool, bool),
+    taken: &[IpNet],
+    host: &[IpNet],
+) -> Answer<Vec<NetworkSubnet>> {
+    let mut subnets = Vec::new();
+    if ipv4 {
+        let pools = match std::env::var(POOL) {
+            Ok(text) => parse_v4_pools(&text)?,
+            Err(_unset) => vec![v4_pool()],
+        };
+        subnets.push(choose_subnet(&pools, taken, host)?);
+    }
+    if ipv6 {
+        // A site that routes wide unique local prefixes does not use our random /48 of them.
+        let narrow = host.iter().copied().filter(|p| p.prefix_len() >= 48);
+        let narrow: Vec<_> = narrow.collect();
+        subnets.push(choose_subnet(&[model.ula()], taken, &narrow)?);
+    }
+    let with_gateway = subnets.into_iter().map(NetworkSubnet::with_first_gateway);
+    Ok(with_gateway.collect())
 }
 
 fn is_external(kind: &UplinkKind) -> bool {
@@ -282,18 +325,24 @@ async fn start_uplinks(
     Ok(())
 }
 
-async fn stop_uplinks(told: &mut Told, wanted: &BTreeSet<UplinkKind>, helper: &Helper) {
+/// False where one goes on.
+async fn stop_uplinks(told: &mut Told, wanted: &BTreeSet<UplinkKind>, helper: &Helper) -> bool {
+    let mut stopped = true;
     let surplus: Vec<_> = told.uplinks.difference(wanted).copied().collect();
     for kind in surplus {
         match helper.call(Request::StopUplink { kind }).await {
             Ok(_) => drop(told.uplinks.remove(&kind)),
-            Err(error) => warn!(?kind, %error, "external uplink not stopped"),
+            Err(error) => {
+                stopped = false;
+                warn!(?kind, %error, "external uplink not stopped");
+            }
         }
     }
+    stopped
 }
 
 /// Locally administered, as Docker's.
-fn random_mac() -> Answer<MacAddr> {
+pub(super) fn random_mac() -> Answer<MacAddr> {
     let [a, b, c, d] = clock::random().map_err(|e| failed(format!("random bytes: {e}")))?;
     Ok(MacAddr::try_from([0x02, 0x42, a, b, c, d])?)
 }

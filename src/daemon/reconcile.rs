@@ -8,7 +8,7 @@
 use crate::network::{Sandbox, SandboxPhase};
 use mossnet_helper::request::{Inventory, ProcessInfo, ProcessState, Request};
 use mossnet_helper::{IfName, SandboxId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Exit code of a process whose end nobody saw: it was killed with its helper (128 + SIGKILL).
 pub(super) const LOST: i32 = 137;
@@ -39,6 +39,8 @@ pub(super) enum Action {
     AdoptExec(SandboxId, SandboxId),
     /// An exec'd process ended with this code.
     ExecExited(SandboxId, i32),
+    /// It runs without these of its endpoints, or perhaps without its default routes: join it.
+    Mend(SandboxId, Vec<SandboxId>),
     /// A leftover in the kernel: perform this request.
     Clean(Request),
 }
@@ -55,10 +57,13 @@ pub(super) struct Known<'a> {
 /// The repairs that make `known` and `inventory` agree.
 pub(super) fn reconcile(known: &Known<'_>, inventory: &Inventory) -> Vec<Action> {
     let mut actions: Vec<Action> = Vec::new();
+    let processes: HashMap<&SandboxId, &ProcessInfo> =
+        inventory.processes.iter().map(|p| (&p.id, p)).collect();
     for (sandbox, claim) in &known.sandboxes {
-        let process = inventory.processes.iter().find(|p| p.id == sandbox.id);
+        let process = processes.get(&sandbox.id).copied();
         actions.extend(sandbox_action(sandbox, *claim, process));
     }
+    actions.extend(unfinished(known, inventory, &processes));
     actions.extend(process_leftovers(known, inventory));
     actions.extend(interface_leftovers(known, inventory));
     actions
@@ -96,9 +101,34 @@ fn sandbox_action(
     }
 }
 
+/// Running sandboxes whose joining or leaving of a network was broken off.
+fn unfinished(
+    known: &Known<'_>,
+    inventory: &Inventory,
+    processes: &HashMap<&SandboxId, &ProcessInfo>,
+) -> Vec<Action> {
+    let there: BTreeSet<&IfName> = inventory.endpoints.iter().map(|(name, _)| name).collect();
+    let runs = |sandbox: &Sandbox| {
+        let process = processes.get(&sandbox.id).map(|process| process.state);
+        sandbox.is_live() && process == Some(ProcessState::Running)
+    };
+    let action = |(sandbox, _): &(&Sandbox, Claim)| {
+        if !runs(sandbox) {
+            return None;
+        }
+        let missing = sandbox.endpoints.iter();
+        let missing = missing.filter(|e| !there.contains(&e.router_ifname));
+        let missing: Vec<_> = missing.map(|e| e.id.clone()).collect();
+        let whole = missing.is_empty() && sandbox.attachments.len() < 2;
+        (!whole).then(|| Action::Mend(sandbox.id.clone(), missing))
+    };
+    known.sandboxes.iter().filter_map(action).collect()
+}
+
 /// Processes without a record, and exec'd ones, which have none.
 fn process_leftovers(known: &Known<'_>, inventory: &Inventory) -> Vec<Action> {
-    let recorded = |id: &SandboxId| known.sandboxes.iter().any(|(s, _)| s.id == *id);
+    let records: BTreeSet<&SandboxId> = known.sandboxes.iter().map(|(s, _)| &s.id).collect();
+    let recorded = |id: &SandboxId| records.contains(id);
     let action = |process: &ProcessInfo| {
         let id = process.id.clone();
         match (&process.exec_in, process.state) {
@@ -159,6 +189,7 @@ mod tests {
             exec_in: exec_in.map(id_of),
             pid: 40,
             state,
+            netns_fd: None,
         }
     }
 
@@ -169,8 +200,13 @@ mod tests {
             bridges: BTreeSet::new(),
         };
         let process = state.map(|state| process(2, None, state));
+        let veth = sandbox.endpoints[0].router_ifname.clone();
         let inventory = Inventory {
             processes: process.into_iter().collect(),
+            endpoints: (sandbox.is_live())
+                .then_some((veth, None))
+                .into_iter()
+                .collect(),
             ..Inventory::default()
         };
         reconcile(&known, &inventory)
@@ -251,6 +287,45 @@ mod tests {
         };
         let actions = reconcile(&known, &Inventory::default());
         assert_eq!(actions, [Action::Remove(sandbox.id.clone())]);
+    }
+
+    #[test]
+    fn a_running_sandbox_gets_what_it_lacks() {
+        let mut web = sandbox(SandboxPhase::Running {
+            started: 1,
+            pid: 40,
+        });
+        let second = samples::network("second", 7, "10.89.7.0/24");
+        web.endpoints
+            .push(samples::endpoint(0x77, &second, "10.89.7.2/24", 1));
+        web.attachments.push(samples::attachment(&second));
+        let veths = |n: usize| {
+            let there = web.endpoints.iter().take(n);
+            there.map(|e| (e.router_ifname.clone(), Some(e.bridge.clone())))
+        };
+        let known = Known {
+            sandboxes: vec![(&web, Claim::Nobody)],
+            bridges: BTreeSet::new(),
+        };
+        let mended = |veths: Vec<(IfName, Option<IfName>)>, state| {
+            let inventory = Inventory {
+                processes: vec![process(2, None, state)],
+                endpoints: veths,
+                ..Inventory::default()
+            };
+            let actions = reconcile(&known, &inventory).into_iter();
+            let mended = |action| match action {
+                Action::Mend(_, missing) => Some(missing),
+                _ => None,
+            };
+            actions.filter_map(mended).collect::<Vec<_>>()
+        };
+        let missing = vec![web.endpoints[1].id.clone()];
+        assert_eq!(mended(veths(1).collect(), ProcessState::Running), [missing]);
+        // Its default routes may still be those of before.
+        assert_eq!(mended(veths(2).collect(), ProcessState::Running), [[]]);
+        let ended = ProcessState::Exited(ExitStatus::Code(0));
+        assert!(mended(veths(1).collect(), ended).is_empty());
     }
 
     #[test]

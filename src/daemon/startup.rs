@@ -342,6 +342,7 @@ impl Daemon {
             if self.reread_resolver() {
                 info!("resolvers of the host changed");
                 self.refresh().await;
+                self.renew_all_etc().await;
             }
             if seen.contains(&HostChange::Routes) {
                 self.check_conflicts().await;

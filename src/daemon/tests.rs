@@ -2,6 +2,7 @@
 
 use super::{Daemon, files};
 use crate::api::control::Control;
+use crate::api::network_types::NetworkAttach;
 use crate::api::paths::Paths;
 use crate::api::types::{NetworkMode, SandboxCreate, SandboxState, Stdio};
 use crate::kernel::fake::{self, Asked, Said, done};
@@ -10,6 +11,11 @@ use mossnet_helper::request::{
     Event, ExitStatus, Failure, FailureKind, Inventory, ProcessInfo, ProcessState, Reply, Request,
 };
 use std::sync::{Arc, Mutex};
+
+mod again;
+mod crowd;
+mod networks;
+mod refused;
 
 struct World {
     paths: Paths,
@@ -28,6 +34,10 @@ fn world(mut script: impl FnMut(&Request) -> Option<Said> + Send + 'static) -> W
             Request::Inventory => {
                 let inventory = Box::new(Inventory::default());
                 Some((Vec::new(), Ok(Reply::Inventory(inventory))))
+            }
+            Request::CreateSandbox(spec) if spec.process.is_none() => {
+                assert_eq!(descriptors, 0);
+                Some((Vec::new(), Ok(Reply::Bare { netns_fd: 9 })))
             }
             Request::CreateSandbox(_) | Request::Exec(_) => {
                 assert_eq!(descriptors, 3);
@@ -66,6 +76,14 @@ fn request(name: &str) -> SandboxCreate {
         name: Some(name.to_owned()),
         ..SandboxCreate::example()
     }
+}
+
+fn on(network: &str, ip: Option<std::net::Ipv4Addr>) -> NetworkMode {
+    NetworkMode::Networks(vec![NetworkAttach {
+        network: network.to_owned(),
+        ip,
+        ..NetworkAttach::default()
+    }])
 }
 
 fn failure(kind: FailureKind, errno: i32) -> Option<Said> {
@@ -145,7 +163,7 @@ async fn what_fails_on_the_way_is_taken_back() {
     assert_nothing_left(&world, &daemon).await;
     // The address is free again at once.
     let mut fixed = request("db");
-    fixed.ip = Some([10, 89, 0, 2].into());
+    fixed.network = Some(on("bridge", Some([10, 89, 0, 2].into())));
     let refusal = daemon.create(fixed).await.unwrap_err();
     assert!(refusal.body.message.starts_with("scripted"), "{refusal}");
 }
@@ -217,7 +235,7 @@ async fn bad_requests_are_refused_and_leave_nothing() {
             .await
             .contains("is in use by sandbox")
     );
-    let message = refuse(|r| r.network = Some(NetworkMode::Network("x".into()))).await;
+    let message = refuse(|r| r.network = Some(on("x", None))).await;
     assert_eq!(message, "no such network: x");
     let message = refuse(|r| r.network = Some(NetworkMode::Container("web".into()))).await;
     assert!(message.ends_with("is not running"), "{message}");
@@ -282,6 +300,7 @@ fn a_new_daemon_takes_up_what_the_helper_holds() {
                     exec_in: None,
                     pid: 77,
                     state,
+                    netns_fd: None,
                 };
                 holds.lock().unwrap().processes.push(process);
             }

@@ -1,7 +1,7 @@
 //! Addresses for new endpoints.
 
-use crate::network::Subnet;
-use crate::network::model::NetworkSubnet;
+use crate::network::{NetworkSubnet, Subnet};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
@@ -30,15 +30,15 @@ pub enum AddressError {
         /// The address.
         address: IpAddr,
         /// What it is for.
-        role: &'static str,
+        role: String,
         /// The subnet.
         subnet: Subnet,
     },
     /// All are taken.
-    #[error("no free address is left in {subnet}: {used} of {size} are in use")]
+    #[error("no free address is left in {range}: {used} of {size} are in use")]
     Exhausted {
-        /// The subnet.
-        subnet: Subnet,
+        /// The part of the subnet that addresses come from.
+        range: IpNet,
         /// Addresses in use.
         used: u128,
         /// Addresses that endpoints could have.
@@ -87,29 +87,22 @@ pub fn allocate(
     }
     let spared: HashSet<IpAddr> = remembered.iter().copied().collect();
     let free = |address: &IpAddr| check(on, held, *address).is_ok();
-    let lowest = hosts(on.subnet).find(|address| !spared.contains(address) && free(address));
+    let lowest = addresses(on.range()).find(|address| !spared.contains(address) && free(address));
     let oldest = || remembered.iter().copied().find(free);
     lowest.or_else(oldest).ok_or_else(|| exhausted(on, held))
 }
 
 fn check(on: &NetworkSubnet, held: &Held, address: IpAddr) -> Result<(), AddressError> {
     let subnet = on.subnet;
-    let reserved = |role| AddressError::Reserved {
-        address,
-        role,
-        subnet,
-    };
     if !subnet.prefix().contains(&address) {
         return Err(AddressError::Outside { address, subnet });
     }
-    if address == on.gateway {
-        return Err(reserved("gateway"));
-    }
-    if address == subnet.prefix().network() {
-        return Err(reserved("network address"));
-    }
-    if subnet.is_boundary(address) {
-        return Err(reserved("broadcast address"));
+    if let Some(role) = role(on, address) {
+        return Err(AddressError::Reserved {
+            address,
+            role,
+            subnet,
+        });
     }
     match held.get(&address) {
         Some(by) => Err(AddressError::InUse {
@@ -120,17 +113,30 @@ fn check(on: &NetworkSubnet, held: &Held, address: IpAddr) -> Result<(), Address
     }
 }
 
-/// Every address after the network's, lazily; of an IPv6 prefix far fewer are ever looked at than
-/// there are.
-fn hosts(subnet: Subnet) -> Box<dyn Iterator<Item = IpAddr>> {
-    let (first, last) = (subnet.prefix().network(), subnet.prefix().broadcast());
-    match (first, last) {
+/// What an address of the subnet is for, if not for endpoints.
+fn role(on: &NetworkSubnet, address: IpAddr) -> Option<String> {
+    if address == on.gateway {
+        return Some("gateway".to_owned());
+    }
+    if address == on.subnet.prefix().network() {
+        return Some("network address".to_owned());
+    }
+    if on.subnet.is_boundary(address) {
+        return Some("broadcast address".to_owned());
+    }
+    let aux = on.aux_addresses.get(&address)?;
+    Some(format!("auxiliary address '{aux}'"))
+}
+
+/// Every address, lazily; of an IPv6 prefix far fewer are ever looked at than there are.
+fn addresses(range: IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match (range.network(), range.broadcast()) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
-            let range = u32::from(first).saturating_add(1)..=u32::from(last);
+            let range = u32::from(first)..=u32::from(last);
             Box::new(range.map(|bits| IpAddr::V4(bits.into())))
         }
         (IpAddr::V6(first), IpAddr::V6(last)) => {
-            let range = u128::from(first).saturating_add(1)..=u128::from(last);
+            let range = u128::from(first)..=u128::from(last);
             Box::new(range.map(|bits| IpAddr::V6(bits.into())))
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
@@ -140,16 +146,18 @@ fn hosts(subnet: Subnet) -> Box<dyn Iterator<Item = IpAddr>> {
 }
 
 fn exhausted(on: &NetworkSubnet, held: &Held) -> AddressError {
-    let prefix = on.subnet.prefix();
-    let bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
-    // Network address, gateway, and for IPv4 the broadcast address.
-    let reserved = if prefix.addr().is_ipv4() { 3 } else { 2 };
+    let (prefix, range) = (on.subnet.prefix(), on.range());
+    let bits = u32::from(range.max_prefix_len() - range.prefix_len());
     let all = 1u128.checked_shl(bits).unwrap_or(u128::MAX);
-    let used = held.keys().filter(|a| prefix.contains(*a)).count();
+    let mut reserved = HashSet::from([on.gateway, prefix.network()]);
+    reserved.extend(prefix.addr().is_ipv4().then(|| prefix.broadcast()));
+    reserved.extend(on.aux_addresses.keys());
+    reserved.retain(|address| range.contains(address));
+    let used = held.keys().filter(|a| range.contains(*a)).count();
     AddressError::Exhausted {
-        subnet: on.subnet,
+        range,
         used: used as u128,
-        size: all.saturating_sub(reserved),
+        size: all.saturating_sub(reserved.len() as u128),
     }
 }
 
@@ -250,7 +258,94 @@ mod tests {
         );
     }
 
+    /// Addresses 4 to 7 of 16, of which 5 is set aside and 6 the router's.
+    fn parted() -> NetworkSubnet {
+        NetworkSubnet {
+            gateway: address("10.89.0.6"),
+            ip_range: Some("10.89.0.4/30".parse().unwrap()),
+            aux_addresses: [(address("10.89.0.5"), "printer".to_owned())].into(),
+            ..on("10.89.0.0/28")
+        }
+    }
+
+    #[test]
+    fn only_the_range_is_given_away_and_nothing_set_aside() {
+        let on = parted();
+        let mut held = Held::new();
+        for wanted in ["10.89.0.4", "10.89.0.7"] {
+            let got = allocate(&on, &held, &[], Wish::Any).unwrap();
+            assert_eq!(got, address(wanted));
+            held.insert(got, "x".into());
+        }
+        let error = allocate(&on, &held, &[], Wish::Any).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no free address is left in 10.89.0.4/30: 2 of 2 are in use"
+        );
+        let fixed = |text| allocate(&on, &held, &[], Wish::Fixed(address(text)));
+        assert_eq!(
+            fixed("10.89.0.5").unwrap_err().to_string(),
+            "address 10.89.0.5 is reserved: it is the auxiliary address 'printer' of 10.89.0.0/28"
+        );
+        // Whoever names an address may have one beside the range.
+        assert_eq!(fixed("10.89.0.9"), Ok(address("10.89.0.9")));
+    }
+
     proptest! {
+        /// Whatever is set aside and whoever asks: within the range, never set aside, never twice,
+        /// and an address that was had before comes back while it is free.
+        #[test]
+        fn a_parted_subnet_is_sound(
+            gateway in 1u8..15,
+            aux in proptest::collection::btree_set(1u8..15, 0..6),
+            range_len in 28u8..=31,
+            range_at in 0u8..16,
+            steps in proptest::collection::vec((0u8..4, any::<u8>()), 1..80),
+        ) {
+            let at = |n: u8| IpAddr::from([10, 89, 0, n]);
+            let on = NetworkSubnet {
+                gateway: at(gateway),
+                ip_range: Some(IpNet::new(at(range_at), range_len).unwrap().trunc()),
+                aux_addresses: aux.iter().filter(|n| **n != gateway).map(|n| (at(*n), "a".into())).collect(),
+                ..on("10.89.0.0/28")
+            };
+            let mut held = Held::new();
+            let mut remembered: Vec<IpAddr> = Vec::new();
+            for (what, pick) in steps {
+                let wish = match what {
+                    0 => Wish::Any,
+                    1 => Wish::Fixed(at(pick % 20)),
+                    2 => remembered.first().map_or(Wish::Any, |had| Wish::Again(*had)),
+                    _ => {
+                        let victim = held.keys().nth(usize::from(pick) % held.len().max(1)).copied();
+                        if let Some(victim) = victim {
+                            held.remove(&victim);
+                            remembered.retain(|old| *old != victim);
+                            remembered.push(victim);
+                        }
+                        continue;
+                    }
+                };
+                match allocate(&on, &held, &remembered, wish) {
+                    Ok(got) => {
+                        prop_assert!(on.subnet.prefix().contains(&got) && !on.subnet.is_boundary(got));
+                        prop_assert!(got != on.gateway && !on.aux_addresses.contains_key(&got));
+                        match wish {
+                            Wish::Fixed(wanted) => prop_assert_eq!(got, wanted),
+                            Wish::Again(had) => prop_assert!(got == had || held.contains_key(&had)),
+                            Wish::Any => prop_assert!(on.range().contains(&got) || remembered.contains(&got)),
+                        }
+                        prop_assert!(held.insert(got, "x".into()).is_none());
+                    }
+                    Err(AddressError::Exhausted { used, size, .. }) => {
+                        prop_assert!(!matches!(wish, Wish::Fixed(_)));
+                        prop_assert_eq!(used, size);
+                    }
+                    Err(_) => prop_assert!(matches!(wish, Wish::Fixed(_))),
+                }
+            }
+        }
+
         /// Any sequence of allocations and releases: no duplicates, never reserved, and what was
         /// released can be had again.
         #[test]

@@ -7,7 +7,11 @@
 //! Sources: RFC 4193 (ULA), RFC 4291 §2.6.1 (subnet-router anycast).
 
 mod addresses;
+mod layout;
 mod pools;
 
 pub use addresses::{AddressError, Held, Wish, allocate};
-pub use pools::{Pool, PoolError, choose_subnet, parse_v4_pools, ula_pool, v4_pool};
+pub use layout::{Layout, LayoutError};
+pub use pools::{
+    Overlap, Pool, PoolError, check_free, choose_subnet, parse_v4_pools, ula_pool, v4_pool,
+};

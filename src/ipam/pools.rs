@@ -87,8 +87,74 @@ pub fn ula_pool(global_id: [u8; 5]) -> Pool {
     }
 }
 
+/// A prefix that is in use already.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Overlap {
+    /// By a network.
+    #[error("subnet {subnet} overlaps network '{name}' ({prefix})")]
+    Network {
+        /// As given.
+        subnet: Subnet,
+        /// The network.
+        name: String,
+        /// Its prefix.
+        prefix: IpNet,
+    },
+    /// By the host.
+    #[error("subnet {subnet} overlaps {prefix}, which the host routes")]
+    Host {
+        /// As given.
+        subnet: Subnet,
+        /// The route.
+        prefix: IpNet,
+    },
+}
+
+impl Overlap {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Network { .. } => {
+                "choose another --subnet, leave it out for the next free one, or remove that network"
+            }
+            Self::Host { .. } => "choose another --subnet, or leave it out for the next free one",
+        }
+    }
+}
+
+/// Refuses a prefix that overlaps one of `networks`, each with its name, or of what the host routes.
+pub fn check_free<'a>(
+    subnet: Subnet,
+    networks: impl IntoIterator<Item = (&'a str, IpNet)>,
+    host: &[IpNet],
+) -> Result<(), Overlap> {
+    for (name, prefix) in networks {
+        if subnet.overlaps(prefix) {
+            let name = name.to_owned();
+            return Err(Overlap::Network {
+                subnet,
+                name,
+                prefix,
+            });
+        }
+    }
+    let obstacle = |prefix: &&IpNet| !is_default_route(prefix) && subnet.overlaps(**prefix);
+    match host.iter().find(obstacle) {
+        Some(prefix) => Err(Overlap::Host {
+            subnet,
+            prefix: *prefix,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Also one that a VPN writes as two halves.
+fn is_default_route(prefix: &IpNet) -> bool {
+    prefix.prefix_len() <= 1
+}
+
 /// The first prefix of the first pool that overlaps neither `networks` nor `host` prefixes. A
-/// default route, also one that a VPN writes as two halves, is no obstacle.
+/// default route is no obstacle.
 pub fn choose_subnet(
     pools: &[Pool],
     networks: &[IpNet],
@@ -98,7 +164,7 @@ pub fn choose_subnet(
     let host: Vec<IpNet> = host
         .iter()
         .copied()
-        .filter(|prefix| prefix.prefix_len() > 1)
+        .filter(|prefix| !is_default_route(prefix))
         .collect();
     for candidate in pools.iter().copied().flat_map(candidates) {
         let overlaps = |other: &IpNet| candidate.contains(other) || other.contains(&candidate);
@@ -129,6 +195,27 @@ mod tests {
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_overlap_names_the_other() {
+        let subnet = |text: &str| Subnet::try_from(text.parse::<IpNet>().unwrap()).unwrap();
+        let networks = [("bridge", "10.89.0.0/24".parse().unwrap())];
+        let host = nets(&["0.0.0.0/1", "192.168.1.0/24"]);
+        let refused = |text: &str| {
+            check_free(subnet(text), networks, &host)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(check_free(subnet("10.90.0.0/24"), networks, &host).is_ok());
+        assert_eq!(
+            refused("10.88.0.0/14"),
+            "subnet 10.88.0.0/14 overlaps network 'bridge' (10.89.0.0/24)"
+        );
+        assert_eq!(
+            refused("192.168.0.0/16"),
+            "subnet 192.168.0.0/16 overlaps 192.168.1.0/24, which the host routes"
+        );
     }
 
     #[test]

@@ -48,6 +48,8 @@ fn converse(mut stream: UnixStream, script: &mut impl Script, asked: &Asked) -> 
                     version,
                     pid: u32::MAX,
                     mapped_ids: 1,
+                    anti_spoofing: true,
+                    router_netns_fd: 5,
                 }),
             )),
             request => script(&request, descriptors),

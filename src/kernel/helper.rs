@@ -94,6 +94,9 @@ pub struct Helper {
     pub pid: u32,
     /// Number of user ids that sandboxes can map.
     pub mapped_ids: u32,
+    /// Endpoints are held to their own addresses.
+    pub anti_spoofing: bool,
+    router_netns_fd: i32,
 }
 
 impl Helper {
@@ -141,6 +144,8 @@ impl Helper {
             submit,
             pid: 0,
             mapped_ids: 1,
+            anti_spoofing: false,
+            router_netns_fd: -1,
         };
         let version = PROTOCOL_VERSION;
         match helper.call(Request::Hello { version }).await? {
@@ -151,15 +156,23 @@ impl Helper {
                 })
             }
             Reply::Hello {
-                pid, mapped_ids, ..
+                pid,
+                mapped_ids,
+                anti_spoofing,
+                router_netns_fd,
+                ..
             } => {
+                helper.router_netns_fd = router_netns_fd;
+                helper.anti_spoofing = anti_spoofing;
                 helper.pid = pid;
                 helper.mapped_ids = mapped_ids;
                 Ok((helper, events))
             }
-            Reply::Done | Reply::Created { .. } | Reply::Inventory(_) | Reply::Unsent { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_)
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -191,9 +204,11 @@ impl Helper {
     pub async fn create(&self, request: Request, fds: Vec<OwnedFd>) -> Result<u32, HelperError> {
         match self.call_with(request, fds).await? {
             Reply::Created { pid } => Ok(pid),
-            Reply::Done | Reply::Hello { .. } | Reply::Inventory(_) | Reply::Unsent { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_)
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -201,6 +216,20 @@ impl Helper {
     pub async fn unsent(&self, id: &SandboxId) -> Result<u32, HelperError> {
         match self.call(Request::Unsent { id: id.clone() }).await? {
             Reply::Unsent { sockets } => Ok(sockets),
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_) => Err(HelperError::OutOfTurn),
+        }
+    }
+
+    /// Performs `CreateSandbox` without a process: the number of the descriptor of its network
+    /// namespace in the helper.
+    pub async fn create_bare(&self, request: Request) -> Result<i32, HelperError> {
+        match self.call(request).await? {
+            Reply::Bare { netns_fd } => Ok(netns_fd),
+            Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
             Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {
                 Err(HelperError::OutOfTurn)
             }
@@ -211,9 +240,11 @@ impl Helper {
     pub async fn inventory(&self) -> Result<Inventory, HelperError> {
         match self.call(Request::Inventory).await? {
             Reply::Inventory(inventory) => Ok(*inventory),
-            Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Unsent { .. } => {
-                Err(HelperError::OutOfTurn)
-            }
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
 
@@ -227,6 +258,16 @@ impl Helper {
             // A pidfd is readable once its process has ended (pidfd_open(2)).
             let _ = watched.readable().await;
         }
+    }
+
+    /// A path that leads to the router's network namespace while the helper lives.
+    pub fn router_netns(&self) -> PathBuf {
+        self.descriptor(self.router_netns_fd)
+    }
+
+    /// A path that leads to what one of its descriptors leads to.
+    pub fn descriptor(&self, number: i32) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{number}", self.pid))
     }
 
     /// The connection is closed.

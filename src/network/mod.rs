@@ -5,7 +5,9 @@
 //! a value of these types has been checked; nothing here touches an fd, a clock or the environment.
 //!
 //! * `names`: names of networks and sandboxes, and names that are made up.
-//! * `model`: [`Network`], [`Endpoint`], [`Sandbox`], as they are stored.
+//! * `subnet`: prefixes. `model`: [`Network`], [`Endpoint`]; `sandbox`: [`Sandbox`]; as they are
+//!   stored.
+//! * `options`: `-o key=value` of a network. `routes`: which endpoint leads outside.
 //! * `capabilities`: what a sandbox may do in its own user namespace.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
 //! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
@@ -15,10 +17,16 @@
 pub mod capabilities;
 pub mod model;
 pub mod names;
+pub mod options;
 pub mod plan;
 pub mod resolv;
+pub mod routes;
 pub mod rules;
+pub mod sandbox;
 pub mod snapshot;
+pub mod subnet;
 
-pub use model::{Endpoint, Network, NetworkModeRecord, Sandbox, SandboxPhase, Subnet};
+pub use model::{Attachment, Endpoint, Network};
 pub use names::{NetworkName, SandboxName};
+pub use sandbox::{LinkRecord, NetworkModeRecord, Sandbox, SandboxPhase};
+pub use subnet::{NetworkSubnet, Subnet};

@@ -4,11 +4,14 @@
 //! repeat and succeeds on what is already gone, so a plan that broke off anywhere can be undone
 //! whole.
 
-use super::model::{Endpoint, NetworkModeRecord, Sandbox};
+use super::model::Endpoint;
+use super::routes::{default_gateways, default_routes};
+use super::sandbox::{NetworkModeRecord, Sandbox};
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{
     Bind, EndpointSpec, ExecSpec, ProcessSpec, Request, SandboxNetns, SandboxSpec,
 };
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// One request and its undo.
@@ -44,13 +47,85 @@ pub fn sandbox_plan(sandbox: &Sandbox, places: Places<'_>) -> Plan {
         request: Request::CreateSandbox(Box::new(sandbox_spec(sandbox, places))),
         undo: Some(Request::Forget { id }),
     };
-    let attach = sandbox.endpoints.iter().map(|endpoint| Step {
-        request: Request::Attach(endpoint_spec(&sandbox.id, endpoint)),
-        undo: Some(detach(endpoint)),
+    let attach = sandbox.endpoints.iter().map(|endpoint| {
+        let routes = default_gateways(&sandbox.endpoints, endpoint);
+        attach_step(&sandbox.id, endpoint, routes)
     });
     Plan {
         steps: std::iter::once(create).chain(attach).collect(),
     }
+}
+
+/// Joins a made sandbox to the network of one of its endpoints, and moves the default routes if that
+/// changes them.
+pub fn connect_plan(sandbox: &Sandbox, endpoint: &Endpoint) -> Plan {
+    let others: Vec<_> = (sandbox.endpoints.iter())
+        .filter(|other| other.id != endpoint.id)
+        .cloned()
+        .collect();
+    let attach = attach_step(&sandbox.id, endpoint, Vec::new());
+    let moved = move_routes(&sandbox.id, &others, &sandbox.endpoints);
+    Plan {
+        steps: std::iter::once(attach).chain(moved).collect(),
+    }
+}
+
+/// Takes a made sandbox off the network of one of its endpoints; the default routes move to what is
+/// left.
+pub fn disconnect_plan(sandbox: &Sandbox, endpoint: &Endpoint) -> Plan {
+    let left: Vec<_> = (sandbox.endpoints.iter())
+        .filter(|other| other.id != endpoint.id)
+        .cloned()
+        .collect();
+    let routes = default_gateways(&sandbox.endpoints, endpoint);
+    let attach = attach_step(&sandbox.id, endpoint, routes);
+    let detach = Step {
+        request: detach(endpoint),
+        undo: Some(attach.request),
+    };
+    let moved = move_routes(&sandbox.id, &sandbox.endpoints, &left);
+    Plan {
+        steps: std::iter::once(detach).chain(moved).collect(),
+    }
+}
+
+/// The default routes of a sandbox, as they should be.
+pub fn routes_request(sandbox: &SandboxId, endpoints: &[Endpoint]) -> Request {
+    Request::DefaultRoutes {
+        sandbox: sandbox.clone(),
+        routes: default_routes(endpoints),
+    }
+}
+
+fn move_routes(sandbox: &SandboxId, from: &[Endpoint], to: &[Endpoint]) -> Option<Step> {
+    if default_routes(from) == default_routes(to) {
+        return None;
+    }
+    Some(Step {
+        request: routes_request(sandbox, to),
+        undo: Some(routes_request(sandbox, from)),
+    })
+}
+
+fn attach_step(sandbox: &SandboxId, endpoint: &Endpoint, routes: Vec<IpAddr>) -> Step {
+    Step {
+        request: attach(sandbox, endpoint, routes),
+        undo: Some(detach(endpoint)),
+    }
+}
+
+/// Joins a sandbox to a bridge, with these default routes.
+pub fn attach(sandbox: &SandboxId, endpoint: &Endpoint, default_routes: Vec<IpAddr>) -> Request {
+    Request::Attach(EndpointSpec {
+        sandbox: sandbox.clone(),
+        bridge: endpoint.bridge.clone(),
+        router_ifname: endpoint.router_ifname.clone(),
+        ifname: endpoint.ifname.clone(),
+        mac: endpoint.mac,
+        mtu: endpoint.mtu,
+        addresses: endpoint.addresses.clone(),
+        default_routes,
+    })
 }
 
 /// Takes a sandbox out of the kernel, whatever of it is there.
@@ -75,7 +150,10 @@ fn sandbox_spec(sandbox: &Sandbox, places: Places<'_>) -> SandboxSpec {
         source: places.etc.join(name),
         target: PathBuf::from("/etc").join(name),
     };
-    let binds = ["hosts", "resolv.conf", "hostname"].map(etc_file).to_vec();
+    let binds = match sandbox.bare {
+        true => Vec::new(),
+        false => ["hosts", "resolv.conf", "hostname"].map(etc_file).to_vec(),
+    };
     SandboxSpec {
         id: sandbox.id.clone(),
         hostname: sandbox.hostname.clone(),
@@ -86,27 +164,17 @@ fn sandbox_spec(sandbox: &Sandbox, places: Places<'_>) -> SandboxSpec {
         },
         rootfs: sandbox.rootfs.clone(),
         binds,
-        masks: vec![places.runtime.to_path_buf()],
+        masks: (!sandbox.bare)
+            .then(|| places.runtime.to_path_buf())
+            .into_iter()
+            .collect(),
         capabilities: sandbox.capabilities.clone(),
-        process: ProcessSpec {
+        process: (!sandbox.bare).then(|| ProcessSpec {
             argv: sandbox.command.clone(),
             env: sandbox.env.clone(),
             workdir: sandbox.workdir.clone(),
             tty: sandbox.tty,
-        },
-    }
-}
-
-fn endpoint_spec(sandbox: &SandboxId, endpoint: &Endpoint) -> EndpointSpec {
-    EndpointSpec {
-        sandbox: sandbox.clone(),
-        bridge: endpoint.bridge.clone(),
-        router_ifname: endpoint.router_ifname.clone(),
-        ifname: endpoint.ifname.clone(),
-        mac: endpoint.mac,
-        mtu: endpoint.mtu,
-        addresses: endpoint.addresses.clone(),
-        default_routes: endpoint.gateways.clone(),
+        }),
     }
 }
 
@@ -185,6 +253,69 @@ mod tests {
             torn[..],
             [Request::Forget { .. }, Request::Detach { .. }]
         ));
+    }
+
+    /// On two networks that both lead outside.
+    fn multihomed() -> Sandbox {
+        let first = samples::network("first", 1, "10.89.3.0/24");
+        let second = samples::network("second", 3, "10.89.4.0/24");
+        let mut web = samples::sandbox("web", 2, &first, "10.89.3.2/24");
+        let endpoint = samples::endpoint(0x77, &second, "10.89.4.2/24", 1);
+        web.endpoints.push(endpoint);
+        web
+    }
+
+    fn words(plan: &Plan) -> Vec<String> {
+        let word = |request: &Request| match request {
+            Request::CreateSandbox(_) => "create".to_owned(),
+            Request::Attach(spec) => format!("attach {} {:?}", spec.ifname, spec.default_routes),
+            Request::Detach { .. } => "detach".to_owned(),
+            Request::DefaultRoutes { routes, .. } => {
+                let names: Vec<_> = routes.iter().map(|route| route.ifname.as_str()).collect();
+                format!("routes {}", names.join(","))
+            }
+            other => format!("{other:?}"),
+        };
+        plan.steps.iter().map(|step| word(&step.request)).collect()
+    }
+
+    #[test]
+    fn a_sandbox_on_several_networks_is_made_with_one_default_route() {
+        let expected = ["create", "attach eth0 [10.89.3.1]", "attach eth1 []"];
+        assert_eq!(words(&plan_of(&multihomed())), expected);
+    }
+
+    #[test]
+    fn the_default_route_moves_only_where_it_must() {
+        let mut web = multihomed();
+        let later = web.endpoints[1].clone();
+        assert_eq!(words(&connect_plan(&web, &later)), ["attach eth1 []"]);
+        assert_eq!(words(&disconnect_plan(&web, &later)), ["detach"]);
+        let first = web.endpoints[0].clone();
+        assert_eq!(
+            words(&disconnect_plan(&web, &first)),
+            ["detach", "routes eth1"]
+        );
+        web.endpoints[1].gw_priority = 1;
+        let later = web.endpoints[1].clone();
+        let plan = connect_plan(&web, &later);
+        assert_eq!(words(&plan), ["attach eth1 []", "routes eth1"]);
+        let undone = plan.steps[1].undo.clone().unwrap();
+        assert_eq!(undone, routes_request(&web.id, &web.endpoints[..1]));
+        web.endpoints.truncate(1);
+        let last = web.endpoints[0].clone();
+        assert_eq!(words(&disconnect_plan(&web, &last)), ["detach", "routes "]);
+    }
+
+    #[test]
+    fn a_bare_sandbox_has_no_process_and_nothing_to_hide() {
+        let mut bare = multihomed();
+        bare.bare = true;
+        let plan = plan_of(&bare);
+        assert!(
+            matches!(&plan.steps[0].request, Request::CreateSandbox(spec)
+                if spec.process.is_none() && spec.binds.is_empty() && spec.masks.is_empty())
+        );
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl ResolvError {
 /// What decides over a sandbox's resolv.conf.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResolvConf<'a> {
-    /// The gateways of its first network; empty without one.
+    /// The gateways of the network whose name server it asks; empty without one.
     pub gateways: &'a [IpAddr],
     /// Whether that network has a name service (every one but the default `bridge`).
     pub named: bool,
@@ -244,8 +244,10 @@ pub struct Hosts<'a> {
     pub hostname: &'a str,
     /// Its name, where the host name is another.
     pub name: Option<&'a str>,
-    /// `--add-host`, links, and the host's aliases: (name, address).
+    /// `--add-host` and the host's aliases: (name, address).
     pub extra: &'a [(String, IpAddr)],
+    /// Linked sandboxes: an address of each and its names.
+    pub links: &'a [(IpAddr, Vec<String>)],
 }
 
 const FIRST_LINES: &str = "127.0.0.1\tlocalhost\n\
@@ -265,6 +267,11 @@ impl Hosts<'_> {
         }
         for (name, address) in self.extra {
             let _ = writeln!(text, "{address}\t{}", check_host_name(name)?);
+        }
+        for (address, names) in self.links {
+            let checked: Result<Vec<_>, _> =
+                names.iter().map(|name| check_host_name(name)).collect();
+            let _ = writeln!(text, "{address}\t{}", checked?.join(" "));
         }
         if self.base.is_some() {
             return Ok(text);

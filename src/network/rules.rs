@@ -3,23 +3,26 @@
 //! Invariant: all three are functions of the model alone, so that telling them again after any
 //! crash brings back the same kernel state.
 
-use super::model::{Network, Sandbox};
+use super::model::{Endpoint, Network};
+use super::sandbox::Sandbox;
 use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
+use super::subnet::NetworkSubnet;
 use ipnet::IpNet;
+use mossnet_helper::SandboxId;
 use mossnet_helper::request::{BridgeSpec, NetworkRules};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 /// The bridge of a network.
 pub fn bridge_spec(network: &Network) -> BridgeSpec {
-    let address = |s: &super::model::NetworkSubnet| {
-        IpNet::new_assert(s.gateway, s.subnet.prefix().prefix_len())
-    };
+    let address = |s: &NetworkSubnet| IpNet::new_assert(s.gateway, s.subnet.prefix().prefix_len());
     BridgeSpec {
         name: network.bridge.clone(),
         mac: network.mac,
         mtu: network.mtu,
-        addresses: network.subnets.iter().map(address).collect(),
+        addresses: network.routed().map(address).collect(),
+        icc: network.icc,
+        vlan: network.vlan,
     }
 }
 
@@ -40,6 +43,11 @@ pub fn snapshot<'a>(
     sandboxes: impl IntoIterator<Item = &'a Sandbox> + Clone,
     resolver: &ResolverView,
 ) -> Snapshot {
+    let mut names = names_by_network(sandboxes.clone());
+    let mut names_on = |network: &Network| match network.serves_names() {
+        true => names.remove(&network.id).unwrap_or_default(),
+        false => Names::default(),
+    };
     let view = |network: &Network| NetworkView {
         name: network.name.to_string(),
         bridge: network.bridge.clone(),
@@ -47,47 +55,72 @@ pub fn snapshot<'a>(
         gateways: network.gateways(),
         internal: network.internal,
         dns: network.dns.clone(),
-        names: names_on(network, sandboxes.clone()),
+        names: names_on(network).records(),
     };
     Snapshot {
         generation: 0,
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
+        multihomed: sandboxes.into_iter().filter_map(several_homes).collect(),
+        publishes: Vec::new(),
     }
 }
 
-/// Names, aliases, host names and short ids of the endpoints on a network; one that several
-/// endpoints share (an alias) has all their addresses.
-fn names_on<'a>(
-    network: &Network,
-    sandboxes: impl IntoIterator<Item = &'a Sandbox>,
-) -> Vec<NameRecord> {
-    if !network.serves_names() {
-        return Vec::new();
+/// All addresses of a live sandbox that is on more than one network.
+fn several_homes(sandbox: &Sandbox) -> Option<Vec<IpAddr>> {
+    if !sandbox.is_live() || sandbox.endpoints.len() < 2 {
+        return None;
     }
-    let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    Some(sandbox.addresses().collect())
+}
+
+/// Names of one network, each with the addresses behind it. Names of sandboxes come first, apart
+/// from aliases that read the same: it is they that an address leads back to.
+#[derive(Default)]
+struct Names {
+    first: BTreeMap<String, Vec<IpAddr>>,
+    others: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl Names {
+    fn records(self) -> Vec<NameRecord> {
+        let record = |(name, addresses)| NameRecord { name, addresses };
+        self.first
+            .into_iter()
+            .chain(self.others)
+            .map(record)
+            .collect()
+    }
+}
+
+/// Names, aliases, host names and short ids of all endpoints, by network; a name that several
+/// endpoints share (an alias) has all their addresses.
+fn names_by_network<'a>(
+    sandboxes: impl IntoIterator<Item = &'a Sandbox>,
+) -> HashMap<&'a SandboxId, Names> {
+    let mut found: HashMap<&SandboxId, Names> = HashMap::new();
     for sandbox in sandboxes.into_iter().filter(|s| s.is_live()) {
-        let endpoints = sandbox.endpoints.iter().filter(|e| e.network == network.id);
-        for endpoint in endpoints {
-            let own = [
-                sandbox.name.as_str(),
-                sandbox.id.short(),
-                sandbox.hostname.as_str(),
-            ];
-            let aliases = endpoint.aliases.iter().map(String::as_str);
-            for name in own.into_iter().chain(aliases) {
-                let name = name.trim_end_matches('.').to_ascii_lowercase();
-                let addresses = names.entry(name).or_default();
-                for address in endpoint.addresses.iter().map(IpNet::addr) {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
+        for endpoint in sandbox.endpoints.iter().filter(|e| e.named) {
+            let names = found.entry(&endpoint.network).or_default();
+            for (index, name) in sandbox.names_at(endpoint).into_iter().enumerate() {
+                let of = if index == 0 {
+                    &mut names.first
+                } else {
+                    &mut names.others
+                };
+                add_addresses(of.entry(name).or_default(), endpoint);
             }
         }
     }
-    let record = |(name, addresses)| NameRecord { name, addresses };
-    names.into_iter().map(record).collect()
+    found
+}
+
+fn add_addresses(addresses: &mut Vec<IpAddr>, endpoint: &Endpoint) {
+    for address in endpoint.addresses.iter().map(IpNet::addr) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,7 +154,48 @@ mod tests {
             .iter()
             .map(|n| n.name.as_str())
             .collect();
-        assert_eq!(names, ["333333333333", "web", "www"]);
+        assert_eq!(names, ["web", "333333333333", "www"]);
         assert!(snapshot.networks[1].names.is_empty());
+        assert!(snapshot.multihomed.is_empty());
+    }
+
+    #[test]
+    fn a_sandbox_on_two_networks_has_on_each_its_address_there() {
+        let first = samples::network("first", 0x11, "10.89.3.0/24");
+        let mut second = samples::network("second", 0x22, "10.89.4.0/24");
+        let mut web = samples::sandbox("web", 0x33, &first, "10.89.3.2/24");
+        web.endpoints
+            .push(samples::endpoint(0x77, &second, "10.89.4.2/24", 1));
+        web.endpoints[1].aliases.push("only-here".into());
+        let db = samples::sandbox("db", 0x44, &first, "10.89.3.3/24");
+        let sandboxes = [web, db];
+        let resolver = ResolverView::default();
+        let seen = snapshot([&first, &second], &sandboxes, &resolver);
+        let of = |n: usize, name: &str| {
+            let found = seen.networks[n].names.iter().find(|have| have.name == name);
+            found.map(|found| found.addresses.iter().map(IpAddr::to_string).collect())
+        };
+        assert_eq!(of(0, "web"), Some(vec!["10.89.3.2".to_owned()]));
+        assert_eq!(of(1, "web"), Some(vec!["10.89.4.2".to_owned()]));
+        assert_eq!(of(1, "only-here"), Some(vec!["10.89.4.2".to_owned()]));
+        assert_eq!(of(0, "only-here"), None);
+        assert_eq!(of(1, "db"), None);
+        let homes: Vec<IpAddr> = ["10.89.3.2", "10.89.4.2"]
+            .map(|a| a.parse().unwrap())
+            .into();
+        assert_eq!(seen.multihomed, [homes]);
+        second.disable_dns = true;
+        let quiet = snapshot([&first, &second], &sandboxes, &resolver);
+        assert!(quiet.networks[1].names.is_empty());
+    }
+
+    #[test]
+    fn a_bridge_without_ipv4_serves_none() {
+        let mut network = samples::network("mynet", 0x11, "10.89.3.0/24");
+        (network.inhibit_ipv4, network.icc, network.vlan) = (true, false, Some(7));
+        let spec = bridge_spec(&network);
+        assert!(spec.addresses.is_empty() && !spec.icc);
+        assert_eq!(spec.vlan, Some(7));
+        assert!(network_rules(&network).gateways.is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! Travels as JSON. It names everything that the relay may need to know of the networks and of the
 //! host's resolver configuration, since the relay has no file system to read it from.
 
+use crate::ports::Publish;
 use ipnet::IpNet;
 use mossnet_helper::IfName;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,28 @@ pub struct Snapshot {
     pub networks: Vec<NetworkView>,
     /// Where the host resolves names.
     pub resolver: ResolverView,
+    /// Addresses of each sandbox with endpoints on several networks, in the order of its endpoints:
+    /// whichever of their gateways it asks, it hears the names of them all.
+    #[serde(default)]
+    pub multihomed: Vec<Vec<IpAddr>>,
+    /// Published ports. Each needs a listening socket, handed over before the snapshot; sockets that
+    /// no publish names are closed.
+    #[serde(default)]
+    pub publishes: Vec<PublishView>,
+}
+
+/// A published port, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishView {
+    /// Name of the sandbox, for logs and counters.
+    pub sandbox: String,
+    /// Which host ports lead to which container ports. Its source policy must be `gateway` where
+    /// the sandbox's default route is not by the targets' network: its answers to strangers would
+    /// leave by another one.
+    pub publish: Publish,
+    /// Addresses of the sandbox's endpoint: the first of each family counts.
+    pub targets: Vec<IpAddr>,
 }
 
 /// One network, as the relay sees it.
@@ -37,7 +60,9 @@ pub struct NetworkView {
     pub internal: bool,
     /// Resolvers set for this network instead of the host's.
     pub dns: Vec<IpAddr>,
-    /// Names and aliases of the endpoints; empty on the default `bridge`.
+    /// Names and aliases of the endpoints, those by which an address is known (PTR) before others
+    /// that it has. Empty on the default `bridge` and where the network's DNS is disabled: there
+    /// questions are only passed on.
     pub names: Vec<NameRecord>,
 }
 

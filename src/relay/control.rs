@@ -1,13 +1,24 @@
-//! The relay's line to the helper: snapshots come in, one word goes back.
+//! The relay's line to the helper: snapshots and listening sockets come in, one word goes back.
 //!
-//! A SOCK_SEQPACKET socket. One message per snapshot: its length (8 bytes, little-endian), and a
-//! sealed memfd that holds its JSON from offset 0. Each is answered by `ok` or an error text; the
-//! relay's first message, unasked, is `ready` or an error text. End of file means exit.
+//! A SOCK_SEQPACKET socket. Messages, each answered in order by a word or an error text:
 //!
-//! Invariant: a snapshot that cannot be read leaves the rules as they are.
+//! | message | descriptors | answer |
+//! |---|---|---|
+//! | length, 8 bytes, little-endian | a sealed memfd with the JSON of a snapshot from offset 0 | `ok` |
+//! | `listeners` | 1 to 253 listening sockets of the host netns | `ok` |
+//! | `counters` | a memfd, to be written from offset 0 | `counted LENGTH` |
+//!
+//! Sockets say themselves where they listen; a new one takes the place of an old one. They are for
+//! the snapshot that follows: those that it does not name are closed. The relay's first message,
+//! unasked, is `ready` or an error text. End of file means exit.
+//!
+//! Invariant: a message that cannot be read leaves everything as it is.
 //!
 //! Sources: unix(7), memfd_create(2), cmsg(3).
 
+use super::budget::FdBudget;
+use super::publish::listener::{Listener, ListenerError};
+use super::publish::table::{Listeners, Table};
 use super::rules::{Rules, SharedRules};
 use crate::error::one_line;
 use crate::network::snapshot::Snapshot;
@@ -17,15 +28,17 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Largest snapshot taken, bytes: some hundred thousand names.
 const MAX_SNAPSHOT: u64 = 64 << 20;
 
-/// Why a snapshot was not taken up.
+/// Why a message was not taken up.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Not eight bytes and one descriptor.
-    #[error("snapshot message of {length} bytes and {descriptors} descriptors; it must be 8 and 1")]
+    /// None of the messages that there are.
+    #[error("message of {length} bytes and {descriptors} descriptors; a snapshot has 8 and 1")]
     Malformed {
         /// Bytes that came.
         length: usize,
@@ -41,11 +54,32 @@ pub enum ControlError {
     /// Not a snapshot.
     #[error("understand the snapshot")]
     Json(#[from] serde_json::Error),
+    /// One of the sockets is none, or of another kind.
+    #[error("take up a published port's socket")]
+    Listener(#[from] ListenerError),
+    /// The limit of open files.
+    #[error(
+        "no room for {0} more published ports: the limit of open files (ulimit -Hn) is reached"
+    )]
+    NoRoom(usize),
+    /// Bytes or descriptors were lost on the way.
+    #[error("message was cut short, perhaps at the limit of open files (ulimit -Hn)")]
+    CutShort,
+    /// The memfd cannot be written.
+    #[error("write the counters")]
+    Counters(#[source] io::Error),
 }
 
 /// The relay's end.
 #[derive(Debug)]
 pub struct Control(OwnedFd);
+
+/// What the messages are about.
+struct Desk<'a> {
+    rules: &'a SharedRules,
+    budget: &'a FdBudget,
+    listeners: Listeners,
+}
 
 impl Control {
     /// Checks that `socket` is a SOCK_SEQPACKET unix socket.
@@ -67,32 +101,35 @@ impl Control {
             .map(drop)
     }
 
-    /// Takes up snapshots until the helper closes its end, or dies.
-    pub fn serve(&self, rules: &SharedRules) -> io::Result<()> {
+    /// Takes up messages until the helper closes its end, or dies. Listening sockets are taken from
+    /// `budget`.
+    pub fn serve(&self, rules: &SharedRules, budget: &FdBudget) -> io::Result<()> {
+        let mut desk = Desk {
+            rules,
+            budget,
+            listeners: Listeners::new(),
+        };
         let mut buffer = [0; 16];
         loop {
-            let message = match sys::descriptors::receive(self.0.as_fd(), &mut buffer) {
-                Ok(message) => message,
+            let answer = match sys::descriptors::receive(self.0.as_fd(), &mut buffer) {
+                Ok(message) => {
+                    let bytes = buffer.get(..message.length).unwrap_or_default();
+                    if bytes.is_empty() && message.descriptors.is_empty() {
+                        return Ok(());
+                    }
+                    desk.take(bytes, message.descriptors)
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    Err(ControlError::CutShort)
+                }
                 Err(error) => return Err(error),
             };
-            let bytes = buffer.get(..message.length).unwrap_or_default();
-            if bytes.is_empty() && message.descriptors.is_empty() {
-                return Ok(());
-            }
-            match read(bytes, message.descriptors) {
-                Ok(snapshot) => {
-                    tracing::info!(
-                        snapshot.generation = snapshot.generation,
-                        snapshot.networks = snapshot.networks.len(),
-                        "snapshot taken up"
-                    );
-                    rules.replace(Rules::new(snapshot));
-                    self.say("ok")?;
-                }
+            match answer {
+                Ok(word) => self.say(&word)?,
                 Err(error) => {
                     let error = one_line(&error);
-                    tracing::error!(error, "snapshot refused");
+                    tracing::error!(error, "message of the helper refused");
                     self.say(&error)?;
                 }
             }
@@ -100,17 +137,84 @@ impl Control {
     }
 }
 
-fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<Snapshot, ControlError> {
+impl Desk<'_> {
+    fn take(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<String, ControlError> {
+        match bytes {
+            b"listeners" if !descriptors.is_empty() => self.listeners(descriptors),
+            b"counters" => self.counters(only(bytes, descriptors)?),
+            _snapshot => self.snapshot(bytes, descriptors),
+        }
+    }
+
+    fn snapshot(
+        &mut self,
+        bytes: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<String, ControlError> {
+        let snapshot = read(bytes, descriptors)?;
+        let before = Arc::clone(self.rules.load().publishes());
+        let (table, missing) = Table::build(&snapshot, &self.listeners, &before);
+        if let Some(first) = missing.first() {
+            tracing::error!(
+                publish.listener = %first,
+                publish.missing = missing.len(),
+                "published ports have no socket and are not served"
+            );
+        }
+        let held = self.listeners.len();
+        self.listeners.retain(|bound, _| table.get(bound).is_some());
+        self.budget.release(held - self.listeners.len());
+        tracing::info!(
+            snapshot.generation = snapshot.generation,
+            snapshot.networks = snapshot.networks.len(),
+            snapshot.ports = self.listeners.len(),
+            "snapshot taken up"
+        );
+        self.rules.replace(Rules::new(snapshot).publishing(table));
+        Ok("ok".to_owned())
+    }
+
+    fn listeners(&mut self, descriptors: Vec<OwnedFd>) -> Result<String, ControlError> {
+        let sockets = descriptors.into_iter().map(Listener::new);
+        let sockets: Vec<Listener> = sockets.collect::<Result<_, _>>()?;
+        if !self.budget.take(sockets.len(), Instant::now()) {
+            return Err(ControlError::NoRoom(sockets.len()));
+        }
+        for socket in sockets {
+            if let Some(_old) = self.listeners.insert(socket.bound(), Arc::new(socket)) {
+                self.budget.release(1);
+            }
+        }
+        Ok("ok".to_owned())
+    }
+
+    fn counters(&self, memfd: OwnedFd) -> Result<String, ControlError> {
+        let json = serde_json::to_vec(&self.rules.load().publishes().counts())?;
+        File::from(memfd)
+            .write_all_at(&json, 0)
+            .map_err(ControlError::Counters)?;
+        Ok(format!("counted {}", json.len()))
+    }
+}
+
+/// The one descriptor that a message must have.
+fn only(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<OwnedFd, ControlError> {
     let malformed = ControlError::Malformed {
         length: message.len(),
         descriptors: descriptors.len(),
     };
+    let [descriptor] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| malformed)?;
+    Ok(descriptor)
+}
+
+fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<Snapshot, ControlError> {
     let Ok(length) = <[u8; 8]>::try_from(message) else {
-        return Err(malformed);
+        return Err(ControlError::Malformed {
+            length: message.len(),
+            descriptors: descriptors.len(),
+        });
     };
-    let Ok([memfd]) = <[OwnedFd; 1]>::try_from(descriptors) else {
-        return Err(malformed);
-    };
+    let memfd = only(message, descriptors)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_SNAPSHOT {
         return Err(ControlError::TooLarge(length));
@@ -125,10 +229,13 @@ fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<Snapshot, ControlEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::snapshot::PublishView;
+    use crate::ports::{PublishSpec, SourceAddress};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use socket2::Socket;
-    use std::io::Write as _;
-    use std::sync::Arc;
+    use std::io::{Read as _, Seek as _, Write as _};
+    use std::net::TcpListener;
+    use std::os::fd::BorrowedFd;
 
     struct World {
         helper: OwnedFd,
@@ -145,7 +252,9 @@ mod tests {
             Self {
                 helper: helper.into(),
                 rules,
-                relay: Some(std::thread::spawn(move || control.serve(&shared))),
+                relay: Some(std::thread::spawn(move || {
+                    control.serve(&shared, &FdBudget::new(8))
+                })),
             }
         }
 
@@ -188,6 +297,87 @@ mod tests {
         let relay = world.relay.take().unwrap();
         drop(world);
         relay.join().unwrap().unwrap();
+    }
+
+    impl World {
+        fn listeners(&self, sockets: &[BorrowedFd<'_>]) -> String {
+            sys::descriptors::send(self.helper.as_fd(), b"listeners", sockets).unwrap();
+            self.answer()
+        }
+
+        fn publish(&self, ports: &[u16]) -> usize {
+            let publish = |port: &u16| PublishView {
+                sandbox: "web".into(),
+                publish: format!("127.0.0.1:{port}:80")
+                    .parse::<PublishSpec>()
+                    .unwrap()
+                    .fixed(SourceAddress::Keep)
+                    .unwrap(),
+                targets: vec!["10.89.0.2".parse().unwrap()],
+            };
+            let snapshot = Snapshot {
+                publishes: ports.iter().map(publish).collect(),
+                ..Snapshot::default()
+            };
+            let json = serde_json::to_string(&snapshot).unwrap();
+            assert_eq!(self.send(&json, json.len() as u64), "ok");
+            self.rules.load().publishes().iter().count()
+        }
+    }
+
+    fn listening() -> (TcpListener, u16) {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        (socket, port)
+    }
+
+    #[test]
+    fn listeners_are_kept_for_as_long_as_snapshots_name_them() {
+        let world = World::new();
+        let (one, first) = listening();
+        let (other, second) = listening();
+        assert_eq!(world.listeners(&[one.as_fd(), other.as_fd()]), "ok");
+        // A port without a socket is not served, the others are.
+        assert_eq!(world.publish(&[first, second, 1]), 2);
+        let before = Arc::clone(world.rules.load().publishes());
+        assert_eq!(world.publish(&[first, second]), 2);
+        assert!(Arc::ptr_eq(&before, world.rules.load().publishes()));
+        assert_eq!(world.publish(&[second]), 1);
+        // The first was closed: naming it again does not bring it back.
+        assert_eq!(world.publish(&[first, second]), 1);
+        drop((one, before));
+        assert!(TcpListener::bind(("127.0.0.1", first)).is_ok());
+        // Six of eight descriptors may be taken.
+        let more: Vec<_> = (0..6).map(|_| listening().0).collect();
+        let more: Vec<_> = more.iter().map(AsFd::as_fd).collect();
+        assert!(world.listeners(&more).contains("no room for 6"));
+        assert_eq!(world.listeners(&more[..5]), "ok");
+        let unix = world.helper.as_fd();
+        assert!(world.listeners(&[unix]).contains("published port's socket"));
+    }
+
+    #[test]
+    fn counters_are_written_where_the_asker_wants_them() {
+        let world = World::new();
+        let (socket, port) = listening();
+        world.listeners(&[socket.as_fd()]);
+        world.publish(&[port]);
+        let rules = world.rules.load();
+        let published = rules.publishes().iter().next().unwrap();
+        published.listener().counters.accept();
+        published.listener().counters.carry(3, 4);
+        let memfd = memfd_create(c"counters", MFdFlags::MFD_CLOEXEC).unwrap();
+        sys::descriptors::send(world.helper.as_fd(), b"counters", &[memfd.as_fd()]).unwrap();
+        let answer = world.answer();
+        let mut text = String::new();
+        let mut file = File::from(memfd);
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(answer, format!("counted {}", text.len()));
+        let expected = format!(
+            r#"[{{"listener":"127.0.0.1:{port}/tcp","sandbox":"web","accepted":1,"refused":0,"bytes_in":3,"bytes_out":4}}]"#
+        );
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -32,10 +32,20 @@ pub enum Owner {
     UdpRouter,
     /// A host-side ping socket.
     IcmpHost,
+    /// There are new rules.
+    Wake,
+    /// A published port's listening socket of the host netns, TCP or UDP.
+    PublishListener,
+    /// Router side of a published connection, on its way to the container.
+    PublishConnect,
+    /// The client of such a connection.
+    PublishClient,
+    /// Router side of a published port's UDP flow.
+    PublishUdp,
 }
 
 impl Owner {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 14] = [
         Self::Gate,
         Self::TcpListener,
         Self::TcpConnect,
@@ -45,6 +55,11 @@ impl Owner {
         Self::UdpHost,
         Self::UdpRouter,
         Self::IcmpHost,
+        Self::Wake,
+        Self::PublishListener,
+        Self::PublishConnect,
+        Self::PublishClient,
+        Self::PublishUdp,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -114,6 +129,9 @@ pub struct Interest(u32);
 impl Interest {
     /// Data, a connection, an end of file. Told as long as it lasts.
     pub const READ: Self = Self(libc::EPOLLIN as u32);
+    /// The same, told to one of those that wait on the descriptor rather than to all
+    /// (EPOLLEXCLUSIVE). It cannot be changed later.
+    pub const READ_ONE_OF_US: Self = Self((libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32);
     /// Room to write, a finished connect. Told as long as it lasts.
     pub const WRITE: Self = Self(libc::EPOLLOUT as u32);
     /// Nothing but errors.

@@ -371,7 +371,13 @@ fn ping_socket(destination: IpAddr) -> io::Result<OwnedFd> {
 fn send(flow: &EchoFlow, datagram: Datagram<'_>) -> Option<io::Error> {
     let attempt = || {
         let v6 = flow.key.destination.is_ipv6();
-        udp::send(flow.host.as_fd(), None, v6, &[datagram]).err()
+        {
+            let path = udp::Path {
+                v6,
+                ..udp::Path::default()
+            };
+            udp::send(flow.host.as_fd(), path, &[datagram]).err()
+        }
     };
     // The first failure may be an ICMP error about an earlier request.
     attempt().and_then(|_| attempt())

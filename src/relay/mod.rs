@@ -4,7 +4,7 @@
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
 //! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
-//! ([`offender`]); beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
+//! ([`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
 //! [`socket_pool`], [`budget`]; then [`control`].
 //!
 //! Invariant: no byte from outside is read before the process has locked itself in.
@@ -18,6 +18,7 @@ pub mod gate;
 pub mod icmp;
 pub mod offender;
 pub mod pending;
+pub mod publish;
 pub mod router_side;
 pub mod rules;
 pub mod sandbox;
@@ -36,6 +37,7 @@ use control::Control;
 use flows::Limits as UdpLimits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pending::{Limits, Pending};
+use publish::datagrams::Conversations;
 use router_side::{RouterSide, RouterSideError};
 use rules::SharedRules;
 use sandbox::SandboxError;
@@ -100,10 +102,10 @@ pub fn run() -> ExitCode {
     };
     let (control, netns) = netns;
     let rules = Arc::new(SharedRules::default());
-    let result = start(netns, &rules).and_then(|()| {
+    let result = start(netns, &rules).and_then(|budget| {
         control.say("ready").map_err(RelayError::Control)?;
         tracing::info!("relay ready");
-        control.serve(&rules).map_err(RelayError::Control)
+        control.serve(&rules, &budget).map_err(RelayError::Control)
     });
     match result {
         Ok(()) => {
@@ -142,7 +144,7 @@ fn inherited() -> Result<(Control, OwnedFd), RelayError> {
 }
 
 /// Sets everything up, locks the process in, and lets the workers go.
-fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<(), RelayError> {
+fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<Arc<FdBudget>, RelayError> {
     let nofile = raise_descriptor_limit().map_err(RelayError::Limit)?;
     // A worker that panics has left its flows in an unknown state: end the process, and let the
     // helper start another.
@@ -159,34 +161,36 @@ fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<(), RelayError> {
     let side = router_side::start(netns, workers)?;
     sandbox::drop_capabilities()?;
     let locked_in = Arc::new(Barrier::new(workers + 1));
-    start_threads(side, rules, nofile, &locked_in)?;
+    let budget = Arc::new(FdBudget::new(nofile));
+    start_threads(side, rules, &budget, &locked_in)?;
     seccomp::install()?;
     locked_in.wait();
-    Ok(())
+    Ok(budget)
 }
 
 fn start_threads(
     side: RouterSide,
     rules: &Arc<SharedRules>,
-    nofile: u64,
+    budget: &Arc<FdBudget>,
     locked_in: &Arc<Barrier>,
 ) -> Result<(), RelayError> {
     let start = |what| move |source| RelayError::Start { what, source };
-    let budget = Arc::new(FdBudget::new(nofile));
     let udp_flows = (budget.limit() / side.workers.len().max(1) / 2).max(64);
     let shared = Shared {
         rules: Arc::clone(rules),
         pending: Arc::new(Pending::new(Limits::for_descriptors(budget.limit()))),
-        budget,
+        budget: Arc::clone(budget),
         pool: side.pool,
         udp: UdpLimits {
             per_client: udp_flows / 2,
             total: udp_flows,
         },
         macs: side.macs,
+        conversations: Conversations::default(),
+        workers: side.workers.len(),
     };
     for (number, sockets) in side.workers.into_iter().enumerate() {
-        let worker = Worker::new(sockets, &shared).map_err(start("a worker"))?;
+        let worker = Worker::new(number, sockets, &shared).map_err(start("a worker"))?;
         let locked_in = Arc::clone(locked_in);
         std::thread::Builder::new()
             .name(format!("worker-{number}"))

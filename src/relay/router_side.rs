@@ -15,25 +15,17 @@ use super::socket_pool::{SocketKind, SocketPool, transparent};
 use crate::sys;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
-use socket2::{SockAddr, SockRef, TcpKeepalive};
+use socket2::{SockAddr, SockRef};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
-use std::time::Duration;
 
 /// Where nftables sends new flows (`tproxy to 127.0.0.1:7000`, `[::1]:7000`).
 const TPROXY_PORT: u16 = 7000;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-
-/// A sandbox that died without a word is noticed within some three minutes. It costs nothing: the
-/// probes never leave the machine.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(120))
-    .with_interval(Duration::from_secs(15))
-    .with_retries(4);
 
 /// What could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -184,12 +176,6 @@ fn tcp_listener(kind: SocketKind) -> io::Result<OwnedFd> {
     let socket = transparent(kind)?;
     let options = SockRef::from(&socket);
     options.set_reuse_port(true)?;
-    // Accepted sockets inherit all of these.
-    options.set_tcp_nodelay(true)?;
-    options.set_out_of_band_inline(true)?;
-    options.set_tcp_keepalive(&KEEPALIVE)?;
-    // Always there and always permitted (net.ipv4.tcp_allowed_congestion_control).
-    options.set_tcp_congestion(b"reno")?;
     sys::tcp::save_syn(socket.as_fd())?;
     options.bind(&SockAddr::from(loopback(kind, TPROXY_PORT)))?;
     options.listen(BACKLOG)?;

@@ -8,11 +8,13 @@
 //!
 //! Sources: RFC 6890 (special addresses), RFC 4291 §2.5.5 (IPv4 in IPv6).
 
+use super::publish::table::Table;
 use crate::network::snapshot::Snapshot;
 use ipnet::IpNet;
+use nix::sys::eventfd::EventFd;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Why a packet does not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Rules {
     /// Sorted; prefixes of one router never overlap.
     v4: Vec<Range<Ipv4Addr>>,
     v6: Vec<Range<Ipv6Addr>>,
+    /// What may come in.
+    publishes: Arc<Table>,
 }
 
 impl Rules {
@@ -101,6 +105,17 @@ impl Rules {
         rules
     }
 
+    /// The same rules with these published ports.
+    #[must_use]
+    pub fn publishing(self, publishes: Arc<Table>) -> Self {
+        Self { publishes, ..self }
+    }
+
+    /// Published ports.
+    pub fn publishes(&self) -> &Arc<Table> {
+        &self.publishes
+    }
+
     /// What it was compiled from.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
@@ -119,7 +134,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether `other` admits exactly the same; names and resolvers aside.
+    /// Whether `other` lets exactly the same leave; names, resolvers and published ports aside.
     pub fn admits_as(&self, other: &Self) -> bool {
         (&self.networks, &self.v4, &self.v6) == (&other.networks, &other.v4, &other.v6)
     }
@@ -179,6 +194,8 @@ fn forbidden_v6(destination: Ipv6Addr) -> Option<Refusal> {
 pub struct SharedRules {
     current: RwLock<Arc<Rules>>,
     version: AtomicU64,
+    /// Of the threads that sleep until there is something to do.
+    sleepers: Mutex<Vec<Arc<EventFd>>>,
 }
 
 impl SharedRules {
@@ -186,6 +203,19 @@ impl SharedRules {
     pub fn replace(&self, rules: Rules) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         self.version.fetch_add(1, Ordering::Release);
+        let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        for sleeper in sleepers.iter() {
+            // EAGAIN: its count is full, so it is awake.
+            let _ = sleeper.write(1);
+        }
+    }
+
+    /// Lets `sleeper` become readable with every change.
+    pub fn wake(&self, sleeper: Arc<EventFd>) {
+        self.sleepers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sleeper);
     }
 
     /// The current ones.

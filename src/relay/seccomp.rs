@@ -40,8 +40,9 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_read,  // eventfd of the runtime
     libc::SYS_write, // the same, and the log
     libc::SYS_readv,
-    libc::SYS_writev,  // the log
-    libc::SYS_pread64, // snapshots, from their memfd
+    libc::SYS_writev,   // the log
+    libc::SYS_pread64,  // snapshots, from their memfd
+    libc::SYS_pwrite64, // counters, into a memfd of the helper's
     // Data of flows, not copied.
     libc::SYS_splice,
     libc::SYS_pipe2,

@@ -1,6 +1,6 @@
 //! One worker: an epoll loop over its own listeners, its own gate and its own flows.
 //!
-//! On the path: [`event_loop`](super::event_loop) → **worker** → gate | tcp | udp | icmp.
+//! On the path: [`event_loop`](super::event_loop) → **worker** → gate | tcp | udp | icmp | publish.
 //!
 //! Invariant: a worker never blocks but in epoll_wait, and handles UDP listeners before UDP flow
 //! sockets, so that datagrams which were there before a flow got its own socket stay in order.
@@ -11,6 +11,8 @@ use super::flows::Limits;
 use super::gate::{Arrival, Gate, GateSender, UplinkMacs, classify};
 use super::icmp::Icmp;
 use super::pending::Pending;
+use super::publish::Publish;
+use super::publish::datagrams::Conversations;
 use super::router_side::WorkerSockets;
 use super::rules::{Rules, RulesReader, SharedRules};
 use super::socket_pool::SocketPool;
@@ -18,7 +20,9 @@ use super::tcp::Tcp;
 use super::udp::{Listeners, Udp};
 use super::wire::icmp::Notice;
 use super::wire::reset::reset;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +67,10 @@ pub struct Shared {
     pub udp: Limits,
     /// Ethernet addresses of `up0` and `up1`.
     pub macs: UplinkMacs,
+    /// UDP conversations in clients' names.
+    pub conversations: Conversations,
+    /// How many workers there are.
+    pub workers: usize,
 }
 
 /// One worker, not yet running.
@@ -76,11 +84,14 @@ pub struct Worker {
     tcp: Tcp,
     udp: Udp,
     icmp: Icmp,
+    publish: Publish,
+    /// Readable when there are new rules.
+    wake: Arc<EventFd>,
 }
 
 impl Worker {
-    /// Takes its sockets of the router netns.
-    pub fn new(sockets: WorkerSockets, shared: &Shared) -> io::Result<Self> {
+    /// Takes its sockets of the router netns. It is the `number`th, from 0.
+    pub fn new(number: usize, sockets: WorkerSockets, shared: &Shared) -> io::Result<Self> {
         let poller = Poller::new()?;
         let now = Instant::now();
         let rules = RulesReader::new(Arc::clone(&shared.rules));
@@ -88,6 +99,11 @@ impl Worker {
         let gate = Gate::new(Arc::clone(&socket));
         let token = Token::new(Owner::Gate, Key::fixed(0));
         poller.add(gate.socket(), token, Interest::READ)?;
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let token = Token::new(Owner::Wake, Key::fixed(0));
+        poller.add(wake.as_fd(), token, Interest::READ)?;
+        shared.rules.wake(Arc::clone(&wake));
         let mut sender = GateSender::new(socket, shared.macs);
         let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?;
         let mut cx = Context {
@@ -110,6 +126,8 @@ impl Worker {
             tcp,
             udp,
             icmp: Icmp::new(now),
+            publish: Publish::new(number, shared, now),
+            wake,
         })
     }
 
@@ -125,9 +143,7 @@ impl Worker {
                 return error;
             }
             let now = Instant::now();
-            if self.rules.refresh() {
-                self.recheck(now);
-            }
+            self.take_up_rules(now);
             if let Err(error) = self.round(&batch, now, &mut last_event) {
                 return error;
             }
@@ -169,8 +185,26 @@ impl Worker {
                 parts.udp.ready(token, readiness, &mut cx);
             }
             Owner::IcmpHost => parts.icmp.ready(token, readiness, &mut cx),
+            Owner::Wake => {
+                // Reset before the rules are looked at, so that no change is slept through.
+                let _ = parts.wake.read();
+                self.take_up_rules(now);
+            }
+            Owner::PublishListener
+            | Owner::PublishConnect
+            | Owner::PublishClient
+            | Owner::PublishUdp => parts.publish.ready(token, parts.tcp, &mut cx),
         }
         Ok(())
+    }
+
+    /// Follows the newest rules.
+    fn take_up_rules(&mut self, now: Instant) {
+        if self.rules.refresh() {
+            self.recheck(now);
+        }
+        let (parts, mut cx) = self.split(now);
+        parts.publish.follow(&mut cx);
     }
 
     fn tick(&mut self, now: Instant) {
@@ -178,6 +212,7 @@ impl Worker {
         parts.tcp.tick(&mut cx);
         parts.udp.tick(&mut cx);
         parts.icmp.tick(&mut cx);
+        parts.publish.tick(&mut cx);
     }
 
     /// Ends what new rules do not admit.
@@ -194,6 +229,8 @@ impl Worker {
             tcp: &mut self.tcp,
             udp: &mut self.udp,
             icmp: &mut self.icmp,
+            publish: &mut self.publish,
+            wake: &self.wake,
         };
         let context = Context {
             poller: &self.poller,
@@ -213,6 +250,8 @@ struct Parts<'a> {
     tcp: &'a mut Tcp,
     udp: &'a mut Udp,
     icmp: &'a mut Icmp,
+    publish: &'a mut Publish,
+    wake: &'a EventFd,
 }
 
 impl Parts<'_> {

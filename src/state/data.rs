@@ -12,7 +12,11 @@ use std::path::Path;
 const NETWORKS: Table = TableDefinition::new("networks");
 const LEASES: Table = TableDefinition::new("leases");
 const ULA: &str = "ula_global_id";
-const SCHEMA: Schema = Schema { migrations: &[] };
+/// Format 2: networks have options, ranges and addresses set aside. What format 1 does not say has
+/// defaults; the number keeps an older mossnet from rewriting a network without them.
+const SCHEMA: Schema = Schema {
+    migrations: &[|_| Ok(())],
+};
 
 /// What a sandbox of this name last had on this network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,20 @@ impl DataStore {
     pub fn put_network(&self, network: &Network) -> Result<(), StateError> {
         let change = self.0.change();
         change.put(NETWORKS, network.id.as_str(), network)?.commit()
+    }
+
+    /// Forgets a network; `leases` on it go in the same transaction.
+    pub fn remove_network(&self, network: &Network, leases: &[Lease]) -> Result<(), StateError> {
+        let change = self.0.change().delete(NETWORKS, network.id.as_str());
+        let change = leases
+            .iter()
+            .fold(change, |change, lease| change.delete(LEASES, &key(lease)));
+        change.commit()
+    }
+
+    /// Forgets a lease.
+    pub fn remove_lease(&self, lease: &Lease) -> Result<(), StateError> {
+        self.0.change().delete(LEASES, &key(lease)).commit()
     }
 
     /// All leases, of live and of former sandboxes.
@@ -106,5 +124,29 @@ mod tests {
         assert_eq!(store.ula_global_id([2; 5]).unwrap(), [1; 5]);
         assert_eq!(store.networks().unwrap(), std::slice::from_ref(&network));
         assert_eq!(store.leases().unwrap(), [lease("new")]);
+        store.remove_network(&network, &[lease("new")]).unwrap();
+        assert!(store.networks().unwrap().is_empty());
+        assert!(store.leases().unwrap().is_empty());
+    }
+
+    #[test]
+    fn networks_of_the_first_format_are_read() {
+        let network = samples::network("mynet", 1, "10.89.3.0/24");
+        let mut old = serde_json::to_value(&network).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        for new in [
+            "disable_dns",
+            "icc",
+            "vlan",
+            "inhibit_ipv4",
+            "ifname_prefix",
+            "options",
+        ] {
+            fields.remove(new).unwrap();
+        }
+        for new in ["ip_range", "aux_addresses"] {
+            old["subnets"][0].as_object_mut().unwrap().remove(new);
+        }
+        assert_eq!(serde_json::from_value::<Network>(old).unwrap(), network);
     }
 }

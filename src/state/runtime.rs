@@ -11,7 +11,10 @@ use std::path::Path;
 const SANDBOXES: Table = TableDefinition::new("sandboxes");
 const EXITS: Table = TableDefinition::new("exits");
 const BOOT: &str = "boot_id";
-const SCHEMA: Schema = Schema { migrations: &[] };
+/// Format 2: sandboxes have attachments and links, which format 1 leaves empty.
+const SCHEMA: Schema = Schema {
+    migrations: &[|_| Ok(())],
+};
 
 /// Exit codes of removed sandboxes and of exec'd processes that are kept for a late `wait`.
 const KEPT_EXITS: usize = 512;

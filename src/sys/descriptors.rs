@@ -6,8 +6,8 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Descriptors taken from one message; a peer that sends more is refused.
-const MOST: usize = 4;
+/// Descriptors taken from one message; the kernel lets nobody send more (SCM_MAX_FD).
+pub const MOST: usize = 253;
 
 /// What came besides the bytes.
 #[derive(Debug)]

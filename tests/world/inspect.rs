@@ -107,6 +107,15 @@ pub fn status_at(path: &str, field: &str) -> String {
         .unwrap_or_default()
 }
 
+/// Processor time that a process has used. Source: proc_pid_stat(5); a clock tick is 10 ms.
+pub fn processor_time(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Thread ids of a process.
 pub fn threads(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
@@ -196,13 +205,9 @@ impl World {
         let mut found = Vec::new();
         let listed = self.mossnet(["ps", "-a", "-q", "--no-trunc"]).ok();
         let listed: BTreeSet<&str> = listed.lines().collect();
-        let running = self.mossnet(["ps", "-q"]).ok().lines().count();
-        let veths = router_interfaces("ve-");
-        if veths.len() > running {
-            found.push(format!(
-                "{} veths for {running} sandboxes: {veths:?}",
-                veths.len()
-            ));
+        let recorded = self.recorded_interfaces();
+        for veth in router_interfaces("ve-").difference(&recorded) {
+            found.push(format!("interface of no endpoint: {veth}"));
         }
         let directories = fs::read_dir(Path::new(ROOT).join("run/sandboxes"));
         for directory in directories.into_iter().flatten().flatten() {

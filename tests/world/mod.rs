@@ -11,16 +11,19 @@
 //!
 //! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
+//! * `networks`: words of tests about networks, and a picture of all there is.
 
+pub mod bare_relay;
 pub mod command;
 pub mod dns;
 pub mod enter;
 pub mod inspect;
 pub mod netns;
+pub mod networks;
 pub mod servers;
 pub mod turn;
 
-pub use command::{Cmd, Running};
+pub use command::{Cmd, Output, Running};
 pub use netns::*;
 
 use nix::mount::{MsFlags, mount};

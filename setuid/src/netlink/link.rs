@@ -16,7 +16,7 @@ const VETH_INFO_PEER: u16 = 1;
 /// IFLA_INFO_DATA, linux/if_link.h.
 const IFLA_INFO_DATA: u16 = 2;
 
-const UP: u32 = libc::IFF_UP as u32;
+pub(super) const UP: u32 = libc::IFF_UP as u32;
 const RUNNING: u32 = libc::IFF_RUNNING as u32;
 
 /// A link as the kernel reports it.
@@ -82,28 +82,6 @@ impl Netlink {
             Err(refused) if refused.errno == Errno::ENODEV => Ok(None),
             other => other.map(|()| found),
         }
-    }
-
-    /// Make a bridge. Forwarding starts at once: STP is off. Multicast is flooded: snooping drops
-    /// neighbour discovery where nobody queries.
-    pub fn add_bridge(&mut self, name: &IfName, mac: MacAddr, mtu: u32) -> Result<(), Refused> {
-        let mut message = link_message(
-            libc::RTM_NEWLINK,
-            libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-            0,
-            UP,
-        );
-        PushLinkAttrs::new(message.attributes())
-            .push_ifname_bytes(name.as_str().as_bytes())
-            .push_address(&mac.octets())
-            .push_mtu(mtu)
-            .nested_linkinfo()
-            .nested_data_bridge()
-            .push_stp_state(0)
-            .push_mcast_snooping(0)
-            .end_nested()
-            .end_nested();
-        self.request(message)
     }
 
     /// Change MAC address and MTU, and set the link up.
@@ -217,7 +195,7 @@ impl Netlink {
 }
 
 /// A message about links; `flags` are switched on, others left as they are.
-fn link_message(kind: u16, message_flags: i32, index: u32, flags: u32) -> Message {
+pub(super) fn link_message(kind: u16, message_flags: i32, index: u32, flags: u32) -> Message {
     let mut fixed = Ifinfomsg::new();
     fixed.ifi_index = index as i32;
     fixed.ifi_flags = flags;
@@ -226,7 +204,10 @@ fn link_message(kind: u16, message_flags: i32, index: u32, flags: u32) -> Messag
 }
 
 /// Kind "veth" with its peer, which has a fixed part of its own.
-fn push_veth(attributes: &mut Vec<u8>, describe_peer: impl FnOnce(PushLinkAttrs<&mut Vec<u8>>)) {
+pub(super) fn push_veth(
+    attributes: &mut Vec<u8>,
+    describe_peer: impl FnOnce(PushLinkAttrs<&mut Vec<u8>>),
+) {
     let mut linkinfo = PushLinkAttrs::new(attributes)
         .nested_linkinfo()
         .push_kind(c"veth");

@@ -6,14 +6,18 @@
 //! Sources: netlink(7), Documentation/userspace-api/netlink/intro.rst.
 
 mod address;
+mod bridge;
 mod link;
 mod message;
 mod routing;
 
 pub use address::{add_address, addresses, remove_address};
+pub use bridge::NewBridge;
 pub use link::{BridgePort, Link, LinkKind};
 pub use message::Message;
-pub use routing::{Route, add_neighbour, add_route, add_rule};
+pub use routing::{
+    DefaultRoute, Route, add_neighbour, add_route, add_rule, default_routes, remove_route,
+};
 
 use crate::sys::sockopt::set_netlink_option;
 use message::{HEADER_LENGTH, Received, received};
@@ -54,6 +58,11 @@ impl Refused {
             words: None,
             sequence: 0,
         }
+    }
+
+    /// The link does not exist, or not any more.
+    pub fn is_absent(&self) -> bool {
+        self.errno == Errno::ENODEV
     }
 
     /// As the answer to a request that wanted to do `what`.

@@ -4,8 +4,10 @@ use super::address::family;
 use super::{Message, Netlink, Refused};
 use crate::names::MacAddr;
 use netlink_bindings::rt_neigh::{Ndmsg, NudState, PushNeighbourAttrs};
-use netlink_bindings::rt_route::{PushRouteAttrs, Rtmsg};
+use netlink_bindings::rt_route::{OpGetrouteDump, PushRouteAttrs, RouteAttrs, Rtmsg};
 use netlink_bindings::rt_rule::{FibRuleHdr, FrAct, PushFibRuleAttrs};
+use netlink_bindings::traits::NetlinkRequest;
+use nix::errno::Errno;
 use std::net::IpAddr;
 
 /// RTPROT_STATIC, linux/rtnetlink.h: set by an administrator, here by us.
@@ -78,6 +80,78 @@ pub fn add_route(netlink: &mut Netlink, route: Route) -> Result<(), Refused> {
         }
     };
     netlink.request(message)
+}
+
+/// The metric of an IPv6 route that is given none (IP6_RT_PRIO_USER, net/ip6_route.h).
+const METRIC_V6: u32 = 1024;
+
+/// Where `struct rtmsg` has its flags.
+const FLAGS: std::ops::Range<usize> = 8..12;
+
+/// A default route of the main table, as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// Where it leads, if it is one that [`add_route`] could have set.
+    plain: Option<(IpAddr, u32)>,
+    payload: Vec<u8>,
+}
+
+impl DefaultRoute {
+    /// It is what [`add_route`] would set.
+    pub fn is(&self, gateway: IpAddr, index: u32) -> bool {
+        self.plain == Some((gateway, index))
+    }
+}
+
+/// Every default route of the main table, of both families, whatever its metric and kind.
+pub fn default_routes(netlink: &mut Netlink) -> Result<Vec<DefaultRoute>, Refused> {
+    let mut found = Vec::new();
+    let request = Message::new(libc::RTM_GETROUTE, 0, Rtmsg::new().as_slice());
+    netlink.dump(request, |payload| found.extend(decode_default(payload)))?;
+    Ok(found)
+}
+
+/// Remove a route that was found; already gone is success.
+pub fn remove_route(netlink: &mut Netlink, route: &DefaultRoute) -> Result<(), Refused> {
+    let mut payload = route.payload.clone();
+    // Those that tell a state are refused in a request.
+    if let Some(flags) = payload.get_mut(FLAGS) {
+        flags.copy_from_slice(&ONLINK.to_ne_bytes());
+    }
+    match netlink.request(Message::new(libc::RTM_DELROUTE, 0, &payload)) {
+        Err(refused) if refused.errno == Errno::ESRCH => Ok(()),
+        other => other,
+    }
+}
+
+fn decode_default(payload: &[u8]) -> Option<DefaultRoute> {
+    let (fixed, attributes) = OpGetrouteDump::decode_reply(payload);
+    let ipv6 = match i32::from(fixed.rtm_family) {
+        libc::AF_INET => false,
+        libc::AF_INET6 => true,
+        _ => return None,
+    };
+    let mut table = u32::from(fixed.rtm_table);
+    let mut metric = 0;
+    let (mut gateway, mut index) = (None, None);
+    for attribute in attributes.flatten() {
+        match attribute {
+            RouteAttrs::Table(found) => table = found,
+            RouteAttrs::Priority(found) => metric = found,
+            RouteAttrs::Gateway(found) => gateway = Some(found),
+            RouteAttrs::Oif(found) => index = Some(found),
+            _ => {}
+        }
+    }
+    if fixed.rtm_dst_len != 0 || table != u32::from(libc::RT_TABLE_MAIN) {
+        return None;
+    }
+    let usual = if ipv6 { METRIC_V6 } else { 0 };
+    let plain = metric == usual && fixed.rtm_type == libc::RTN_UNICAST && fixed.rtm_tos == 0;
+    Some(DefaultRoute {
+        plain: gateway.zip(index).filter(|_| plain),
+        payload: payload.to_vec(),
+    })
 }
 
 /// Look packets marked `mark` up in `table` before any other.

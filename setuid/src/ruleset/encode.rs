@@ -3,8 +3,11 @@
 //! Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Set key types are those of
 //! nft(8), which lists them; the kernel keeps them without looking.
 
-use super::model::{Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TABLE};
+use super::model::{
+    Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TABLE, TableFamily,
+};
 use super::{expression, text};
+use crate::names::MacAddr;
 use crate::netlink::Message;
 use netlink_bindings::nftables::{
     Nfgenmsg, PushChainAttrs, PushRuleAttrs, PushSetAttrs, PushSetelemListAttrs, PushTableAttrs,
@@ -33,9 +36,38 @@ pub struct Batch {
     pub acknowledged: u32,
     /// What each message does, by sequence number from 1.
     parts: Vec<String>,
+    family: u8,
 }
 
 impl Batch {
+    fn new(table: TableFamily) -> Self {
+        let mut batch = Self {
+            bytes: Vec::new(),
+            acknowledged: 0,
+            parts: Vec::new(),
+            family: match table {
+                TableFamily::Inet => libc::NFPROTO_INET as u8,
+                TableFamily::Bridge => libc::NFPROTO_BRIDGE as u8,
+            },
+        };
+        batch.frame(BATCH_BEGIN);
+        batch
+    }
+
+    /// The last message asks for the answer, since answers come in order and an error must be seen
+    /// first.
+    fn end(mut self) -> Self {
+        self.push(
+            "update table",
+            libc::NFT_MSG_NEWTABLE,
+            libc::NLM_F_ACK,
+            name_table,
+        );
+        self.acknowledged = self.parts.len() as u32;
+        self.frame(BATCH_END);
+        self
+    }
+
     fn push(
         &mut self,
         part: impl Into<String>,
@@ -44,7 +76,7 @@ impl Batch {
         fill: impl FnOnce(&mut Vec<u8>),
     ) {
         let kind = (SUBSYSTEM << 8) | kind as u16;
-        self.push_raw(part.into(), kind, flags, libc::NFPROTO_INET as u8, 0, fill);
+        self.push_raw(part.into(), kind, flags, self.family, 0, fill);
     }
 
     fn push_raw(
@@ -81,17 +113,7 @@ impl Batch {
 
 /// The transaction that makes the kernel's table equal to `ruleset`.
 pub fn encode(ruleset: &Ruleset) -> Batch {
-    let mut batch = Batch {
-        bytes: Vec::new(),
-        acknowledged: 0,
-        parts: Vec::new(),
-    };
-    batch.frame(BATCH_BEGIN);
-    let name_table = |attributes: &mut Vec<u8>| {
-        PushTableAttrs::new(attributes)
-            .push_name_bytes(TABLE.as_bytes())
-            .end_nested();
-    };
+    let mut batch = Batch::new(ruleset.table);
     // Deleting a table that is not there would fail, so it is made first.
     batch.push(
         "add table",
@@ -108,7 +130,7 @@ pub fn encode(ruleset: &Ruleset) -> Batch {
     );
     for (id, set) in (1..).zip(&ruleset.sets) {
         push_set(&mut batch, id, set);
-        push_elements(&mut batch, id, set);
+        push_elements(&mut batch, libc::NFT_MSG_NEWSETELEM, Some(id), set);
     }
     for chain in &ruleset.chains {
         push_chain(&mut batch, chain);
@@ -118,16 +140,26 @@ pub fn encode(ruleset: &Ruleset) -> Batch {
             push_rule(&mut batch, chain.name, rule);
         }
     }
-    // The last one, since answers come in order and an error must be seen first.
-    batch.push(
-        "update table",
-        libc::NFT_MSG_NEWTABLE,
-        libc::NLM_F_ACK,
-        name_table,
-    );
-    batch.acknowledged = batch.parts.len() as u32;
-    batch.frame(BATCH_END);
-    batch
+    batch.end()
+}
+
+/// The transaction that takes the elements of `removed` out of sets of the kernel's table and puts
+/// those of `added` in.
+pub fn change(table: TableFamily, removed: &[Set], added: &[Set]) -> Batch {
+    let mut batch = Batch::new(table);
+    for set in removed {
+        push_elements(&mut batch, libc::NFT_MSG_DELSETELEM, None, set);
+    }
+    for set in added {
+        push_elements(&mut batch, libc::NFT_MSG_NEWSETELEM, None, set);
+    }
+    batch.end()
+}
+
+fn name_table(attributes: &mut Vec<u8>) {
+    PushTableAttrs::new(attributes)
+        .push_name_bytes(TABLE.as_bytes())
+        .end_nested();
 }
 
 /// Byte order of keys, which nft(8) keeps with a set and needs for listing it: type 0, 4 bytes.
@@ -138,12 +170,19 @@ const NETWORK_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
 mod data_type {
     pub const IPV4: u32 = 7;
     pub const IPV6: u32 = 8;
+    pub const ETHER: u32 = 9;
+    pub const SERVICE: u32 = 13;
+    pub const IFINDEX: u32 = 20;
     pub const IFNAME: u32 = 41;
     /// One type after another.
     pub const fn pair(first: u32, second: u32) -> u32 {
         first << 6 | second
     }
 }
+
+/// An interface's index and a MAC address, which fills two registers.
+const INDEX_MAC: u32 = data_type::pair(data_type::IFINDEX, data_type::ETHER);
+const INDEX_MAC_LENGTH: u32 = 12;
 
 fn push_set(batch: &mut Batch, id: u32, set: &Set) {
     let name = NAME_LENGTH as u32;
@@ -161,9 +200,24 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
             name + 16,
             0,
         ),
+        Elements::Macs(_) => (INDEX_MAC, INDEX_MAC_LENGTH, 0),
+        Elements::Own4(_) => (
+            data_type::pair(INDEX_MAC, data_type::IPV4),
+            INDEX_MAC_LENGTH + 4,
+            0,
+        ),
+        Elements::Own6(_) => (
+            data_type::pair(INDEX_MAC, data_type::IPV6),
+            INDEX_MAC_LENGTH + 16,
+            0,
+        ),
+        Elements::Ports(_) => (data_type::SERVICE, 2, 0),
     };
     let order = match &set.elements {
         Elements::Interfaces(_) => HOST_ORDER,
+        Elements::Macs(_) | Elements::Own4(_) | Elements::Own6(_) | Elements::Ports(_) => {
+            NETWORK_ORDER
+        }
         Elements::Prefixes4(_)
         | Elements::Prefixes6(_)
         | Elements::Gateways4(_)
@@ -191,8 +245,39 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
 /// A key, and whether it is the first one after an interval.
 type Key = (Vec<u8>, bool);
 
-fn push_elements(batch: &mut Batch, id: u32, set: &Set) {
-    let keys: Vec<Key> = match &set.elements {
+/// Add or remove elements; `id`: of a set that is made in the same transaction.
+fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
+    let doing = if kind == libc::NFT_MSG_NEWSETELEM {
+        "add elements to"
+    } else {
+        "take elements from"
+    };
+    for keys in keys(&set.elements).chunks(ELEMENTS_PER_MESSAGE) {
+        let what = format!("{doing} set {}", set.id.name());
+        batch.push(what, kind, libc::NLM_F_CREATE, |attributes| {
+            let mut named = PushSetelemListAttrs::new(attributes)
+                .push_table_bytes(TABLE.as_bytes())
+                .push_set_bytes(set.id.name().as_bytes());
+            if let Some(id) = id {
+                named = named.push_set_id(id);
+            }
+            let mut list = named.nested_elements();
+            for (key, after) in keys {
+                let element = list.nested_elem().nested_key().push_value(key).end_nested();
+                let flags = if *after {
+                    SetElemFlags::IntervalEnd as u32
+                } else {
+                    0
+                };
+                list = element.push_flags(&flags.to_be_bytes()).end_nested();
+            }
+            list.end_nested().end_nested();
+        });
+    }
+}
+
+fn keys(elements: &Elements) -> Vec<Key> {
+    match elements {
         Elements::Interfaces(names) => names.iter().map(|name| (padded(name), false)).collect(),
         Elements::Prefixes4(nets) => nets
             .iter()
@@ -210,32 +295,32 @@ fn push_elements(batch: &mut Batch, id: u32, set: &Set) {
             .iter()
             .map(|(name, address)| joined(name, (*address).into()))
             .collect(),
-    };
-    for keys in keys.chunks(ELEMENTS_PER_MESSAGE) {
-        let what = format!("add elements to set {}", set.id.name());
-        batch.push(
-            what,
-            libc::NFT_MSG_NEWSETELEM,
-            libc::NLM_F_CREATE,
-            |attributes| {
-                let mut list = PushSetelemListAttrs::new(attributes)
-                    .push_table_bytes(TABLE.as_bytes())
-                    .push_set_bytes(set.id.name().as_bytes())
-                    .push_set_id(id)
-                    .nested_elements();
-                for (key, after) in keys {
-                    let element = list.nested_elem().nested_key().push_value(key).end_nested();
-                    let flags = if *after {
-                        SetElemFlags::IntervalEnd as u32
-                    } else {
-                        0
-                    };
-                    list = element.push_flags(&flags.to_be_bytes()).end_nested();
-                }
-                list.end_nested().end_nested();
-            },
-        );
+        Elements::Macs(pairs) => pairs
+            .iter()
+            .map(|(index, mac)| (claim(*index, *mac, &[]), false))
+            .collect(),
+        Elements::Own4(claims) => claims
+            .iter()
+            .map(|(index, mac, address)| (claim(*index, *mac, &address.octets()), false))
+            .collect(),
+        Elements::Own6(claims) => claims
+            .iter()
+            .map(|(index, mac, address)| (claim(*index, *mac, &address.octets()), false))
+            .collect(),
+        Elements::Ports(ports) => ports
+            .iter()
+            .map(|port| (port.to_be_bytes().to_vec(), false))
+            .collect(),
     }
+}
+
+/// Interface, MAC address and address, each from a register (4 bytes) of its own.
+fn claim(index: u32, mac: MacAddr, address: &[u8]) -> Vec<u8> {
+    let mut key = index.to_ne_bytes().to_vec();
+    key.extend(mac.octets());
+    key.extend([0; 2]);
+    key.extend(address);
+    key
 }
 
 /// First address, and the one after the last unless the interval ends with the address space.
@@ -308,6 +393,7 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
         Priority::Mangle => libc::NF_IP_PRI_MANGLE,
         Priority::Filter => libc::NF_IP_PRI_FILTER,
         Priority::Srcnat => libc::NF_IP_PRI_NAT_SRC,
+        Priority::BridgeFilter => libc::NF_BR_PRI_FILTER_BRIDGED,
     };
     chain
         .nested_hook()

@@ -2,7 +2,7 @@
 //! up, or act. What nft(8) compiles the same text to, so that it lists it as that text.
 
 use super::encode::padded;
-use super::model::{Clause, Family, Protocol, SetId};
+use super::model::{Clause, EtherType, Family, Own, Protocol, SetId, option_head};
 use netlink_bindings::nftables::{
     CmpOps, CtKeys, LookupFlags, MetaKeys, PayloadBase, PushExprAttrs, PushExprListAttrs,
     Registers, RejectInetCode, RejectTypes, VerdictCode,
@@ -20,6 +20,18 @@ const NFTA_LOOKUP_FLAGS: u16 = 5;
 /// The registers used: 16 bytes each.
 const FIRST: u32 = Registers::Reg1 as u32;
 const SECOND: u32 = Registers::Reg2 as u32;
+
+/// Registers of 4 bytes (NFT_REG32_00 and on), for keys whose parts follow one another: an interface
+/// index in the first, a MAC address in the two after it, an address after those.
+const AFTER_INDEX: u32 = 9;
+const AFTER_MAC: u32 = 11;
+
+/// Source and type of an Ethernet frame; sender's MAC address in ARP, before its address (RFC 826);
+/// the first option of neighbour discovery (RFC 4861).
+const ETHER_SOURCE: u32 = 6;
+const ETHER_TYPE: u32 = 12;
+const ARP_SENDER: u32 = 8;
+const OPTION: u32 = 24;
 
 /// FIN, SYN, RST, ACK in the thirteenth byte of a TCP header (RFC 9293).
 const TCP_FLAGS_OFFSET: u32 = 13;
@@ -67,6 +79,16 @@ impl<'a> Writer<'a> {
             }
             Clause::IifIn(set) => self.interface_in(MetaKeys::Iifname, set, false),
             Clause::IifNotIn(set) => self.interface_in(MetaKeys::Iifname, set, true),
+            Clause::Ether(kind) => self.ether(kind),
+            Clause::Own(own) => self.own(own),
+            Clause::ForeignMac => self.foreign_mac(),
+            Clause::Saddr(family, set) => self.saddr(family, set),
+            Clause::NoSource(family) => self.no_source(family),
+            Clause::Icmpv6(first, last) => self.icmpv6(first, last),
+            Clause::Length(length) => self.length(length),
+            Clause::NeighbourOption(kind) => self.neighbour_option(kind),
+            Clause::UdpFrom(set) => self.udp_from(set),
+            Clause::NotL4(protocol) => self.not_protocol(protocol),
             Clause::Oif(name) => self.interface(MetaKeys::Oifname, CmpOps::Eq, &padded(name)),
             Clause::OifIn(set) => self.interface_in(MetaKeys::Oifname, set, false),
             Clause::L4(protocol) => self.protocol(protocol),
@@ -143,6 +165,101 @@ impl<'a> Writer<'a> {
             Family::V6 => (24, 16),
         };
         self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
+    }
+
+    fn load_saddr(&mut self, family: Family, register: u32) {
+        let (offset, length) = match family {
+            Family::V4 => (12, 4),
+            Family::V6 => (8, 16),
+        };
+        self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
+    }
+
+    fn ether(&mut self, kind: EtherType) {
+        let number = match kind {
+            EtherType::Ipv4 => libc::ETH_P_IP,
+            EtherType::Ipv6 => libc::ETH_P_IPV6,
+            EtherType::Arp => libc::ETH_P_ARP,
+        };
+        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_TYPE, 2, FIRST);
+        self.compare(CmpOps::Eq, &(number as u16).to_be_bytes());
+    }
+
+    fn foreign_mac(&mut self) {
+        self.load_meta(MetaKeys::Iif);
+        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
+        self.look_up(SetId::OwnMac, true);
+    }
+
+    fn saddr(&mut self, family: Family, set: SetId) {
+        self.load_saddr(family, FIRST);
+        self.look_up(set, false);
+    }
+
+    fn length(&mut self, length: u16) {
+        self.load_payload(PayloadBase::NetworkHeader, 4, 2, FIRST);
+        self.compare(CmpOps::Eq, &length.to_be_bytes());
+    }
+
+    fn neighbour_option(&mut self, kind: u8) {
+        self.load_payload(PayloadBase::TransportHeader, OPTION, 2, FIRST);
+        self.compare(CmpOps::Eq, &option_head(kind).to_be_bytes());
+    }
+
+    fn udp_from(&mut self, set: SetId) {
+        self.load_payload(PayloadBase::TransportHeader, 0, 2, FIRST);
+        self.look_up(set, false);
+    }
+
+    fn not_protocol(&mut self, protocol: Protocol) {
+        self.load_meta(MetaKeys::L4Proto);
+        self.compare(CmpOps::Neq, &[protocol.number()]);
+    }
+
+    /// Port, MAC address and address in the registers that follow one another, then one look-up.
+    fn own(&mut self, own: Own) {
+        self.load_meta(MetaKeys::Iif);
+        let network = PayloadBase::NetworkHeader;
+        match own {
+            Own::Source(_) | Own::Target => {
+                self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
+            }
+            Own::ArpSender | Own::ArpMac => self.load_payload(network, ARP_SENDER, 6, AFTER_INDEX),
+            Own::OptionMac => {
+                self.load_payload(PayloadBase::TransportHeader, OPTION + 2, 6, AFTER_INDEX);
+            }
+        }
+        match own {
+            Own::Source(family) => self.load_saddr(family, AFTER_MAC),
+            Own::ArpSender => self.load_payload(network, ARP_SENDER + 6, 4, AFTER_MAC),
+            Own::Target => self.load_payload(PayloadBase::TransportHeader, 8, 16, AFTER_MAC),
+            Own::ArpMac | Own::OptionMac => {}
+        }
+        self.look_up(own.set(), false);
+    }
+
+    fn no_source(&mut self, family: Family) {
+        match family {
+            Family::V4 => {
+                self.load_payload(PayloadBase::NetworkHeader, ARP_SENDER + 6, 4, FIRST);
+                self.compare(CmpOps::Eq, &[0; 4]);
+            }
+            Family::V6 => {
+                self.load_saddr(family, FIRST);
+                self.compare(CmpOps::Eq, &[0; 16]);
+            }
+        }
+    }
+
+    fn icmpv6(&mut self, first: u8, last: u8) {
+        self.protocol(Protocol::Icmpv6);
+        self.load_payload(PayloadBase::TransportHeader, 0, 1, FIRST);
+        if first == last {
+            self.compare(CmpOps::Eq, &[first]);
+        } else {
+            self.compare(CmpOps::Gte, &[first]);
+            self.compare(CmpOps::Lte, &[last]);
+        }
     }
 
     fn compare(&mut self, operation: CmpOps, value: &[u8]) {
@@ -235,13 +352,8 @@ impl<'a> Writer<'a> {
         if self.protocol.replace(protocol) == Some(protocol) {
             return;
         }
-        let number = match protocol {
-            Protocol::Tcp => libc::IPPROTO_TCP,
-            Protocol::Udp => libc::IPPROTO_UDP,
-            Protocol::Icmpv6 => libc::IPPROTO_ICMPV6,
-        };
         self.load_meta(MetaKeys::L4Proto);
-        self.compare(CmpOps::Eq, &[number as u8]);
+        self.compare(CmpOps::Eq, &[protocol.number()]);
     }
 
     fn tcp_opens(&mut self, opens: bool) {
@@ -338,6 +450,17 @@ impl<'a> Writer<'a> {
                 .push_icmp_code(RejectInetCode::IcmpxAdminProhibited as u8)
                 .end_nested();
         });
+    }
+}
+
+impl Protocol {
+    fn number(self) -> u8 {
+        let number = match self {
+            Self::Tcp => libc::IPPROTO_TCP,
+            Self::Udp => libc::IPPROTO_UDP,
+            Self::Icmpv6 => libc::IPPROTO_ICMPV6,
+        };
+        number as u8
     }
 }
 

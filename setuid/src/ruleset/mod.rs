@@ -1,5 +1,6 @@
 //! The nftables ruleset of the router netns: from the list of networks to typed rules, to text, and
-//! to one nfnetlink transaction.
+//! to one nfnetlink transaction. A table of its own (`guard`) holds endpoints to their addresses; its
+//! sets change with every endpoint, alone.
 //!
 //! Invariant: the number of rules does not depend on the number of networks; what differs from
 //! network to network stands in sets. Sources: nft(8), linux/netfilter/nf_tables.h, design.md
@@ -8,16 +9,18 @@
 mod chains;
 mod encode;
 mod expression;
+mod guard;
 mod model;
 mod text;
 
 pub use encode::{Batch, encode};
+pub use guard::{Owner, guard};
 pub use model::Ruleset;
 
 use crate::netlink::Netlink;
 use crate::request::{Failure, NetworkRules, UplinkKind};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::{Elements, Set, SetId};
+use model::{Elements, Set, SetId, TableFamily};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -32,24 +35,49 @@ pub struct Families {
 /// The ruleset for these networks.
 pub fn ruleset(networks: &[NetworkRules], families: Families) -> Ruleset {
     let routed = networks.iter().any(|network| uplink_of(network).is_some());
-    let mut ruleset = Ruleset {
+    let ruleset = Ruleset {
+        table: TableFamily::Inet,
         sets: sets(networks),
         chains: chains::chains(routed),
     };
-    if !families.ipv6 {
-        ruleset.sets.retain(|set| !set.id.is_ipv6());
-        for chain in &mut ruleset.chains {
-            chain
-                .rules
-                .retain(|rule| !rule.iter().any(model::Clause::is_ipv6));
-        }
-    }
-    ruleset
+    ruleset.for_families(families)
 }
 
-/// Replace the ruleset of the netns of `netfilter`, in one transaction.
+impl Ruleset {
+    /// What is left of it for a kernel with these families.
+    fn for_families(mut self, families: Families) -> Self {
+        if !families.ipv6 {
+            self.sets.retain(|set| !set.id.is_ipv6());
+            for chain in &mut self.chains {
+                chain
+                    .rules
+                    .retain(|rule| !rule.iter().any(model::Clause::is_ipv6));
+            }
+        }
+        self
+    }
+}
+
+/// Replace the table of the netns of `netfilter`, in one transaction.
 pub fn apply(netfilter: &mut Netlink, ruleset: &Ruleset) -> Result<(), Failure> {
-    let batch = encode(ruleset);
+    perform(netfilter, &encode(ruleset))
+}
+
+/// Change the sets of the bridge table by some endpoints, in one transaction.
+pub fn change_owners(
+    netfilter: &mut Netlink,
+    gone: &[Owner],
+    come: &[Owner],
+    families: Families,
+) -> Result<(), Failure> {
+    let (gone, come) = (guard::owned(gone, families), guard::owned(come, families));
+    perform(
+        netfilter,
+        &encode::change(TableFamily::Bridge, &gone, &come),
+    )
+}
+
+fn perform(netfilter: &mut Netlink, batch: &Batch) -> Result<(), Failure> {
     netfilter
         .transaction(&batch.bytes, batch.acknowledged)
         .map_err(|refused| {
@@ -66,7 +94,7 @@ fn hint(errno: Errno, part: &str) -> &'static str {
         Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT
     );
     match part {
-        _ if !missing => "",
+        _ if !missing || part.contains("elements") => "",
         _ if part.contains("tproxy") => {
             " (the kernel lacks nft_tproxy; as root: modprobe nft_tproxy)"
         }

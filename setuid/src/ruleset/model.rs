@@ -1,20 +1,32 @@
 //! What a ruleset consists of. Only what mossnet uses: each clause has one meaning, one text, one
 //! encoding.
 
+use crate::names::MacAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Name of the one table, family inet.
+/// Name of our table in each family.
 pub const TABLE: &str = "mossnet";
 
 /// A whole table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
+    /// Whose packets it sees.
+    pub table: TableFamily,
     /// Sets, before the chains that look them up.
     pub sets: Vec<Set>,
     /// Chains; those gone to before those that go there.
     pub chains: Vec<Chain>,
+}
+
+/// Families of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFamily {
+    /// Packets of the IP layer, both versions.
+    Inet,
+    /// Frames that enter a bridge.
+    Bridge,
 }
 
 /// A named set.
@@ -49,6 +61,14 @@ pub enum SetId {
     Gateways6,
     /// IPv6 link-local and multicast destinations.
     LinkLocal,
+    /// Each port of a bridge with the MAC address of its endpoint.
+    OwnMac,
+    /// The same with each IPv4 address of the endpoint.
+    Own4,
+    /// The same with each IPv6 address.
+    Own6,
+    /// UDP ports that DHCP servers answer from.
+    Servers,
 }
 
 impl SetId {
@@ -65,12 +85,19 @@ impl SetId {
             Self::Gateways4 => "gateways4",
             Self::Gateways6 => "gateways6",
             Self::LinkLocal => "link_local",
+            Self::OwnMac => "own_mac",
+            Self::Own4 => "own4",
+            Self::Own6 => "own6",
+            Self::Servers => "servers",
         }
     }
 
     /// Holds IPv6 addresses.
     pub fn is_ipv6(self) -> bool {
-        matches!(self, Self::Subnets6 | Self::Gateways6 | Self::LinkLocal)
+        matches!(
+            self,
+            Self::Subnets6 | Self::Gateways6 | Self::LinkLocal | Self::Own6
+        )
     }
 }
 
@@ -87,6 +114,14 @@ pub enum Elements {
     Gateways4(BTreeSet<(String, Ipv4Addr)>),
     /// `ifname . ipv6_addr`.
     Gateways6(BTreeSet<(String, Ipv6Addr)>),
+    /// `iface_index . ether_addr`. By index: names are four times as long to hash for every frame.
+    Macs(BTreeSet<(u32, MacAddr)>),
+    /// `iface_index . ether_addr . ipv4_addr`.
+    Own4(BTreeSet<(u32, MacAddr, Ipv4Addr)>),
+    /// `iface_index . ether_addr . ipv6_addr`.
+    Own6(BTreeSet<(u32, MacAddr, Ipv6Addr)>),
+    /// `inet_service`.
+    Ports(BTreeSet<u16>),
 }
 
 /// A chain.
@@ -139,6 +174,8 @@ pub enum Priority {
     Filter,
     /// Source address translation.
     Srcnat,
+    /// Where a bridge filters.
+    BridgeFilter,
 }
 
 /// Clauses from left to right.
@@ -166,6 +203,27 @@ pub enum Clause {
     IifIn(SetId),
     /// Came in on none of these.
     IifNotIn(SetId),
+    /// The Ethernet type of the frame; a VLAN tag is a type of its own.
+    Ether(EtherType),
+    /// Port, source MAC address and source address in a set of the endpoints' own (or of MAC
+    /// addresses alone).
+    Own(Own),
+    /// Port and source MAC address not in the set of the endpoints' own.
+    ForeignMac,
+    /// Source in a set of prefixes.
+    Saddr(Family, SetId),
+    /// The unspecified source: `::`, or ARP's `0.0.0.0`.
+    NoSource(Family),
+    /// ICMPv6 types from one to another.
+    Icmpv6(u8, u8),
+    /// Payload length of an IPv6 packet.
+    Length(u16),
+    /// The first option of neighbour discovery is of this kind, 8 bytes long.
+    NeighbourOption(u8),
+    /// UDP source port in a set.
+    UdpFrom(SetId),
+    /// Another transport protocol.
+    NotL4(Protocol),
     /// Goes out of this interface.
     Oif(&'static str),
     /// Goes out of one of these.
@@ -211,13 +269,20 @@ impl Clause {
             Self::Daddr(family, _)
             | Self::IifDaddr(family, _)
             | Self::HopsBelow(family, _)
+            | Self::Saddr(family, _)
+            | Self::NoSource(family)
             | Self::Tproxy(family) => *family == Family::V6,
-            Self::L4(protocol) => *protocol == Protocol::Icmpv6,
+            Self::L4(protocol) | Self::NotL4(protocol) => *protocol == Protocol::Icmpv6,
+            Self::Ether(kind) => *kind == EtherType::Ipv6,
+            Self::Own(own) => own.is_ipv6(),
+            Self::Icmpv6(..) | Self::Length(_) | Self::NeighbourOption(_) => true,
             Self::Iif(_)
             | Self::IifStarts(_)
             | Self::IifStartsNot(_)
             | Self::IifIn(_)
             | Self::IifNotIn(_)
+            | Self::ForeignMac
+            | Self::UdpFrom(_)
             | Self::Oif(_)
             | Self::OifIn(_)
             | Self::TcpOpens(_)
@@ -235,6 +300,51 @@ impl Clause {
     }
 }
 
+/// Types of Ethernet frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EtherType {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// ARP.
+    Arp,
+}
+
+/// What a frame claims for its sender, to be looked up together with the port that it came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Source MAC and source address of an IP packet.
+    Source(Family),
+    /// Sender's MAC and address in ARP.
+    ArpSender,
+    /// Sender's MAC in ARP.
+    ArpMac,
+    /// Source MAC, and the target address of neighbour discovery.
+    Target,
+    /// The link-layer address in the first option of neighbour discovery.
+    OptionMac,
+}
+
+impl Own {
+    /// The set to look it up in.
+    pub fn set(self) -> SetId {
+        match self {
+            Self::Source(Family::V4) | Self::ArpSender => SetId::Own4,
+            Self::Source(Family::V6) | Self::Target => SetId::Own6,
+            Self::ArpMac | Self::OptionMac => SetId::OwnMac,
+        }
+    }
+
+    fn is_ipv6(self) -> bool {
+        match self {
+            Self::Source(family) => family == Family::V6,
+            Self::Target | Self::OptionMac => true,
+            Self::ArpSender | Self::ArpMac => false,
+        }
+    }
+}
+
 /// Transport protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -244,4 +354,9 @@ pub enum Protocol {
     Udp,
     /// ICMPv6.
     Icmpv6,
+}
+
+/// Kind and length (8 bytes, in units of 8) of an option of neighbour discovery.
+pub fn option_head(kind: u8) -> u16 {
+    u16::from(kind) << 8 | 1
 }

@@ -1,13 +1,19 @@
 //! A ruleset in the words of nft(8): for tests and messages, never for a program to read.
 
 use super::model::{
-    Base, Chain, Clause, Elements, Family, Hook, Priority, Protocol, Ruleset, Set, SetId, TABLE,
+    Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Ruleset, Set,
+    SetId, TABLE, TableFamily, option_head,
 };
+use crate::names::MacAddr;
 use std::fmt::{self, Display, Write};
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {TABLE} {{")?;
+        let family = match self.table {
+            TableFamily::Inet => "inet",
+            TableFamily::Bridge => "bridge",
+        };
+        writeln!(f, "table {family} {TABLE} {{")?;
         for set in &self.sets {
             write!(f, "{set}")?;
         }
@@ -27,6 +33,10 @@ impl Display for Set {
             Elements::Prefixes6(_) => ("ipv6_addr", true),
             Elements::Gateways4(_) => ("ifname . ipv4_addr", false),
             Elements::Gateways6(_) => ("ifname . ipv6_addr", false),
+            Elements::Macs(_) => ("iface_index . ether_addr", false),
+            Elements::Own4(_) => ("iface_index . ether_addr . ipv4_addr", false),
+            Elements::Own6(_) => ("iface_index . ether_addr . ipv6_addr", false),
+            Elements::Ports(_) => ("inet_service", false),
         };
         writeln!(f, "\t\ttype {kind}")?;
         if interval {
@@ -38,6 +48,13 @@ impl Display for Set {
             Elements::Prefixes6(nets) => nets.iter().map(ToString::to_string).collect(),
             Elements::Gateways4(pairs) => pairs.iter().map(pair).collect(),
             Elements::Gateways6(pairs) => pairs.iter().map(pair).collect(),
+            Elements::Macs(pairs) => pairs
+                .iter()
+                .map(|(index, mac)| format!("{index} . {mac}"))
+                .collect(),
+            Elements::Own4(claims) => claims.iter().map(claim).collect(),
+            Elements::Own6(claims) => claims.iter().map(claim).collect(),
+            Elements::Ports(ports) => ports.iter().map(ToString::to_string).collect(),
         };
         if !elements.is_empty() {
             writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;
@@ -48,6 +65,10 @@ impl Display for Set {
 
 fn pair<A: Display>((name, address): &(String, A)) -> String {
     format!("\"{name}\" . {address}")
+}
+
+fn claim<A: Display>((index, mac, address): &(u32, MacAddr, A)) -> String {
+    format!("{index} . {mac} . {address}")
 }
 
 impl Display for Chain {
@@ -87,7 +108,7 @@ impl Display for Base {
         let priority = match self.priority {
             Priority::Raw => "raw",
             Priority::Mangle => "mangle",
-            Priority::Filter => "filter",
+            Priority::Filter | Priority::BridgeFilter => "filter",
             Priority::Srcnat => "srcnat",
         };
         let policy = if self.drop { "drop" } else { "accept" };
@@ -106,6 +127,18 @@ impl Display for Clause {
             Self::IifStartsNot(name) => write!(f, "iifname != \"{name}*\""),
             Self::IifIn(set) => write!(f, "iifname @{}", set.name()),
             Self::IifNotIn(set) => write!(f, "iifname != @{}", set.name()),
+            Self::Ether(kind) => write!(f, "ether type {kind}"),
+            Self::Own(own) => write!(f, "iif . {own} @{}", own.set().name()),
+            Self::ForeignMac => f.write_str("iif . ether saddr != @own_mac"),
+            Self::Saddr(family, set) => write!(f, "{} saddr @{}", family.header(), set.name()),
+            Self::NoSource(Family::V4) => f.write_str("arp saddr ip 0.0.0.0"),
+            Self::NoSource(Family::V6) => f.write_str("ip6 saddr ::"),
+            Self::Icmpv6(first, last) if first == last => write!(f, "icmpv6 type {first}"),
+            Self::Icmpv6(first, last) => write!(f, "icmpv6 type {first}-{last}"),
+            Self::Length(length) => write!(f, "ip6 length {length}"),
+            Self::NeighbourOption(kind) => write!(f, "@th,192,16 {:#x}", option_head(*kind)),
+            Self::UdpFrom(set) => write!(f, "udp sport @{}", set.name()),
+            Self::NotL4(protocol) => write!(f, "meta l4proto != {protocol}"),
             Self::Oif(name) => write!(f, "oifname \"{name}\""),
             Self::OifIn(set) => write!(f, "oifname @{}", set.name()),
             Self::L4(protocol) => write!(f, "meta l4proto {protocol}"),
@@ -140,6 +173,28 @@ impl Family {
         match self {
             Self::V4 => "ip",
             Self::V6 => "ip6",
+        }
+    }
+}
+
+impl Display for EtherType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ip6",
+            Self::Arp => "arp",
+        })
+    }
+}
+
+impl Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(family) => write!(f, "ether saddr . {} saddr", family.header()),
+            Self::ArpSender => f.write_str("arp saddr ether . arp saddr ip"),
+            Self::ArpMac => f.write_str("arp saddr ether"),
+            Self::Target => f.write_str("ether saddr . @th,64,128"),
+            Self::OptionMac => f.write_str("@th,208,48"),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::sandbox::channel::{ChildEnd, Report, pair, setup};
 use crate::sandbox::child::{self, GAVE_UP, Process};
 use crate::sandbox::command::{Command, absolute};
 use crate::sandbox::made::{Made, by_go_between};
-use crate::sandbox::namespaces::Namespaces;
+use crate::sandbox::namespaces::Network;
 use crate::sandbox::netview;
 use crate::sandbox::root::{self, RootPlan};
 use crate::sys::process::{spawn, spawn_sibling};
@@ -41,6 +41,9 @@ pub struct FirstProcess {
 impl FirstProcess {
     /// Check a spec.
     pub fn check(spec: &SandboxSpec, mapping: &IdMapping) -> Result<Self, Failure> {
+        let Some(process) = &spec.process else {
+            return Err(Failure::invalid("the sandbox has no process"));
+        };
         if !(1..=64).contains(&spec.hostname.len()) || spec.hostname.contains('\0') {
             return Err(Failure::invalid(format!(
                 "host name {:?} must be 1 to 64 bytes",
@@ -57,9 +60,9 @@ impl FirstProcess {
         for mask in &spec.masks {
             absolute("masked directory", mask)?;
         }
-        let command = Command::check(&spec.process, Path::new("/"))?;
+        let command = Command::check(process, Path::new("/"))?;
         let own_netns = spec.netns == SandboxNetns::Own;
-        let groups = mapping.gids.iter().map(|range| range.count).sum();
+        let groups = mapping.groups();
         Ok(Self {
             hostname: spec.hostname.clone(),
             root: RootPlan {
@@ -149,7 +152,7 @@ pub fn make(
 pub fn make_joined(
     first: &FirstProcess,
     stdio: [OwnedFd; 3],
-    other: &Namespaces,
+    other: &Network,
 ) -> Result<Made, Failure> {
     by_go_between(|alone, channel| {
         let failed = |e| setup("join the other sandbox's namespaces", e);
@@ -162,7 +165,7 @@ pub fn make_joined(
 }
 
 /// Namespaces could not be made, perhaps because a limit is reached (namespaces(7)).
-fn no_namespaces(error: Errno) -> Failure {
+pub fn no_namespaces(error: Errno) -> Failure {
     let what = match error {
         Errno::ENOSPC | Errno::EUSERS => {
             "make the namespaces of the sandbox (too many exist; raise user.max_user_namespaces, \
@@ -174,12 +177,12 @@ fn no_namespaces(error: Errno) -> Failure {
 }
 
 /// Map the ids of our user namespace onto themselves.
-fn write_maps(pid: Pid, mapping: &IdMapping) -> Result<(), Failure> {
+pub fn write_maps(pid: Pid, mapping: &IdMapping) -> Result<(), Failure> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/{pid}/{file}"), text)
             .map_err(|e| setup(format!("write the sandbox's {file}"), e))
     };
-    if mapping.gids.iter().map(|range| range.count).sum::<u32>() <= 1 {
+    if mapping.groups() <= 1 {
         write("setgroups", "deny")?;
     }
     write("uid_map", &map_text(&mapping.uids))?;

@@ -1,6 +1,8 @@
 //! Sandboxes: the processes that the helper makes for the daemon, in namespaces of their own, and
 //! the record of them.
 //!
+//! A *bare* sandbox has no process: `bare` makes its namespaces, and the record holds them.
+//!
 //! On the path of a command: `act` → here → `create` or `exec` (make the process) → `child` (set
 //! itself up: `root`, `netview`) → `command` (become the command). Helper and child talk through
 //! `channel`.
@@ -12,6 +14,7 @@
 //! All of it must be called from the main thread, while it is the only one: the parent-death signal
 //! is bound to the *thread* that clones.
 
+mod bare;
 mod channel;
 mod child;
 mod command;
@@ -38,12 +41,12 @@ use child::Process;
 use command::Command;
 use create::FirstProcess;
 use made::Made;
-use namespaces::Namespaces;
+use namespaces::{Namespaces, Network};
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Every process that the helper made for the daemon and has not been told to forget.
@@ -53,9 +56,10 @@ pub struct Sandboxes {
     entries: BTreeMap<SandboxId, Entry>,
 }
 
-/// One process.
+/// One process, or a bare sandbox.
 #[derive(Debug)]
 struct Entry {
+    /// 0 for a bare sandbox.
     pid: Pid,
     life: Life,
     exec_in: Option<SandboxId>,
@@ -79,6 +83,8 @@ enum Life {
         /// Of a first process, unless in the host's: what it sent last may still be on its way.
         netns: Option<OwnedFd>,
     },
+    /// No process: namespaces, held until they are forgotten.
+    Bare(Network),
 }
 
 /// Where a sandbox's processes run, and how.
@@ -108,7 +114,7 @@ impl Sandboxes {
             SandboxNetns::Own => (create::make(&first, stdio, true, &self.mapping)?, false),
             SandboxNetns::Host => (create::make(&first, stdio, false, &self.mapping)?, true),
             SandboxNetns::Join(other) => {
-                let other = &self.place(other)?.namespaces;
+                let other = self.network(other)?;
                 let host_netns = other.net.is_none();
                 first.root.owns_netns = !host_netns;
                 (create::make_joined(&first, stdio, other)?, host_netns)
@@ -149,9 +155,27 @@ impl Sandboxes {
         Ok(self.record(spec.id, pid, life, None))
     }
 
+    /// Make a bare sandbox; the number of the descriptor of its network namespace.
+    pub fn create_bare(&mut self, spec: &SandboxSpec) -> Result<i32, Failure> {
+        self.vacant(&spec.id)?;
+        if spec.netns != SandboxNetns::Own {
+            return Err(Failure::invalid(
+                "a sandbox without a process has a network namespace of its own",
+            ));
+        }
+        let (network, warnings) = bare::make(&self.mapping)?;
+        for line in warnings {
+            eprintln!("sandbox {}: warning: {line}", spec.id.short());
+        }
+        let life = Life::Bare(network);
+        let number = life.netns_fd().unwrap_or(-1);
+        self.record(spec.id.clone(), Pid::from_raw(0), life, None);
+        Ok(number)
+    }
+
     /// The network namespace of a sandbox that is made or runs.
     pub fn netns(&self, id: &SandboxId) -> Result<BorrowedFd<'_>, Failure> {
-        let netns = self.place(id)?.namespaces.net.as_ref();
+        let netns = self.network(id)?.net.as_ref();
         netns.map(AsFd::as_fd).ok_or_else(|| {
             Failure::invalid(format!("sandbox {} is in the host's network", id.short()))
         })
@@ -160,10 +184,10 @@ impl Sandboxes {
     /// The same, also of one that has ended and is not forgotten. `None`: the host's, or there is
     /// no such sandbox.
     pub fn last_netns(&self, id: &SandboxId) -> Option<BorrowedFd<'_>> {
-        let netns = match &self.entries.get(id)?.life {
+        let life = &self.entries.get(id)?.life;
+        let netns = match life {
             Life::Exited { netns, .. } => netns.as_ref(),
-            Life::Created { place, .. } => place.namespaces.net.as_ref(),
-            Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
+            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) => life.netns(),
         };
         netns.map(AsFd::as_fd)
     }
@@ -173,17 +197,16 @@ impl Sandboxes {
     pub fn live_in(&self, netns: BorrowedFd<'_>) -> bool {
         let identity = |netns: BorrowedFd<'_>| fstat(netns).ok().map(|s| (s.st_dev, s.st_ino));
         let this = identity(netns);
-        let of_living = self.entries.values().filter_map(|entry| match &entry.life {
-            Life::Created { place, .. } => place.namespaces.net.as_ref(),
-            Life::Running { place, .. } => place.as_ref()?.namespaces.net.as_ref(),
-            Life::Exited { .. } => None,
-        });
+        let of_living = self.entries.values().filter_map(|entry| entry.life.netns());
         this.is_none() || of_living.map(AsFd::as_fd).any(|one| identity(one) == this)
     }
 
-    /// Let a sandbox's process execute its command.
+    /// Let a sandbox's process execute its command. A bare one has nothing to start.
     pub fn start(&mut self, id: &SandboxId) -> Result<(), Failure> {
         let entry = self.entries.get_mut(id).ok_or_else(|| unknown(id))?;
+        if matches!(entry.life, Life::Bare(_)) {
+            return Ok(());
+        }
         let ended = Life::ended(ExitStatus::Code(child::GAVE_UP));
         let life = std::mem::replace(&mut entry.life, ended);
         let Life::Created {
@@ -221,6 +244,7 @@ impl Sandboxes {
             Some(Life::Running {
                 place: Some(place), ..
             }) => place,
+            Some(Life::Bare(_)) => return Err(no_process(&spec.sandbox)),
             Some(_) => return Err(not_running(&spec.sandbox)),
             None => return Err(unknown(&spec.sandbox)),
         };
@@ -246,6 +270,9 @@ impl Sandboxes {
             return Err(Failure::invalid(format!("signal {signal} is not 1 to 64")));
         }
         let entry = self.entries.get(id).ok_or_else(|| unknown(id))?;
+        if matches!(entry.life, Life::Bare(_)) {
+            return Err(no_process(id));
+        }
         let pidfd = entry.life.pidfd().ok_or_else(|| not_running(id))?;
         match pidfd_send_signal(pidfd, signal) {
             Err(Errno::ESRCH) => Err(not_running(id)),
@@ -295,9 +322,10 @@ impl Sandboxes {
             pid: entry.pid.as_raw().unsigned_abs(),
             state: match &entry.life {
                 Life::Created { .. } => ProcessState::Created,
-                Life::Running { .. } => ProcessState::Running,
+                Life::Running { .. } | Life::Bare(_) => ProcessState::Running,
                 Life::Exited { status, .. } => ProcessState::Exited(*status),
             },
+            netns_fd: entry.life.netns_fd(),
         };
         self.entries.iter().map(info).collect()
     }
@@ -310,13 +338,14 @@ impl Sandboxes {
         Ok(())
     }
 
-    /// Where a sandbox's processes run, while it lives.
-    fn place(&self, id: &SandboxId) -> Result<&Place, Failure> {
+    /// The network of a sandbox, while it lives.
+    fn network(&self, id: &SandboxId) -> Result<&Network, Failure> {
         match &self.entries.get(id).ok_or_else(|| unknown(id))?.life {
             Life::Created { place, .. }
             | Life::Running {
                 place: Some(place), ..
-            } => Ok(place),
+            } => Ok(&place.namespaces.network),
+            Life::Bare(network) => Ok(network),
             Life::Running { place: None, .. } => Err(Failure::invalid(format!(
                 "{} is a process in a sandbox, not a sandbox",
                 id.short()
@@ -338,7 +367,15 @@ impl Life {
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Created { pidfd, .. } | Self::Running { pidfd, .. } => Some(pidfd.as_fd()),
-            Self::Exited { .. } => None,
+            Self::Exited { .. } | Self::Bare(_) => None,
+        }
+    }
+
+    /// The number that a bare sandbox's network namespace is known by.
+    fn netns_fd(&self) -> Option<i32> {
+        match self {
+            Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
+            Self::Created { .. } | Self::Running { .. } | Self::Exited { .. } => None,
         }
     }
 
@@ -348,11 +385,22 @@ impl Life {
         Self::Exited { status, netns }
     }
 
+    /// The network namespace of one that lives, unless it is the host's.
+    fn netns(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Created { place, .. } => place.namespaces.network.net.as_ref(),
+            Self::Running { place, .. } => place.as_ref()?.namespaces.network.net.as_ref(),
+            Self::Bare(network) => network.net.as_ref(),
+            Self::Exited { .. } => None,
+        }
+    }
+
     /// The network namespace, without the rest.
     fn into_netns(self) -> Option<OwnedFd> {
         match self {
-            Self::Created { place, .. } => place.namespaces.net,
-            Self::Running { place, .. } => place?.namespaces.net,
+            Self::Created { place, .. } => place.namespaces.network.net,
+            Self::Running { place, .. } => place?.namespaces.network.net,
+            Self::Bare(network) => network.net,
             Self::Exited { netns, .. } => netns,
         }
     }
@@ -369,6 +417,13 @@ fn shell_code(failure: &Failure) -> i32 {
 
 fn unknown(id: &SandboxId) -> Failure {
     Failure::not_found(format!("no sandbox or exec {}", id.short()))
+}
+
+fn no_process(id: &SandboxId) -> Failure {
+    Failure::invalid(format!(
+        "sandbox {} is bare: a network namespace without processes",
+        id.short()
+    ))
 }
 
 fn not_running(id: &SandboxId) -> Failure {

@@ -9,17 +9,20 @@ use crate::sys::loopback;
 use std::fs;
 use std::io;
 
-/// Settings, relative to /proc/sys/net. reno: the veth legs are lossless, and bbr is slow on them.
+/// Settings, relative to /proc/sys/net. Much of IPv4 is copied from the host: a sandbox with several
+/// networks must not route between them as a host with containers does, nor lose what comes in by
+/// another network than its default route's. reno: the veth legs are lossless, and bbr is slow on them.
 /// Router advertisements of another container must not change routes (CVE-2020-13401). IPAM keeps
-/// addresses unique, so duplicate address detection would only delay; an address that comes back with
-/// another MAC address is announced, or its neighbours would talk to the old one for a minute.
-const SYSCTLS: [(&str, &str); 12] = [
+/// addresses unique, so duplicate address detection would only delay.
+const SYSCTLS: [(&str, &str); 14] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv4/conf/all/rp_filter", "2"),
+    ("ipv4/conf/default/rp_filter", "2"),
+    ("ipv4/conf/all/arp_notify", "0"),
+    ("ipv4/conf/default/arp_notify", "0"),
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
-    ("ipv4/conf/all/arp_notify", "1"),
-    ("ipv4/conf/default/arp_notify", "1"),
-    ("ipv6/conf/all/ndisc_notify", "1"),
-    ("ipv6/conf/default/ndisc_notify", "1"),
+    ("ipv6/conf/all/forwarding", "0"),
     ("ipv6/conf/all/disable_ipv6", "0"),
     ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv6/conf/all/accept_ra", "0"),

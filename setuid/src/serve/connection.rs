@@ -126,6 +126,7 @@ impl Connection {
 /// How many descriptors come with a request.
 fn descriptors_of(request: &Request) -> usize {
     match request {
+        Request::CreateSandbox(spec) if spec.process.is_none() => 0,
         Request::CreateSandbox(_) | Request::Exec(_) => 3,
         Request::Hello { .. }
         | Request::Inventory
@@ -133,6 +134,7 @@ fn descriptors_of(request: &Request) -> usize {
         | Request::RemoveBridge { .. }
         | Request::Ruleset { .. }
         | Request::Attach(_)
+        | Request::DefaultRoutes { .. }
         | Request::Detach { .. }
         | Request::StartSandbox { .. }
         | Request::Signal { .. }

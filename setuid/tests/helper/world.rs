@@ -86,6 +86,8 @@ pub fn bridge() -> BridgeSpec {
             "10.89.0.1/24".parse().unwrap(),
             "fd00:89::1/64".parse().unwrap(),
         ],
+        icc: true,
+        vlan: None,
     }
 }
 
@@ -114,12 +116,12 @@ pub fn sandbox(number: u8, argv: &[&str]) -> SandboxSpec {
         capabilities: ["CAP_NET_RAW", "CAP_NET_BIND_SERVICE"]
             .map(str::to_owned)
             .to_vec(),
-        process: ProcessSpec {
+        process: Some(ProcessSpec {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: vec![("PATH".to_owned(), path.to_owned())],
             workdir: None,
             tty: false,
-        },
+        }),
     }
 }
 
@@ -155,6 +157,56 @@ pub fn create(client: &mut Client, spec: SandboxSpec) -> PipeReader {
         other => panic!("{other:?}"),
     }
     output
+}
+
+/// Make a bare sandbox; the number of its netns descriptor in the helper.
+pub fn create_bare(client: &mut Client, id: SandboxId) -> i32 {
+    let spec = SandboxSpec {
+        id,
+        process: None,
+        ..sandbox(1, &[])
+    };
+    match client.ask(Request::CreateSandbox(Box::new(spec))) {
+        Ok(Reply::Bare { netns_fd }) => netns_fd,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Run a script in the network of another sandbox, to its end; its output.
+pub fn run_joined(client: &mut Client, other: SandboxId, script: &str) -> String {
+    let mut spec = sandbox(250, &["sh", "-c", script]);
+    spec.netns = SandboxNetns::Join(other);
+    let mut output = create(client, spec);
+    client.done(Request::StartSandbox { id: id(250) });
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    client.done(Request::Forget { id: id(250) });
+    text
+}
+
+/// Run a command in the router netns: the first one that the helper has opened.
+pub fn in_router(world: &World, command: &str) -> String {
+    let helper = world.child.id();
+    let number = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().ok();
+    let is_netns = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|path| path.to_string_lossy().starts_with("net:["))
+    };
+    let fds = fs::read_dir(format!("/proc/{helper}/fd"))
+        .unwrap()
+        .flatten();
+    let first = fds
+        .filter(is_netns)
+        .filter_map(|entry| number(&entry))
+        .min()
+        .unwrap();
+    let output = Command::new("nsenter")
+        .arg(format!("--user=/proc/{helper}/ns/user"))
+        .arg(format!("--net=/proc/{helper}/fd/{first}"))
+        .args(["--preserve-credentials", "sh", "-c", command])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Make a sandbox on the bridge, and let it run to its end; its output.

@@ -91,7 +91,7 @@ pub fn spec(number: u8, argv: &[&str]) -> SandboxSpec {
         binds: Vec::new(),
         masks: Vec::new(),
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
-        process: process(argv),
+        process: Some(process(argv)),
     }
 }
 

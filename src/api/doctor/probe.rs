@@ -7,7 +7,7 @@
 //!
 //! Sources: user_namespaces(7) (who may write which map), unshare(2).
 
-use mossnet_helper::netlink::{Netlink, Refused};
+use mossnet_helper::netlink::{Netlink, NewBridge, Refused};
 use mossnet_helper::request::{Failure, NetworkRules, UplinkKind};
 use mossnet_helper::ruleset::{self, Families};
 use mossnet_helper::{IfName, MacAddr, sysctl};
@@ -224,7 +224,13 @@ fn route() -> Result<Netlink, Failure> {
 }
 
 fn bridge() -> Result<(), Failure> {
-    let made = route()?.add_bridge(&name("br-probe")?, mac(1)?, 1500);
+    let name = name("br-probe")?;
+    let bridge = NewBridge {
+        name: &name,
+        mac: Some(mac(1)?),
+        mtu: 1500,
+    };
+    let made = route()?.add_bridge(bridge);
     made.map_err(|refused: Refused| refused.failure("make a bridge"))
 }
 

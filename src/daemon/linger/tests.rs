@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::api::paths::Paths;
-use crate::api::types::SandboxCreate;
-use crate::daemon::endpoint::wishes;
 use crate::kernel::fake::{self, Asked, done};
+use crate::network::Network;
 use crate::network::model::samples;
 use crate::state::Lease;
 use mossnet_helper::request::Reply;
@@ -68,7 +67,7 @@ async fn world(sockets: u32) -> World {
 
 impl World {
     async fn take_down(&self) {
-        let linger = self.daemon.0.model.lock().await.lingering.add(&self.web);
+        let linger = self.daemon.0.model.lock().await.begin_linger(&self.web);
         assert!(linger.is_some());
         let endpoints = &self.web.endpoints;
         let down = self
@@ -79,22 +78,21 @@ impl World {
 
     async fn lingers(&self) -> bool {
         let model = self.daemon.0.model.lock().await;
-        let held = model.held(&self.network.id);
+        let held = model.members().held(&self.network.id);
         let endpoint = &self.web.endpoints[0];
-        let holder = model.mac_holder(&self.network.id, endpoint.mac);
+        let holder = model.members().mac_holder(&self.network.id, endpoint.mac);
         assert_eq!(held.is_empty(), model.lingering.is_empty());
         assert_eq!(holder.is_none(), model.lingering.is_empty());
         !held.is_empty()
     }
 
     /// Whether it is in the way of a newcomer.
-    async fn blocks(&self, name: Option<&str>, spoil: impl FnOnce(&mut SandboxCreate)) -> bool {
-        let mut request = SandboxCreate::example();
-        (request.ip, request.ip6, request.mac_address) = (None, None, None);
-        spoil(&mut request);
+    async fn blocks(&self, name: Option<&str>, spoil: impl FnOnce(&mut Attachment)) -> bool {
+        let mut wanted = samples::attachment(&self.network);
+        spoil(&mut wanted);
         let name = name.map(|name| name.parse().unwrap());
         let model = self.daemon.0.model.lock().await;
-        let found = model.in_the_way(name.as_ref(), &self.network, &wishes(&request));
+        let found = model.in_the_way(name.as_ref(), &wanted);
         found == [self.web.id.clone()]
     }
 
@@ -127,8 +125,7 @@ async fn what_is_not_delivered_holds_its_addresses_until_it_is() {
             .model
             .lock()
             .await
-            .lingering
-            .add(&world.web)
+            .begin_linger(&world.web)
             .is_none()
     );
     world.sockets.store(0, Ordering::SeqCst);
@@ -163,11 +160,8 @@ async fn a_newcomer_has_it_cut_after_a_while_and_removal_at_once() {
     world.take_down().await;
     let begun = Instant::now();
     let name = world.web.name.clone();
-    let none = wishes(&SandboxCreate::example());
-    world
-        .daemon
-        .make_way(Some(&name), &world.network, &none)
-        .await;
+    let wanted = [samples::attachment(&world.network)];
+    world.daemon.make_way(Some(&name), &wanted).await;
     assert!(begun.elapsed() >= PATIENCE);
     assert!(world.detached() && !world.lingers().await);
     world.take_down().await;
@@ -191,32 +185,35 @@ async fn only_who_wants_the_same_waits() {
     assert!(world.blocks(Some("web"), |_| {}).await);
     assert!(
         world
-            .blocks(None, |r| r.ip = Some([10, 89, 3, 2].into()))
+            .blocks(None, |r| r.addresses = vec![[10, 89, 3, 2].into()])
             .await
     );
-    assert!(world.blocks(None, |r| r.mac_address = Some(mac)).await);
+    assert!(world.blocks(None, |r| r.mac = Some(mac)).await);
     assert!(!world.blocks(None, |_| {}).await);
     assert!(!world.blocks(Some("db"), |_| {}).await);
     assert!(
         !world
-            .blocks(None, |r| r.ip = Some([10, 89, 3, 3].into()))
+            .blocks(None, |r| r.addresses = vec![[10, 89, 3, 3].into()])
             .await
     );
     let elsewhere = samples::network("other", 9, "10.89.4.0/24");
     let model = world.daemon.0.model.lock().await;
-    let none = wishes(&SandboxCreate::example());
-    assert!(
-        model
-            .in_the_way(Some(&world.web.name), &elsewhere, &none)
-            .is_empty()
-    );
+    let wanted = samples::attachment(&elsewhere);
+    assert!(model.in_the_way(Some(&world.web.name), &wanted).is_empty());
 }
 
 #[tokio::test]
 async fn the_last_address_of_a_network_does_not_linger_for_long() {
-    let mut world = world(1).await;
+    let world = world(1).await;
     let small = samples::network("mynet", 1, "10.89.3.0/30");
-    world.network.subnets = small.subnets;
+    world
+        .daemon
+        .0
+        .model
+        .lock()
+        .await
+        .put_network(small)
+        .unwrap();
     let free: IpAddr = "10.89.3.2".parse().unwrap();
     assert_eq!(world.web.endpoints[0].addresses[0].addr(), free);
     world.take_down().await;

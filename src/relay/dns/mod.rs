@@ -5,8 +5,8 @@
 //! passes through: `udp`, `tcp` (transports) → `server` (one query) → `message` (wire) → `zone`
 //! (what we know) → `cache`, `limits`, `upstream` (what others know).
 //!
-//! Invariants: the network of a query is found by the address that it was sent to, and only its own
-//! sandboxes are answered; nothing here blocks, touches the file system, or grows without bound.
+//! Invariants: the network of a query is found by the address that it was sent to, only its own
+//! sandboxes are answered, and they learn names of networks that they are on; nothing here blocks, touches the file system, or grows without bound.
 //!
 //! Descriptors: at most 3 × 1024 for queries under way, 256 for TCP clients, and a handful; together
 //! at most a fifth of RLIMIT_NOFILE where that is small.

@@ -8,7 +8,7 @@ use super::cache::Cache;
 use super::limits::{Limits, Slot};
 use super::message::{ClientQuery, Rejection, lifetime, record};
 use super::upstream::{MAX_SERVERS, Upstream};
-use super::zone::{Verdict, Zone, Zones};
+use super::zone::{Verdict, View, Zone, Zones};
 use crate::network::snapshot::Snapshot;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RData;
@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, trace};
 
-/// Seconds for which a container may keep an endpoint's address: short, as addresses move.
-const ENDPOINT_TTL: u32 = 5;
+/// Seconds for which a container may keep an endpoint's address. None: one that has left must be
+/// gone from caches inside containers too.
+const ENDPOINT_TTL: u32 = 0;
 
 /// Where the current rules are found; called once per query, so it must be cheap.
 pub type Rules = Box<dyn Fn() -> Arc<Snapshot> + Send>;
@@ -91,7 +92,6 @@ struct State {
     snapshot: Arc<Snapshot>,
     zones: Zones,
     cache: Cache,
-    turn: usize,
 }
 
 /// What to do about a message.
@@ -124,7 +124,6 @@ impl Server {
                 snapshot,
                 zones,
                 cache: Cache::default(),
-                turn: 0,
             }),
             upstream,
             queries: Limits::new(quotas.queries, quotas.queries_per_client),
@@ -140,7 +139,7 @@ impl Server {
 
     /// Room for one TCP connection; `None` for strangers and for clients that have their share.
     pub fn admit(&self, gateway: IpAddr, client: IpAddr) -> Option<Slot> {
-        let zone = self.zone(gateway, client)?;
+        let zone = self.view(gateway, client)?.zone;
         let slot = self.connections.take(&zone.bridge, client);
         if slot.is_none() {
             debug!(client.addr = %client, reason = "connections", "dns client over its share");
@@ -155,21 +154,16 @@ impl Server {
             Err(Rejection::Drop) => return Step::Ignore,
             Err(Rejection::Answer(answer)) => return Step::Answer(answer),
         };
-        let Some(zone) = self.zone(gateway, client) else {
+        let Some(view) = self.view(gateway, client) else {
             return Step::Answer(query.answer(ResponseCode::Refused, &[]));
         };
-        let turn = {
-            let mut state = self.state.borrow_mut();
-            state.turn = state.turn.wrapping_add(1);
-            state.turn
-        };
-        let verdict = zone.decide(query.name(), query.record_type(), turn);
+        let verdict = view.decide(query.name(), query.record_type());
         trace!(client.addr = %client, query.name = query.name(), ?verdict, "dns query");
         match verdict {
             Verdict::Records(data) => Step::Answer(answer_with(&query, data, via)),
             Verdict::NoData => Step::Answer(query.answer(ResponseCode::NoError, &[])),
             Verdict::NoSuchName => Step::Answer(query.answer(ResponseCode::NXDomain, &[])),
-            Verdict::Forward => self.forward_or_cached(query, zone, client, via),
+            Verdict::Forward => self.forward_or_cached(query, view.zone, client, via),
         }
     }
 
@@ -226,8 +220,8 @@ impl Server {
         fit(&query, query.adopt(answer), via)
     }
 
-    /// The zone that `client` may ask at `gateway`, by the newest rules.
-    fn zone(&self, gateway: IpAddr, client: IpAddr) -> Option<Rc<Zone>> {
+    /// What `client` may ask at `gateway`, by the newest rules.
+    fn view(&self, gateway: IpAddr, client: IpAddr) -> Option<View> {
         let current = (self.rules)();
         let mut state = self.state.borrow_mut();
         if !Arc::ptr_eq(&current, &state.snapshot) {
@@ -241,7 +235,6 @@ impl Server {
         state
             .zones
             .find(gateway.to_canonical(), client.to_canonical())
-            .map(Rc::clone)
     }
 }
 

@@ -3,7 +3,7 @@
 mod world;
 
 use super::*;
-use crate::network::snapshot::Snapshot;
+use crate::network::snapshot::{NameRecord, Snapshot};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record, RecordType};
@@ -20,7 +20,7 @@ fn endpoints_are_named_and_the_spelling_comes_back() {
     let answer = world.ask(&query("WeB.", RecordType::A));
     assert_eq!(first_address(&answer).to_string(), "127.0.9.1");
     assert_eq!(answer.queries[0].name().to_string(), "WeB.");
-    assert!(answer.authoritative && answer.recursion_available && answer.answers[0].ttl <= 5);
+    assert!(answer.authoritative && answer.recursion_available && answer.answers[0].ttl == 0);
     let nodata = world.ask(&query("web.", RecordType::AAAA));
     assert_eq!(
         (nodata.response_code, nodata.answers.len()),
@@ -28,6 +28,67 @@ fn endpoints_are_named_and_the_spelling_comes_back() {
     );
     let absent = world.ask(&query("nosuch.", RecordType::A));
     assert_eq!(absent.response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn names_come_and_go_at_once() {
+    let world = World::new(&[answers(7)]);
+    let with = |change: &dyn Fn(&mut Snapshot)| {
+        let mut changed = Snapshot::clone(&world.rules.lock().unwrap());
+        change(&mut changed);
+        *world.rules.lock().unwrap() = Arc::new(changed);
+    };
+    let late = query("late.example.", RecordType::A);
+    // Asked outside, and kept: an endpoint of that name wins at once nevertheless.
+    assert_eq!(first_address(&world.ask(&late)).to_string(), "192.0.2.7");
+    with(&|snapshot| {
+        snapshot.networks[0].names.push(NameRecord {
+            name: "late.example".into(),
+            addresses: vec!["127.0.9.200".parse().unwrap()],
+        });
+    });
+    assert_eq!(first_address(&world.ask(&late)).to_string(), "127.0.9.200");
+    let pointer = query("200.9.0.127.in-addr.arpa.", RecordType::PTR);
+    let pointed = world.ask(&pointer).answers[0].data.to_string();
+    assert_eq!(pointed, "late.example.");
+    with(&|snapshot| {
+        snapshot.networks[0]
+            .names
+            .retain(|name| name.name == "pool")
+    });
+    assert_eq!(first_address(&world.ask(&late)).to_string(), "192.0.2.7");
+    let gone = world.ask(&query("web.", RecordType::A));
+    assert_eq!(gone.response_code, ResponseCode::NXDomain);
+    assert!(gone.authorities.is_empty(), "an SOA would have it cached");
+    // The test's networks lie in the loopback prefix, whose addresses have a name of their own.
+    let pointed = world.ask(&pointer).answers[0].data.to_string();
+    assert_eq!(pointed, "localhost.");
+}
+
+#[test]
+fn a_client_on_several_networks_hears_them_all_at_one_gateway() {
+    let world = World::new(&[]);
+    let mut changed = snapshot(Vec::new(), false);
+    let mut other = changed.networks[0].clone();
+    other.name = "other".into();
+    other.bridge = "br-000000000002".parse().unwrap();
+    other.subnets = vec!["127.5.0.0/16".parse().unwrap()];
+    other.gateways = vec!["127.5.0.1".parse().unwrap()];
+    other.names = vec![NameRecord {
+        name: "far".into(),
+        addresses: vec!["127.5.0.2".parse().unwrap()],
+    }];
+    changed.networks.push(other);
+    changed.multihomed = vec![vec![
+        "127.0.0.70".parse().unwrap(),
+        "127.5.0.70".parse().unwrap(),
+    ]];
+    *world.rules.lock().unwrap() = Arc::new(changed);
+    let far = query("far.", RecordType::A);
+    let heard = world.ask_from("127.0.0.70", &far);
+    assert_eq!(first_address(&heard).to_string(), "127.5.0.2");
+    let neighbour = world.ask_from("127.0.0.71", &far);
+    assert_eq!(neighbour.response_code, ResponseCode::NXDomain);
 }
 
 #[test]

@@ -1,18 +1,24 @@
 //! What each network's name service knows, and what becomes of a question.
 //!
 //! Place: rebuilt from every new snapshot, asked by `server` once per query. Pure. Invariants: a
-//! query sees one network only, the one whose gateway it was sent to; addresses and names of
-//! mossnet networks are never asked of an outside resolver; an internal network asks nobody.
+//! query sees the networks that its sender is on and no other, first the one whose gateway it was
+//! sent to; that one alone decides whether and whom to ask outside, and an internal one asks nobody;
+//! addresses and names of mossnet networks are never asked of an outside resolver.
 //!
 //! Names: those of the snapshot, bare (`web`) or with the network's name (`web.mynet`, as Docker).
-//! Single labels are not forwarded from a network with a name service: there they are containers'
-//! names or mistakes, and an outside resolver with search domains of its own would turn them into
-//! somebody else's host (CVE-2025-8283). The other half of that protection is `ndots:0` in the
-//! sandbox's resolv.conf: see `network::resolv`.
+//! Where several networks have a name, the first with an address of the wanted family answers.
+//! Single labels, and single labels with a network's name, are not forwarded for a sandbox that has
+//! a name service: they are containers' names (perhaps of one that is restarting) or mistakes, and
+//! an outside resolver with search domains of its own would turn them into somebody else's host
+//! (CVE-2025-8283). So whoever calls a network `dev` cannot look up `example.dev` on it, but
+//! `www.example.dev`. The other half of that protection is `ndots:0` in the sandbox's resolv.conf:
+//! see `network::resolv`.
 //!
 //! Foreign names on an internal network are NXDOMAIN, not REFUSED: glibc retries a REFUSED with
 //! every server and reports "temporary failure", musl waits out its whole timeout; NXDOMAIN ends
 //! both at once, and without an SOA record nobody caches it (RFC 2308 §5).
+//!
+//! Who a client is, its address tells: bridges let no sandbox send from another's.
 //!
 //! Sources: RFC 6761 §6 (localhost, invalid), RFC 6303 (local reverse zones), RFC 8482 (ANY).
 
@@ -22,6 +28,7 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, RecordType};
 use ipnet::IpNet;
 use mossnet_helper::IfName;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -33,6 +40,8 @@ const OWN_DOMAIN: &str = "mossnet.internal";
 #[derive(Debug, Default)]
 pub struct Zones {
     by_gateway: HashMap<IpAddr, Rc<Zone>>,
+    /// Of sandboxes on several networks: all their zones, by each of their addresses.
+    multihomed: HashMap<IpAddr, Rc<[Rc<Zone>]>>,
 }
 
 impl Zones {
@@ -51,6 +60,7 @@ impl Zones {
             .filter(|domain| !domain.is_empty())
             .collect();
         let mut by_gateway = HashMap::new();
+        let mut zones = Vec::with_capacity(snapshot.networks.len());
         for network in &snapshot.networks {
             let mut zone = Zone::new(network, Rc::clone(&every_subnet), Rc::clone(&search));
             if zone.upstreams.is_empty() {
@@ -60,16 +70,41 @@ impl Zones {
             for gateway in &network.gateways {
                 by_gateway.insert(*gateway, Rc::clone(&zone));
             }
+            zones.push(zone);
         }
-        Self { by_gateway }
+        let multihomed = multihomed(&snapshot.multihomed, &zones);
+        Self {
+            by_gateway,
+            multihomed,
+        }
     }
 
-    /// The zone served on `gateway` to `client`; `None` where the client is not on that network.
-    pub fn find(&self, gateway: IpAddr, client: IpAddr) -> Option<&Rc<Zone>> {
-        self.by_gateway
-            .get(&gateway)
-            .filter(|zone| zone.subnets.iter().any(|subnet| subnet.contains(&client)))
+    /// What is served on `gateway` to `client`; `None` where the client is not on that network.
+    pub fn find(&self, gateway: IpAddr, client: IpAddr) -> Option<View> {
+        let zone = self.by_gateway.get(&gateway)?;
+        zone.holds(client).then(|| View {
+            zone: Rc::clone(zone),
+            all: self.multihomed.get(&client).map(Rc::clone),
+        })
     }
+}
+
+fn multihomed(groups: &[Vec<IpAddr>], zones: &[Rc<Zone>]) -> HashMap<IpAddr, Rc<[Rc<Zone>]>> {
+    let mut index = HashMap::new();
+    for addresses in groups {
+        let mut seen: Vec<Rc<Zone>> = Vec::new();
+        for zone in addresses
+            .iter()
+            .filter_map(|address| zones.iter().find(|zone| zone.holds(*address)))
+        {
+            if !seen.iter().any(|known| Rc::ptr_eq(known, zone)) {
+                seen.push(Rc::clone(zone));
+            }
+        }
+        let seen: Rc<[Rc<Zone>]> = seen.into();
+        index.extend(addresses.iter().map(|address| (*address, Rc::clone(&seen))));
+    }
+    index
 }
 
 /// One network's names.
@@ -82,10 +117,28 @@ pub struct Zone {
     suffix: String,
     subnets: Vec<IpNet>,
     internal: bool,
-    names: HashMap<String, Vec<IpAddr>>,
+    names: HashMap<String, Entry>,
     reverse: HashMap<IpAddr, Name>,
     every_subnet: Rc<[IpNet]>,
     search: Rc<[String]>,
+}
+
+/// A name's addresses.
+#[derive(Debug, Default)]
+struct Entry {
+    addresses: Vec<IpAddr>,
+    /// Answers given so far, IPv4 and IPv6. A name's own, and one for each family: with a shared
+    /// count, clients that ask for both in turn would find the same address first every time.
+    turns: [Cell<usize>; 2],
+}
+
+/// The zones that one client sees.
+#[derive(Debug)]
+pub struct View {
+    /// That of the gateway it asked.
+    pub zone: Rc<Zone>,
+    /// All that its sandbox is on, where that is on several.
+    all: Option<Rc<[Rc<Zone>]>>,
 }
 
 /// What becomes of a question.
@@ -103,11 +156,11 @@ pub enum Verdict {
 
 impl Zone {
     fn new(network: &NetworkView, every_subnet: Rc<[IpNet]>, search: Rc<[String]>) -> Self {
-        let mut names: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        let mut names: HashMap<String, Entry> = HashMap::new();
         let mut reverse = HashMap::new();
         for record in &network.names {
             let text = record.name.trim_end_matches('.').to_ascii_lowercase();
-            let addresses = names.entry(text.clone()).or_default();
+            let addresses = &mut names.entry(text.clone()).or_default().addresses;
             for address in &record.addresses {
                 if !addresses.contains(address) {
                     addresses.push(*address);
@@ -131,11 +184,43 @@ impl Zone {
         }
     }
 
-    /// Decides on `name`, given as [`super::message::ClientQuery::name`] gives it. `turn` rotates
-    /// the addresses of a name that has several.
-    pub fn decide(&self, name: &str, kind: RecordType, turn: usize) -> Verdict {
-        if let Some(addresses) = self.addresses(name) {
-            return address_records(addresses, kind, turn);
+    fn holds(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        let bare = || name.strip_suffix(self.suffix.as_str());
+        self.names.get(name).or_else(|| self.names.get(bare()?))
+    }
+
+    /// Whether `name` reads as that of an endpoint, were there such a one.
+    fn would_hold(&self, name: &str) -> bool {
+        let bare = name.strip_suffix(self.suffix.as_str()).unwrap_or(name);
+        !self.names.is_empty() && !bare.is_empty() && !bare.contains('.')
+    }
+}
+
+impl Entry {
+    fn records(&self, kind: RecordType) -> Verdict {
+        let turn = &self.turns[usize::from(kind == RecordType::AAAA)];
+        turn.set(turn.get().wrapping_add(1));
+        address_records(&self.addresses, kind, turn.get().wrapping_sub(1))
+    }
+
+    fn has(&self, kind: RecordType) -> bool {
+        match kind {
+            RecordType::A => self.addresses.iter().any(IpAddr::is_ipv4),
+            RecordType::AAAA => self.addresses.iter().any(IpAddr::is_ipv6),
+            _other_types_are_not_searched => true,
+        }
+    }
+}
+
+impl View {
+    /// Decides on `name`, given as [`super::message::ClientQuery::name`] gives it.
+    pub fn decide(&self, name: &str, kind: RecordType) -> Verdict {
+        if let Some(verdict) = self.decide_endpoint(name, kind) {
+            return verdict;
         }
         if name == "localhost" || name.ends_with(".localhost") {
             let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -146,28 +231,41 @@ impl Zone {
         {
             return verdict;
         }
-        if self.internal || is_ours_alone(name) {
+        if self.zone.internal || is_ours_alone(name) {
             return Verdict::NoSuchName;
         }
         if self.is_strayed_local_name(name, kind) {
             return Verdict::NoData;
         }
-        let single_label = !name.is_empty() && !name.contains('.');
-        // Other types of single labels are questions about top-level domains.
+        // Other types are questions about domains.
         let host_like = is_address(kind) || matches!(kind, RecordType::HTTPS | RecordType::SVCB);
-        if single_label && host_like && !self.names.is_empty() {
+        if host_like && self.zones().any(|zone| zone.would_hold(name)) {
             return Verdict::NoSuchName;
         }
         Verdict::Forward
     }
 
-    fn addresses(&self, name: &str) -> Option<&Vec<IpAddr>> {
-        let bare = || name.strip_suffix(self.suffix.as_str());
-        self.names.get(name).or_else(|| self.names.get(bare()?))
+    /// The zone asked, then the others.
+    fn zones(&self) -> impl Iterator<Item = &Rc<Zone>> {
+        let others = self.all.iter().flat_map(|all| all.iter());
+        let others = others.filter(|zone| !Rc::ptr_eq(zone, &self.zone));
+        std::iter::once(&self.zone).chain(others)
+    }
+
+    fn decide_endpoint(&self, name: &str, kind: RecordType) -> Option<Verdict> {
+        let mut verdict = None;
+        for entry in self.zones().filter_map(|zone| zone.entry(name)) {
+            match entry.records(kind) {
+                Verdict::NoData => verdict = Some(Verdict::NoData),
+                found => return Some(found),
+            }
+        }
+        verdict
     }
 
     fn decide_reverse(&self, address: IpAddr, kind: RecordType) -> Option<Verdict> {
-        let name = self.reverse.get(&address).cloned().or_else(|| {
+        let known = self.zones().find_map(|zone| zone.reverse.get(&address));
+        let name = known.cloned().or_else(|| {
             let localhost = || Name::from_ascii("localhost.").ok();
             address.is_loopback().then(localhost).flatten()
         });
@@ -177,10 +275,8 @@ impl Zone {
             return Some(if asked { records() } else { Verdict::NoData });
         }
         // Other networks' addresses too: no outside resolver can know them.
-        let ours = self
-            .every_subnet
-            .iter()
-            .any(|subnet| subnet.contains(&address));
+        let mut subnets = self.zone.every_subnet.iter();
+        let ours = subnets.any(|subnet| subnet.contains(&address));
         ours.then_some(Verdict::NoSuchName)
     }
 
@@ -189,17 +285,14 @@ impl Zone {
     /// lead to a stranger. Where the endpoint has one, the stub was content with `web`, and this is
     /// somebody who means the outside host.
     fn is_strayed_local_name(&self, name: &str, kind: RecordType) -> bool {
-        let lacking = |addresses: &Vec<IpAddr>| match kind {
-            RecordType::A => !addresses.iter().any(IpAddr::is_ipv4),
-            RecordType::AAAA => !addresses.iter().any(IpAddr::is_ipv6),
-            _other_types_are_not_searched => false,
-        };
-        self.search.iter().any(|domain| {
+        self.zone.search.iter().any(|domain| {
             let host = name
                 .strip_suffix(domain.as_str())
                 .and_then(|host| host.strip_suffix('.'));
-            host.and_then(|host| self.names.get(host))
-                .is_some_and(lacking)
+            host.is_some_and(|host| {
+                let mut entries = self.zones().filter_map(|zone| zone.entry(host)).peekable();
+                entries.peek().is_some() && !entries.any(|entry| entry.has(kind))
+            })
         })
     }
 }

@@ -24,6 +24,7 @@ fn received(data: &[u8]) -> Received<'_> {
         data,
         source: None,
         original_destination: None,
+        local: None,
         ttl: Some(55),
         tos: 8,
         segment: None,

@@ -127,6 +127,8 @@ pub struct Direction {
     source_closing: bool,
     /// The source was reset: its end is not passed on as an end of file.
     source_broken: bool,
+    /// Bytes read since [`Direction::take_moved`].
+    moved: u32,
 }
 
 impl Default for Direction {
@@ -146,6 +148,7 @@ impl Direction {
             writable: true,
             source_closing: false,
             source_broken: false,
+            moved: 0,
         }
     }
 
@@ -191,6 +194,11 @@ impl Direction {
         self.phase = Phase::Ended;
     }
 
+    /// How many bytes were read since the last call.
+    pub fn take_moved(&mut self) -> u64 {
+        u64::from(std::mem::take(&mut self.moved))
+    }
+
     /// Moves bytes until one side has or takes no more, or the turn is over.
     pub fn pump(
         &mut self,
@@ -219,10 +227,13 @@ impl Direction {
             if !self.readable {
                 return Ok(Pause::Blocked);
             }
-            moved += match self.mode {
+            let length = match self.mode {
                 Mode::Copy | Mode::CopyOnly => self.copy(source, destination, scratch)?,
                 Mode::Bulk => self.fill_pipe(source, scratch, moved == 0)?,
             };
+            moved += length;
+            // A turn is far from 4 GiB; where nobody asks, it does not matter.
+            self.moved = self.moved.wrapping_add(length as u32);
         }
         Ok(Pause::TurnOver)
     }

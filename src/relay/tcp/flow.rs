@@ -16,9 +16,11 @@
 use super::direction::{Broken, Direction, Pause, Phase, Scratch};
 use super::pipe_pool::PipePool;
 use crate::relay::event_loop::Readiness;
+use crate::relay::publish::listener::Counters;
 use crate::sys;
 use socket2::SockRef;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Descriptors of one flow.
@@ -66,6 +68,8 @@ pub struct Flow {
     /// Host to router.
     inbound: Direction,
     death: Option<Death>,
+    /// Of the published port that it came in by.
+    counters: Option<Arc<Counters>>,
     /// Stands in the worker's queue for another turn.
     pub queued: bool,
     /// Stands in the worker's list of dying flows.
@@ -81,9 +85,24 @@ impl Flow {
             outbound: Direction::new(),
             inbound: Direction::new(),
             death: None,
+            counters: None,
             queued: false,
             watched: false,
         }
+    }
+
+    /// The same, with what it carries counted.
+    #[must_use]
+    pub fn counted(self, counters: Arc<Counters>) -> Self {
+        Self {
+            counters: Some(counters),
+            ..self
+        }
+    }
+
+    /// It came in by a published port.
+    pub fn is_published(&self) -> bool {
+        self.counters.is_some()
     }
 
     /// One of its sockets.
@@ -135,6 +154,14 @@ impl Flow {
 
     /// Moves what can be moved.
     pub fn pump(&mut self, scratch: &mut Scratch, now: Instant) -> Outcome {
+        let outcome = self.pump_both(scratch, now);
+        if let Some(counters) = &self.counters {
+            counters.carry(self.inbound.take_moved(), self.outbound.take_moved());
+        }
+        outcome
+    }
+
+    fn pump_both(&mut self, scratch: &mut Scratch, now: Instant) -> Outcome {
         if let Some(death) = self.death {
             return self.pump_last(death, scratch, now);
         }
@@ -176,7 +203,7 @@ impl Flow {
         let (Broken::Source(error) | Broken::Destination(error)) = broken;
         tracing::debug!(flow.side = ?side, %error, "flow broken");
         self.dies(side, now);
-        self.pump(scratch, now)
+        self.pump_both(scratch, now)
     }
 
     fn dies(&mut self, side: Side, now: Instant) {

@@ -4,6 +4,8 @@
 //! On the path: gate → [`connect`] (host side first) → the SYN goes back into the router netns →
 //! listener → **here** (a flow of two sockets) → [`flow`] → [`direction`] (copy or splice).
 //!
+//! Connections that come in by published ports arrive joined already, from [`super::publish`].
+//!
 //! Invariant: a flow is begun only when the world has accepted it; it owns two descriptors, taken
 //! from the budget before the first one was opened, and a pipe only while bytes are in it.
 //!
@@ -22,6 +24,7 @@ mod tests;
 
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
 use super::pending::{FourTuple, Pending};
+use super::publish::listener::Counters;
 use super::slots::Slots;
 use super::wire::ip::Packet;
 use super::wire::tcp::Segment;
@@ -108,7 +111,12 @@ impl Tcp {
             | Owner::UdpListener
             | Owner::UdpHost
             | Owner::UdpRouter
-            | Owner::IcmpHost => {}
+            | Owner::IcmpHost
+            | Owner::Wake
+            | Owner::PublishListener
+            | Owner::PublishConnect
+            | Owner::PublishClient
+            | Owner::PublishUdp => {}
         }
     }
 
@@ -165,6 +173,11 @@ impl Tcp {
                 // Asked of the kernel: addresses would double the size of a flow.
                 let router = flow.socket(Side::Router);
                 let admitted = ends(&router).map(|tuple| {
+                    if flow.is_published() {
+                        // It came in by a published port, and stays when that is taken back. Here
+                        // the peer is the container.
+                        return cx.rules.is_ours(tuple.client.ip());
+                    }
                     cx.rules
                         .admit(tuple.client.ip(), tuple.destination.ip())
                         .is_ok()
@@ -216,15 +229,31 @@ impl Tcp {
             cx.budget.release(DESCRIPTORS);
             return reset_on_close(&router);
         }
-        let key = self.flows.insert(Flow::new(router, host));
+        let key = self.begin(Flow::new(router, host), cx);
         tracing::debug!(
             flow.id = key.slot,
             flow.client = %tuple.client,
             flow.destination = %tuple.destination,
             "flow begun"
         );
+    }
+
+    /// Takes over a published port's connection, for which descriptors were taken from the budget:
+    /// `host` leads to the client, `router` to the container. What it carries is counted.
+    pub fn adopt(
+        &mut self,
+        router: OwnedFd,
+        host: OwnedFd,
+        counters: Arc<Counters>,
+        cx: &mut Context<'_>,
+    ) {
+        self.begin(Flow::new(router, host).counted(counters), cx);
+    }
+
+    fn begin(&mut self, flow: Flow, cx: &mut Context<'_>) -> Key {
+        let key = self.flows.insert(flow);
         let Some(flow) = self.flows.get(key) else {
-            return;
+            return key;
         };
         for (side, owner) in [
             (Side::Router, Owner::TcpRouter),
@@ -236,9 +265,11 @@ impl Tcp {
                 .add(flow.socket(side), token, Interest::STREAM_EDGE)
             {
                 tracing::warn!(%error, "flow not watched");
-                return self.close(key, cx);
+                self.close(key, cx);
+                break;
             }
         }
+        key
     }
 
     fn flow_ready(&mut self, key: Key, side: Side, readiness: Readiness, cx: &mut Context<'_>) {

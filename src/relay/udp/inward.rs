@@ -80,24 +80,13 @@ impl State {
         let promote = flow.count_inward(count(datagrams));
         let (key, v6) = (flow.key, flow.v6());
         let (way, segmentation) = if let RouterSide::Own(own) = &mut flow.router {
-            let way = Way {
-                socket: own.socket.as_fd(),
-                destination: None,
-                v6,
-            };
+            let way = Way::connected(own.socket.as_fd(), v6);
             (way, &mut own.segmentation)
         } else {
             let Some((socket, segmentation)) = self.replies.socket(key.destination) else {
                 return;
             };
-            (
-                Way {
-                    socket,
-                    destination: Some(key.client),
-                    v6,
-                },
-                segmentation,
-            )
+            (Way::to(socket, key.client), segmentation)
         };
         // What finds no room is lost: the bridge is full, as any network may be.
         let _ = transmit(way, datagrams, segmentation, |_, error| {

@@ -22,7 +22,7 @@ mod flow;
 mod inward;
 mod outward;
 mod replies;
-mod transmit;
+pub(super) mod transmit;
 
 use super::budget::FdBudget;
 use super::event_loop::{Interest, Key, Owner, Readiness, Token};
@@ -146,7 +146,12 @@ impl Udp {
             | Owner::TcpConnect
             | Owner::TcpRouter
             | Owner::TcpHost
-            | Owner::IcmpHost => {}
+            | Owner::IcmpHost
+            | Owner::Wake
+            | Owner::PublishListener
+            | Owner::PublishConnect
+            | Owner::PublishClient
+            | Owner::PublishUdp => {}
         }
     }
 

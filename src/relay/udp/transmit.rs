@@ -2,37 +2,56 @@
 //!
 //! Invariant: datagrams leave in order; one that fails does not hold up those behind it.
 
-use crate::sys::udp::{Datagram, MAX_BATCH, send};
+use crate::sys::udp::{Datagram, MAX_BATCH, Path, send};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 /// Segmented messages that a path is known not to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segmentation {
+pub(in crate::relay) struct Segmentation {
     /// Bytes of a segment. 0: none may be sent.
     largest: u16,
 }
 
 impl Segmentation {
     /// Nothing is known.
-    pub(super) const UNTRIED: Self = Self { largest: u16::MAX };
+    pub(in crate::relay) const UNTRIED: Self = Self { largest: u16::MAX };
 }
 
 /// Where a batch goes.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
-    pub(super) socket: BorrowedFd<'a>,
-    /// `None`: to where the socket is connected.
-    pub(super) destination: Option<SocketAddr>,
-    pub(super) v6: bool,
+pub(in crate::relay) struct Way<'a> {
+    pub(in crate::relay) socket: BorrowedFd<'a>,
+    pub(in crate::relay) path: Path,
+}
+
+impl<'a> Way<'a> {
+    /// To where `socket` is connected.
+    pub(in crate::relay) fn connected(socket: BorrowedFd<'a>, v6: bool) -> Self {
+        let path = Path {
+            v6,
+            ..Path::default()
+        };
+        Self { socket, path }
+    }
+
+    /// To `destination`, from an unconnected socket.
+    pub(in crate::relay) fn to(socket: BorrowedFd<'a>, destination: SocketAddr) -> Self {
+        let path = Path {
+            destination: Some(destination),
+            source: None,
+            v6: destination.is_ipv6(),
+        };
+        Self { socket, path }
+    }
 }
 
 /// Sends `batch`; what is left when the socket's buffer is full.
 ///
 /// `segmentation` is lowered when the path turns out not to carry segments of some size.
 /// `failed` is told of each datagram that the kernel would not send, and why.
-pub(super) fn transmit<'a>(
+pub(in crate::relay) fn transmit<'a>(
     way: Way<'_>,
     batch: &[Datagram<'a>],
     segmentation: &mut Segmentation,
@@ -50,7 +69,7 @@ pub(super) fn transmit<'a>(
     let mut retried = false;
     while let Some(first) = rest.first() {
         let part = rest.get(..MAX_BATCH).unwrap_or(rest);
-        let error = match send(way.socket, way.destination, way.v6, part) {
+        let error = match send(way.socket, way.path, part) {
             Ok(count) => {
                 rest = rest.get(count.max(1)..).unwrap_or_default();
                 retried = false;
@@ -141,11 +160,7 @@ mod tests {
     }
 
     fn way(from: &UdpSocket) -> Way<'_> {
-        Way {
-            socket: from.as_fd(),
-            destination: None,
-            v6: false,
-        }
+        Way::connected(from.as_fd(), false)
     }
 
     fn received(socket: &UdpSocket, count: usize) -> Vec<usize> {

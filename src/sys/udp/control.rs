@@ -44,6 +44,7 @@ pub struct QueuedError {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Control {
     pub(super) original_destination: Option<SocketAddr>,
+    pub(super) local: Option<IpAddr>,
     pub(super) ttl: Option<u8>,
     pub(super) tos: u8,
     pub(super) segment: Option<u16>,
@@ -66,6 +67,8 @@ impl Control {
             (libc::SOL_IP, libc::IP_ORIGDSTADDR) | (libc::SOL_IPV6, libc::IPV6_ORIGDSTADDR) => {
                 self.original_destination = address::decode(data);
             }
+            (libc::SOL_IP, libc::IP_PKTINFO) => self.local = local_v4(data).or(self.local),
+            (libc::SOL_IPV6, libc::IPV6_PKTINFO) => self.local = local_v6(data).or(self.local),
             (libc::SOL_IP, libc::IP_TTL) | (libc::SOL_IPV6, libc::IPV6_HOPLIMIT) => {
                 self.ttl = int(data).and_then(|ttl| u8::try_from(ttl).ok());
             }
@@ -108,6 +111,18 @@ fn next(bytes: &[u8]) -> Option<Message<'_>> {
     ))
 }
 
+/// `ipi_spec_dst`: the address asked, or where that was no single one's, our own.
+fn local_v4(data: &[u8]) -> Option<IpAddr> {
+    let (_index, rest) = data.split_first_chunk::<4>()?;
+    rest.first_chunk::<4>().map(|octets| IpAddr::from(*octets))
+}
+
+/// `ipi6_addr`; IPv4 where a socket of both families received it.
+fn local_v6(data: &[u8]) -> Option<IpAddr> {
+    let octets = data.first_chunk::<16>()?;
+    Some(IpAddr::from(*octets).to_canonical())
+}
+
 fn int(data: &[u8]) -> Option<i32> {
     data.first_chunk::<4>()
         .map(|bytes| i32::from_ne_bytes(*bytes))
@@ -133,8 +148,12 @@ fn queued_error(data: &[u8]) -> Option<QueuedError> {
     })
 }
 
+/// `in6_pktinfo`, the longest thing sent along.
+const PACKET_INFO_LEN: usize = 20;
+
 /// Room for the control messages of one outgoing message.
-pub(super) const OUTGOING_LEN: usize = 3 * (HEADER_LEN + ALIGNMENT);
+pub(super) const OUTGOING_LEN: usize =
+    3 * (HEADER_LEN + ALIGNMENT) + HEADER_LEN + PACKET_INFO_LEN.next_multiple_of(ALIGNMENT);
 
 /// Control messages for one outgoing message.
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +193,27 @@ impl Outgoing {
     /// The data is several datagrams of `size` bytes, the last one perhaps shorter.
     pub(super) fn segment(&mut self, size: u16) {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
+    }
+
+    /// The address that it leaves from; `scope` is the interface of a link-local one.
+    pub(super) fn source(&mut self, address: IpAddr, scope: u32) {
+        match address {
+            IpAddr::V4(address) => {
+                let mut info = [0; 12];
+                // ipi_ifindex, ipi_spec_dst, ipi_addr.
+                info.iter_mut()
+                    .skip(4)
+                    .zip(address.octets())
+                    .for_each(|(to, from)| *to = from);
+                self.push(libc::SOL_IP, libc::IP_PKTINFO, &info);
+            }
+            IpAddr::V6(address) => {
+                let mut info = [0; PACKET_INFO_LEN];
+                let bytes = address.octets().into_iter().chain(scope.to_ne_bytes());
+                info.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+                self.push(libc::SOL_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+        }
     }
 
     fn push(&mut self, level: libc::c_int, kind: libc::c_int, data: &[u8]) {

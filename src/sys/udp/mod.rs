@@ -15,7 +15,7 @@ mod tests;
 
 pub use control::{Origin, QueuedError};
 pub use receive::{Batch, ErrorQueue, Queued, Received};
-pub use send::{Datagram, MAX_BATCH, send};
+pub use send::{Datagram, MAX_BATCH, Path, send};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
@@ -26,6 +26,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub enum Report {
     /// Where a tproxied datagram was going (IP_RECVORIGDSTADDR).
     OriginalDestination,
+    /// The address that was asked (IP_PKTINFO, IPV6_RECVPKTINFO).
+    LocalAddress,
     /// TTL or hop limit (IP_RECVTTL, IPV6_RECVHOPLIMIT).
     Ttl,
     /// DSCP and ECN (IP_RECVTOS, IPV6_RECVTCLASS).
@@ -44,6 +46,10 @@ pub fn enable(socket: BorrowedFd<'_>, v6: bool, report: Report) -> io::Result<()
         }
         (Report::OriginalDestination, true) => {
             setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true)?;
+        }
+        (Report::LocalAddress, false) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        (Report::LocalAddress, true) => {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         (Report::Ttl, false) => setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?,
         (Report::Ttl, true) => setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?,

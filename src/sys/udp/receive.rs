@@ -3,7 +3,7 @@
 use super::address::{self, NAME_LEN};
 use super::control::{CONTROL_LEN, Control, QueuedError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -38,6 +38,8 @@ pub struct Received<'a> {
     pub source: Option<SocketAddr>,
     /// Where it was going before tproxy.
     pub original_destination: Option<SocketAddr>,
+    /// The address of ours that it came to.
+    pub local: Option<IpAddr>,
     /// TTL or hop limit.
     pub ttl: Option<u8>,
     /// DSCP and ECN; 0 where not asked for.
@@ -164,6 +166,7 @@ impl Slot {
             data,
             source: self.source(),
             original_destination: control.original_destination,
+            local: control.local,
             ttl: control.ttl,
             tos: control.tos,
             segment: control

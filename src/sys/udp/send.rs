@@ -7,7 +7,7 @@
 use super::address::{self, NAME_LEN};
 use super::control::Outgoing;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -34,7 +34,15 @@ impl Datagram<'_> {
             .map_or(1, |size| self.data.len().div_ceil(usize::from(size.max(1))))
     }
 
-    fn describe(&self, v6: bool, control: &mut Outgoing) {
+    fn describe(&self, path: Path, control: &mut Outgoing) {
+        let v6 = path.v6;
+        if let Some(source) = path.source {
+            let scope = match path.destination {
+                Some(SocketAddr::V6(destination)) => destination.scope_id(),
+                Some(SocketAddr::V4(_)) | None => 0,
+            };
+            control.source(source, scope);
+        }
         if self.tos != 0 {
             control.tos(v6, self.tos);
         }
@@ -47,20 +55,28 @@ impl Datagram<'_> {
     }
 }
 
-/// Sends up to [`MAX_BATCH`] datagrams from one socket without waiting: to `destination`, or to
-/// where the socket is connected. How many the kernel took, one at least.
+/// Where a batch goes, and in whose name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Path {
+    /// `None`: to where the socket is connected.
+    pub destination: Option<SocketAddr>,
+    /// The address of ours that it leaves from; `None` leaves that to socket and route.
+    pub source: Option<IpAddr>,
+    /// The family of addresses, which is not the socket's where that serves both.
+    pub v6: bool,
+}
+
+/// Sends up to [`MAX_BATCH`] datagrams from one socket without waiting. How many the kernel took,
+/// one at least.
 ///
 /// An error is about the first one. `WouldBlock`: no room in the socket's buffer. A segmented one
 /// gives EMSGSIZE or EINVAL where its segments exceed the path's MTU, EIO where the device cannot
 /// do it.
-pub fn send(
-    socket: BorrowedFd<'_>,
-    destination: Option<SocketAddr>,
-    v6: bool,
-    datagrams: &[Datagram<'_>],
-) -> io::Result<usize> {
+pub fn send(socket: BorrowedFd<'_>, path: Path, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
     let mut name = [0; NAME_LEN];
-    let name_len = destination.map_or(0, |address| address::encode(address, &mut name));
+    let name_len = path
+        .destination
+        .map_or(0, |address| address::encode(address, &mut name));
     let empty = libc::iovec {
         iov_base: ptr::null_mut(),
         iov_len: 0,
@@ -81,7 +97,7 @@ pub fn send(
         vector.iov_len = datagram.data.len();
         header.msg_iov = vector;
         header.msg_iovlen = 1;
-        datagram.describe(v6, control);
+        datagram.describe(path, control);
         if control.length > 0 {
             header.msg_control = control.bytes.as_mut_ptr().cast();
             header.msg_controllen = control.length as _;

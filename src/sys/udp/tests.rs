@@ -18,6 +18,54 @@ fn pair(v6: bool) -> (UdpSocket, UdpSocket, SocketAddr) {
     (from, to, address)
 }
 
+fn to_address(address: SocketAddr) -> Path {
+    Path {
+        destination: Some(address),
+        source: None,
+        v6: address.is_ipv6(),
+    }
+}
+
+#[test]
+fn one_socket_of_both_families_answers_from_the_address_asked() {
+    let both = UdpSocket::bind("[::]:0").unwrap();
+    let port = both.local_addr().unwrap().port();
+    enable(both.as_fd(), true, Report::LocalAddress).unwrap();
+    for asked in ["127.0.0.9", "::1"] {
+        let asked: std::net::IpAddr = asked.parse().unwrap();
+        let any = if asked.is_ipv6() {
+            "[::1]:0"
+        } else {
+            "127.0.0.1:0"
+        };
+        let client = UdpSocket::bind(any).unwrap();
+        // Connected: hears nothing that comes from another address.
+        client.connect((asked, port)).unwrap();
+        client.send(b"question").unwrap();
+        let mut batch = Batch::new(4, 2048);
+        assert_eq!(batch.receive(both.as_fd()).unwrap(), 1);
+        let got: Vec<_> = batch.iter().collect();
+        assert_eq!(got[0].local, Some(asked));
+        let source = got[0].source.unwrap();
+        let destination = SocketAddr::new(source.ip().to_canonical(), source.port());
+        assert_eq!(Some(destination), client.local_addr().ok());
+        let path = Path {
+            destination: Some(destination),
+            source: Some(asked),
+            v6: asked.is_ipv6(),
+        };
+        let marked = Datagram {
+            tos: 0x2e << 2,
+            ..plain(b"answer")
+        };
+        assert_eq!(send(both.as_fd(), path, &[marked]).unwrap(), 1);
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .unwrap();
+        assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+    }
+}
+
 #[test]
 fn batches_carry_addresses_ttl_and_tos() {
     for v6 in [false, true] {
@@ -32,7 +80,7 @@ fn batches_carry_addresses_ttl_and_tos() {
         };
         let datagrams = [marked, plain(b""), marked];
         assert_eq!(
-            send(from.as_fd(), Some(address), v6, &datagrams).unwrap(),
+            send(from.as_fd(), to_address(address), &datagrams).unwrap(),
             3
         );
         let mut batch = Batch::new(8, 2048);
@@ -58,13 +106,13 @@ fn segments_arrive_as_datagrams_and_with_gro_as_one() {
     assert_eq!((large.segments(), plain(&[]).segments()), (3, 1));
     let mut received = Batch::new(8, 65_535);
     assert_eq!(
-        send(from.as_fd(), Some(address), false, &[large]).unwrap(),
+        send(from.as_fd(), to_address(address), &[large]).unwrap(),
         1
     );
     assert_eq!(received.receive(to.as_fd()).unwrap(), 3);
     enable(to.as_fd(), false, Report::Segments).unwrap();
     assert_eq!(
-        send(from.as_fd(), Some(address), false, &[large, plain(b"x")]).unwrap(),
+        send(from.as_fd(), to_address(address), &[large, plain(b"x")]).unwrap(),
         2
     );
     assert_eq!(received.receive(to.as_fd()).unwrap(), 2);
@@ -82,7 +130,18 @@ fn a_closed_port_is_found_in_the_error_queue() {
         drop(to);
         enable(from.as_fd(), v6, Report::Errors).unwrap();
         from.connect(address).unwrap();
-        assert_eq!(send(from.as_fd(), None, v6, &[plain(b"hello")]).unwrap(), 1);
+        assert_eq!(
+            send(
+                from.as_fd(),
+                Path {
+                    v6,
+                    ..Path::default()
+                },
+                &[plain(b"hello")]
+            )
+            .unwrap(),
+            1
+        );
         let mut queue = ErrorQueue::new(512);
         let queued = queue.next(from.as_fd()).unwrap().unwrap();
         assert_eq!(queued.data, b"hello");

@@ -1,8 +1,11 @@
 //! The tests.
 
+mod bare;
 mod lifetime;
 mod network;
 mod requests;
+mod scale;
+mod spoofing;
 
 use crate::client::Client;
 use crate::world::*;
@@ -49,6 +52,29 @@ pub const ALL: &[(&str, fn())] = &[
         lifetime::capabilities_are_trimmed,
     ),
     ("many_sandboxes", network::many_sandboxes),
+    ("bare_sandboxes", bare::bare_sandboxes),
+    (
+        "endpoints_of_running_sandboxes",
+        bare::endpoints_of_running_sandboxes,
+    ),
+    ("default_routes_move", bare::default_routes_move),
+    ("isolation_and_vlans", bare::isolation_and_vlans),
+    (
+        "only_own_addresses_are_sent",
+        spoofing::only_own_addresses_are_sent,
+    ),
+    (
+        "multi_homed_sandboxes_do_not_forward",
+        spoofing::multi_homed_sandboxes_do_not_forward,
+    ),
+    (
+        "several_prefixes_are_isolated",
+        spoofing::several_prefixes_are_isolated,
+    ),
+    (
+        "more_endpoints_than_ports",
+        scale::more_endpoints_than_ports,
+    ),
 ];
 
 fn with_bridge() -> (World, Client) {

@@ -61,7 +61,7 @@ pub fn setup_failures() {
     broken[0].rootfs = Some("/no/such/root".into());
     broken[1].binds = vec![scratch.bind("gone", "", "/etc/hosts")];
     fs::remove_file(scratch.path().join("gone")).unwrap();
-    broken[2].process.tty = true;
+    broken[2].process.as_mut().unwrap().tty = true;
     for (spec, says) in broken
         .into_iter()
         .zip(["/no/such/root", "gone", "terminal"])
@@ -137,10 +137,10 @@ pub fn inheritance() {
         "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin\nONLY=this\n"
     );
     let mut there = spec(1, &["pwd"]);
-    there.process.workdir = Some("/usr/share".into());
+    there.process.as_mut().unwrap().workdir = Some("/usr/share".into());
     assert_eq!(output(there), "/usr/share\n");
     let mut nowhere = spec(1, &["pwd"]);
-    nowhere.process.workdir = Some("/no/such".into());
+    nowhere.process.as_mut().unwrap().workdir = Some("/no/such".into());
     let mut all = sandboxes();
     all.create(nowhere, stdio().0).unwrap();
     let failure = all.start(&id(1)).unwrap_err();

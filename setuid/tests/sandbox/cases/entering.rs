@@ -11,7 +11,7 @@ pub fn exec_enters() {
     let scratch = Scratch::new();
     let mut first = spec(1, &["sleep", "1000"]);
     first.binds = vec![scratch.bind("hosts", "laid over\n", "/etc/hosts")];
-    first.process.workdir = Some("/usr".into());
+    first.process.as_mut().unwrap().workdir = Some("/usr".into());
     let (pid, _output) = running(&mut all, first);
     for name in ["user", "mnt", "pid", "uts", "ipc", "net"] {
         let path = format!("/proc/1/ns/{name}");

@@ -114,7 +114,7 @@ pub fn rootfs() {
     symlink("busybox", root.join("bin/wc")).unwrap();
     spec.rootfs = Some(root.clone());
     spec.binds = vec![scratch.bind("hosts", "10.1.2.3 moss\n", "/etc/hosts")];
-    spec.process.workdir = Some("/made/for/it".into());
+    spec.process.as_mut().unwrap().workdir = Some("/made/for/it".into());
     let text = output(spec);
     assert_eq!(
         text.lines().collect::<Vec<_>>(),

@@ -26,7 +26,7 @@ pub fn terminal() {
         );
         let own_root = rootfs.is_some();
         spec.rootfs = rootfs;
-        spec.process.tty = true;
+        spec.process.as_mut().unwrap().tty = true;
         let pid = all.create(spec, [end(), end(), end()]).unwrap();
         drop(pty.slave);
         all.start(&id(1)).unwrap();
@@ -163,7 +163,7 @@ pub fn many() {
         joined.netns = SandboxNetns::Join(id(1));
         run_in(&mut all, joined);
         let mut broken = spec(5, &["nosuch"]);
-        broken.process.tty = round % 2 == 0;
+        broken.process.as_mut().unwrap().tty = round % 2 == 0;
         if all.create(broken, stdio().0).is_ok() {
             all.start(&id(5)).unwrap_err();
             all.forget(&id(5)).unwrap();

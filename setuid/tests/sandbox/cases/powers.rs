@@ -30,7 +30,11 @@ fn attack(netns: SandboxNetns) -> String {
     spec.netns = netns;
     spec.capabilities = caps::all().iter().map(ToString::to_string).collect();
     let helper = std::process::id().to_string();
-    spec.process.env.push(("HELPER".to_owned(), helper));
+    spec.process
+        .as_mut()
+        .unwrap()
+        .env
+        .push(("HELPER".to_owned(), helper));
     run(spec).1
 }
 
@@ -61,6 +65,8 @@ pub fn hidden_proc() {
         let mut spec = script(1, shown);
         let helper = std::process::id();
         spec.process
+            .as_mut()
+            .unwrap()
             .env
             .push(("HELPER".to_owned(), helper.to_string()));
         spec.rootfs = rootfs;
@@ -107,7 +113,7 @@ pub fn sealed() {
     let mut spec = spec(1, &[trap.to_str().unwrap()]);
     spec.rootfs = Some("/".into());
     let case = (crate::CASE.to_owned(), crate::WRITE_SELF.to_owned());
-    spec.process.env.push(case);
+    spec.process.as_mut().unwrap().env.push(case);
     assert_eq!(output(spec), "ReadOnlyFilesystem\n");
 }
 

@@ -164,6 +164,8 @@ pub fn snapshot(nameservers: Vec<IpAddr>, internal: bool) -> Snapshot {
             nameservers,
             search: Vec::new(),
         },
+        multihomed: Vec::new(),
+        publishes: Vec::new(),
     }
 }
 

@@ -3,13 +3,14 @@
 use super::*;
 use crate::network::snapshot::{NameRecord, ResolverView};
 
-fn name(name: &str, addresses: &[&str]) -> NameRecord {
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn name(name: &str, texts: &[&str]) -> NameRecord {
     NameRecord {
         name: name.into(),
-        addresses: addresses
-            .iter()
-            .map(|address| address.parse().unwrap())
-            .collect(),
+        addresses: addresses(texts),
     }
 }
 
@@ -37,7 +38,9 @@ fn world() -> Zones {
         name("www", &["10.89.1.2", "fd00:89:1::2"]),
         name("db", &["10.89.1.3"]),
         name("pool", &["10.89.1.4", "10.89.1.5", "10.89.1.6"]),
+        name("twin", &["10.89.1.5", "fd00:89:1::5"]),
     ];
+    let inner = vec![name("safe", &["10.89.2.2"]), name("twin", &["10.89.2.5"])];
     let mut own_dns = network(3, "own", false, vec![name("a", &["10.89.3.2"])]);
     own_dns.dns = vec!["192.0.2.53".parse().unwrap()];
     Zones::new(&Snapshot {
@@ -45,21 +48,29 @@ fn world() -> Zones {
         networks: vec![
             network(0, "bridge", false, Vec::new()),
             network(1, "mynet", false, mynet),
-            network(2, "inner", true, vec![name("safe", &["10.89.2.2"])]),
+            network(2, "inner", true, inner),
             own_dns,
         ],
         resolver: ResolverView {
             nameservers: vec!["127.0.0.53".parse().unwrap()],
             search: vec!["Corp.Example.".into()],
         },
+        multihomed: vec![
+            addresses(&["10.89.0.7", "10.89.1.7", "fd00:89:1::7"]),
+            addresses(&["10.89.2.8", "10.89.1.8", "10.89.3.8"]),
+        ],
+        publishes: Vec::new(),
     })
 }
 
 fn ask(network: u8, name: &str, kind: RecordType) -> Verdict {
-    let zones = world();
+    ask_as(network, &format!("10.89.{network}.9"), name, kind)
+}
+
+fn ask_as(network: u8, client: &str, name: &str, kind: RecordType) -> Verdict {
     let gateway = format!("10.89.{network}.1").parse().unwrap();
-    let client = format!("10.89.{network}.9").parse().unwrap();
-    zones.find(gateway, client).unwrap().decide(name, kind, 0)
+    let view = world().find(gateway, client.parse().unwrap()).unwrap();
+    view.decide(name, kind)
 }
 
 fn a(address: &str) -> RData {
@@ -72,7 +83,7 @@ fn a_client_sees_the_network_whose_gateway_it_asked_and_only_from_within() {
     let find = |gateway: &str, client: &str| {
         zones
             .find(gateway.parse().unwrap(), client.parse().unwrap())
-            .map(|zone| zone.bridge.clone())
+            .map(|view| view.zone.bridge.clone())
     };
     assert_eq!(
         find("10.89.1.1", "10.89.1.9").unwrap().as_str(),
@@ -113,18 +124,22 @@ fn a_name_without_the_type_is_nodata_not_nxdomain() {
 
 #[test]
 fn several_addresses_take_turns() {
-    let zones = world();
-    let zone = zones
-        .find("10.89.1.1".parse().unwrap(), "10.89.1.9".parse().unwrap())
-        .unwrap();
-    let first = |turn| match zone.decide("pool", RecordType::A, turn) {
+    let gateway = "10.89.1.1".parse().unwrap();
+    let view = world().find(gateway, "10.89.1.9".parse().unwrap()).unwrap();
+    let first = || match view.decide("pool", RecordType::A) {
         Verdict::Records(records) => {
             assert_eq!(records.len(), 3);
             records[0].clone()
         }
         other => panic!("{other:?}"),
     };
-    let firsts: Vec<_> = (0..4).map(first).collect();
+    let mut firsts = Vec::new();
+    for _ in 0..4 {
+        firsts.push(first());
+        // As getaddrinfo(3) does, and somebody else in between: neither disturbs the turns.
+        view.decide("pool", RecordType::AAAA);
+        view.decide("web", RecordType::A);
+    }
     assert_eq!(
         firsts,
         [
@@ -134,6 +149,80 @@ fn several_addresses_take_turns() {
             a("10.89.1.4")
         ]
     );
+}
+
+#[test]
+fn a_multihomed_client_hears_all_its_networks_at_each_gateway() {
+    // On the default bridge and `mynet`: whichever it asks, over either family.
+    for (network, client) in [(0, "10.89.0.7"), (1, "10.89.1.7")] {
+        let ask = |name, kind| ask_as(network, client, name, kind);
+        let web = Verdict::Records(vec![a("10.89.1.2")]);
+        assert_eq!(ask("web", RecordType::A), web);
+        assert_eq!(ask("web.mynet", RecordType::A), web);
+        assert_eq!(ask("db", RecordType::AAAA), Verdict::NoData);
+        assert!(matches!(
+            ask("2.1.89.10.in-addr.arpa", RecordType::PTR),
+            Verdict::Records(_)
+        ));
+        // Names of `mynet` that do not exist stay inside also by way of the default bridge.
+        assert_eq!(ask("nosuch", RecordType::A), Verdict::NoSuchName);
+        assert_eq!(ask("db.corp.example", RecordType::AAAA), Verdict::NoData);
+        // Networks that it is not on are none of its business.
+        assert_eq!(ask("safe", RecordType::A), Verdict::NoSuchName);
+        let foreign = ask("2.2.89.10.in-addr.arpa", RecordType::PTR);
+        assert_eq!(foreign, Verdict::NoSuchName);
+    }
+    let v6 = world()
+        .find(
+            "fd00:89:1::1".parse().unwrap(),
+            "fd00:89:1::7".parse().unwrap(),
+        )
+        .unwrap();
+    assert!(matches!(
+        v6.decide("web", RecordType::AAAA),
+        Verdict::Records(_)
+    ));
+    // Its neighbour on the default bridge has one network only, and it may not ask strange gateways.
+    assert_eq!(ask(0, "web.mynet", RecordType::A), Verdict::Forward);
+    let elsewhere = world().find("10.89.2.1".parse().unwrap(), "10.89.1.7".parse().unwrap());
+    assert!(elsewhere.is_none());
+}
+
+#[test]
+fn the_network_asked_answers_first_and_the_others_fill_in() {
+    // `twin` has IPv4 on 2 and both on 1.
+    let ask = |network, kind| {
+        let client = format!("10.89.{network}.8");
+        ask_as(network, &client, "twin", kind)
+    };
+    let v6 = Verdict::Records(vec![RData::AAAA(AAAA("fd00:89:1::5".parse().unwrap()))]);
+    assert_eq!(
+        ask(2, RecordType::A),
+        Verdict::Records(vec![a("10.89.2.5")])
+    );
+    assert_eq!(
+        ask(1, RecordType::A),
+        Verdict::Records(vec![a("10.89.1.5")])
+    );
+    assert_eq!(ask(2, RecordType::AAAA), v6);
+    // Neither has it first: in the order of its endpoints.
+    assert_eq!(
+        ask(3, RecordType::A),
+        Verdict::Records(vec![a("10.89.2.5")])
+    );
+    assert_eq!(ask(3, RecordType::MX), Verdict::NoData);
+}
+
+#[test]
+fn a_multihomed_client_forwards_through_external_gateways_only() {
+    let ask = |network, name| {
+        let client = format!("10.89.{network}.8");
+        ask_as(network, &client, name, RecordType::A)
+    };
+    assert_eq!(ask(2, "example.com"), Verdict::NoSuchName);
+    assert_eq!(ask(1, "example.com"), Verdict::Forward);
+    assert_eq!(ask(1, "safe"), Verdict::Records(vec![a("10.89.2.2")]));
+    assert_eq!(ask(1, "gone.inner"), Verdict::NoSuchName);
 }
 
 #[test]
@@ -193,6 +282,12 @@ fn internal_networks_never_forward() {
 #[test]
 fn single_labels_and_strayed_names_stay_inside() {
     assert_eq!(ask(1, "nosuch", RecordType::A), Verdict::NoSuchName);
+    // One that has left, by its long name, and domains of the world below a top-level one that
+    // reads like the network.
+    assert_eq!(ask(1, "gone.mynet", RecordType::A), Verdict::NoSuchName);
+    assert_eq!(ask(1, "www.shop.mynet", RecordType::A), Verdict::Forward);
+    assert_eq!(ask(1, "shop.mynet", RecordType::MX), Verdict::Forward);
+    assert_eq!(ask(0, "x.bridge", RecordType::A), Verdict::Forward);
     assert_eq!(ask(1, "com", RecordType::NS), Verdict::Forward);
     assert_eq!(ask(1, "", RecordType::NS), Verdict::Forward);
     assert_eq!(ask(1, "db.corp.example", RecordType::AAAA), Verdict::NoData);
@@ -232,7 +327,7 @@ fn a_networks_own_resolvers_replace_the_hosts() {
     let upstreams = |n: u8| {
         let gateway = format!("10.89.{n}.1").parse().unwrap();
         let client = format!("10.89.{n}.9").parse().unwrap();
-        zones.find(gateway, client).unwrap().upstreams.to_vec()
+        zones.find(gateway, client).unwrap().zone.upstreams.to_vec()
     };
     assert_eq!(upstreams(3), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
     assert_eq!(upstreams(1), ["127.0.0.53".parse::<IpAddr>().unwrap()]);

@@ -1,4 +1,5 @@
-//! Medians, ratios, a table for people and JSON for programs.
+//! What every benchmark does with its numbers: medians, ratios to the first contender, a table for
+//! people and JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -72,8 +73,13 @@ impl Results {
         text
     }
 
-    /// Every single value, the medians, and what the machine was.
-    pub fn json(&self, rounds: u64, duration: u64) -> serde_json::Value {
+    /// Ratio of medians between two contenders.
+    pub fn ratio(&self, metric: &'static str, of: &'static str, to: &'static str) -> Option<f64> {
+        Some(self.median(metric, of)? / self.median(metric, to)?)
+    }
+
+    /// Every single value, the medians, their ratios, what the machine was, and `conditions`.
+    pub fn json(&self, conditions: &serde_json::Value) -> serde_json::Value {
         let read = |path: &str| {
             std::fs::read_to_string(path)
                 .unwrap_or_default()
@@ -85,8 +91,10 @@ impl Results {
             let mut by_contender = serde_json::Map::new();
             for contender in &self.contenders {
                 let values = self.values.get(&(*metric, *contender));
+                let first = self.contenders.first();
                 let entry = serde_json::json!({
                     "median": self.median(metric, contender),
+                    "ratio": first.and_then(|first| self.ratio(metric, contender, first)),
                     "values": values,
                 });
                 by_contender.insert((*contender).to_owned(), entry);
@@ -97,13 +105,15 @@ impl Results {
         serde_json::json!({
             "kernel": read("/proc/sys/kernel/osrelease"),
             "cpus": std::thread::available_parallelism().map_or(0, usize::from),
-            "congestion_control_outside": read("/proc/sys/net/ipv4/tcp_congestion_control"),
-            "congestion_control_inside": "reno",
-            "rounds": rounds,
-            "seconds": duration,
+            "conditions": conditions,
             "metrics": metrics,
         })
     }
+}
+
+/// A positive number out of the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 fn shown(value: f64) -> String {
@@ -114,10 +124,11 @@ fn shown(value: f64) -> String {
     }
 }
 
-/// Writes the JSON line of what the world printed to the file that was asked for.
-pub fn keep(text: &str) {
+/// Writes the JSON line of what the world printed to the file that was asked for, or to one with
+/// the benchmark's name.
+pub fn keep(text: &str, benchmark: &str) {
     let path = std::env::var_os("MOSSNET_BENCH_JSON").map_or_else(
-        || std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("first_light.json"),
+        || std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{benchmark}.json")),
         Into::into,
     );
     let Some(json) = text.lines().find_map(|line| line.strip_prefix(MARK)) else {

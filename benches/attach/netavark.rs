@@ -1,0 +1,147 @@
+//! Debian's netavark, called as podman calls it without root: in a user and network namespace of its
+//! own, with one network as JSON on stdin, aardvark-dns off.
+//!
+//! Two ways: with the firewall it takes by default (iptables), and on an internal network, for which
+//! it makes no firewall rules; version 1.4 knows no `NETAVARK_FW=none`.
+
+use crate::Contender;
+use crate::caller::Caller;
+use crate::world::{Cmd, World, enter};
+use serde_json::json;
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What mossnet is compared with.
+pub const USUAL: &str = "netavark";
+const INTERNAL: &str = "netavark, no firewall";
+
+/// Where distributions put it; podman does not look at PATH for it.
+const PLACES: [&str; 4] = [
+    "/usr/local/libexec/podman/netavark",
+    "/usr/libexec/podman/netavark",
+    "/usr/local/lib/podman/netavark",
+    "/usr/lib/podman/netavark",
+];
+
+fn program() -> Option<&'static str> {
+    PLACES.into_iter().find(|place| Path::new(place).exists())
+}
+
+/// What it says about itself; empty where it is missing.
+pub fn version() -> String {
+    let version = program().map(|program| Cmd::new([program, "--version"]).ok());
+    version.unwrap_or_default().trim().to_owned()
+}
+
+struct Netavark {
+    name: &'static str,
+    program: &'static str,
+    config: String,
+    caller: Rc<RefCell<Caller>>,
+}
+
+/// Both ways, where netavark and what it calls are installed.
+pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
+    let Some(program) = program() else {
+        enter::skip("netavark is not installed");
+        return Vec::new();
+    };
+    if !crate::world::installed("iptables") {
+        return Vec::new();
+    }
+    // As root of its own user namespace; a private /run for its state and the lock of iptables.
+    let script =
+        "mount --bind /run/world/netavark /run/netavark && ip link set lo up && exec \"$@\"";
+    for directory in ["/run/world/netavark", "/run/netavark"] {
+        std::fs::create_dir_all(directory).expect("make a directory");
+    }
+    let mut caller = Caller::start(&["unshare", "-Urnm", "sh", "-c", script, "caller"]);
+    let status = world.host(["ip", "-V"]).ok();
+    println!("netavark: {} ({})", version(), status.trim());
+    for netns in ["resident0", "resident1", "guest0", "guest1"] {
+        caller.call(&["ip", "netns", "add", netns], "");
+    }
+    let caller = Rc::new(RefCell::new(caller));
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    for (number, name) in [USUAL, INTERNAL].into_iter().enumerate() {
+        let make = |host| Netavark {
+            name,
+            program,
+            config: config(number, host, name == INTERNAL),
+            caller: Rc::clone(&caller),
+        };
+        // From here on the bridge has somebody on it, and stays.
+        make(2).call("setup", &format!("/run/netns/resident{number}"));
+        all.push(Box::new(make(3)));
+    }
+    all
+}
+
+/// What podman 4 writes to netavark's stdin for a container on one network.
+fn config(network: usize, host: u8, internal: bool) -> String {
+    let name = format!("net{network}");
+    let id = format!("{:0>64}", format!("{network}{host}"));
+    json!({
+        "container_id": id,
+        "container_name": format!("box{host}"),
+        "networks": { &name: {
+            "interface_name": "eth0",
+            "static_ips": [format!("10.88.{network}.{host}")],
+            "aliases": [&id[..12]],
+        }},
+        "network_info": { &name: {
+            "name": name,
+            "id": format!("{network:0>64}"),
+            "driver": "bridge",
+            "network_interface": format!("podman{network}"),
+            "created": "2023-01-01T00:00:00Z",
+            "subnets": [{
+                "subnet": format!("10.88.{network}.0/24"),
+                "gateway": format!("10.88.{network}.1"),
+            }],
+            "ipv6_enabled": false,
+            "internal": internal,
+            "dns_enabled": false,
+            "ipam_options": { "driver": "host-local" },
+        }},
+    })
+    .to_string()
+}
+
+impl Netavark {
+    fn call(&self, act: &str, netns: &str) -> Duration {
+        let argv = [
+            self.program,
+            "--config",
+            "/run/netavark",
+            "--rootless",
+            "true",
+            "--aardvark-binary",
+            "/usr/lib/podman/aardvark-dns",
+            act,
+            netns,
+        ];
+        self.caller.borrow_mut().call(&argv, &self.config)
+    }
+
+    fn guest(&self) -> String {
+        let number = usize::from(self.name == INTERNAL);
+        format!("/run/netns/guest{number}")
+    }
+}
+
+impl Contender for Netavark {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn set_up(&mut self) -> Duration {
+        self.call("setup", &self.guest())
+    }
+
+    fn tear_down(&mut self) -> Duration {
+        self.call("teardown", &self.guest())
+    }
+}

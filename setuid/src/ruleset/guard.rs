@@ -1,0 +1,205 @@
+//! The bridge table: what an endpoint sends must come from its own MAC and addresses. Frames are
+//! looked at where they enter a bridge by an endpoint's port, and nowhere else: a trunk carries
+//! what was looked at already, and the router is trusted.
+//!
+//! Dropped besides: router advertisements and redirects, answers of DHCP servers, VLAN tags, and what
+//! is neither IP nor ARP. Multicast listener reports too: snooping is off, so nobody needs them, and
+//! each would be flooded to every endpoint. In neighbour discovery a link-local address counts as the
+//! endpoint's own where it is the one that the kernel makes of the MAC address; elsewhere any
+//! link-local source passes.
+//!
+//! Sources: RFC 826, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980.
+
+use super::model::{
+    Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Rule, Ruleset,
+    Set, SetId, TableFamily,
+};
+use super::{Families, chains};
+use crate::names::MacAddr;
+use std::net::IpAddr;
+
+/// Endpoints' ports.
+const PORTS: &str = "ve-";
+/// Ports of DHCP servers, for IPv4 and IPv6.
+const DHCP_SERVERS: [u16; 2] = [67, 547];
+
+/// Types 130 to 137 are listener discovery (130 to 132) and neighbour discovery; 143 is a listener
+/// report, version 2.
+const FIRST_CHECKED: u8 = 130;
+const SOLICIT: u8 = 135;
+const ADVERTISE: u8 = 136;
+const LAST_CHECKED: u8 = 137;
+const LISTENER_REPORT: u8 = 143;
+/// Payload lengths of neighbour solicitations and advertisements, without and with one link-layer
+/// address option; and the kinds of that option.
+const WITHOUT_OPTION: u16 = 24;
+const WITH_OPTION: u16 = 32;
+const SOURCE_OPTION: u8 = 1;
+const TARGET_OPTION: u8 = 2;
+
+/// An endpoint as the sets know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Interface index of its port.
+    pub index: u32,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// All addresses that it may send from, the kernel's link-local one included.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The bridge table for these endpoints.
+pub fn guard(owners: &[Owner], families: Families) -> Ruleset {
+    let mut sets = owned(owners, families);
+    sets.push(Set {
+        id: SetId::Servers,
+        elements: Elements::Ports(DHCP_SERVERS.into()),
+    });
+    let link_local = chains::link_local().into_iter().take(1).collect();
+    sets.push(Set {
+        id: SetId::LinkLocal,
+        elements: Elements::Prefixes6(link_local),
+    });
+    let ruleset = Ruleset {
+        table: TableFamily::Bridge,
+        sets,
+        chains: vec![neighbours(), enter()],
+    };
+    ruleset.for_families(families)
+}
+
+/// The sets that follow the endpoints, with the elements of these.
+pub fn owned(owners: &[Owner], families: Families) -> Vec<Set> {
+    let macs = owners
+        .iter()
+        .map(|owner| (owner.index, owner.mac))
+        .collect();
+    let (mut own4, mut own6) = (
+        std::collections::BTreeSet::new(),
+        std::collections::BTreeSet::new(),
+    );
+    for owner in owners {
+        for address in &owner.addresses {
+            match address {
+                IpAddr::V4(address) => {
+                    own4.insert((owner.index, owner.mac, *address));
+                }
+                IpAddr::V6(address) => {
+                    own6.insert((owner.index, owner.mac, *address));
+                }
+            }
+        }
+    }
+    let mut sets = vec![
+        Set {
+            id: SetId::OwnMac,
+            elements: Elements::Macs(macs),
+        },
+        Set {
+            id: SetId::Own4,
+            elements: Elements::Own4(own4),
+        },
+    ];
+    if families.ipv6 {
+        sets.push(Set {
+            id: SetId::Own6,
+            elements: Elements::Own6(own6),
+        });
+    }
+    sets
+}
+
+/// Frames that enter a bridge. The common ones first: one look-up lets them pass.
+fn enter() -> Chain {
+    let own = |family| Clause::Own(Own::Source(family));
+    let ipv6 = Clause::Ether(EtherType::Ipv6);
+    let arp = Clause::Ether(EtherType::Arp);
+    let neighbours = |first, last| {
+        vec![
+            ipv6,
+            Clause::Icmpv6(first, last),
+            Clause::Goto("neighbours"),
+        ]
+    };
+    let rules = vec![
+        vec![
+            Clause::L4(Protocol::Udp),
+            Clause::UdpFrom(SetId::Servers),
+            Clause::IifStarts(PORTS),
+            Clause::Drop,
+        ],
+        vec![
+            Clause::Ether(EtherType::Ipv4),
+            own(Family::V4),
+            Clause::Accept,
+        ],
+        vec![
+            Clause::NotL4(Protocol::Icmpv6),
+            ipv6,
+            own(Family::V6),
+            Clause::Accept,
+        ],
+        vec![Clause::IifStartsNot(PORTS), Clause::Accept],
+        vec![Clause::ForeignMac, Clause::Drop],
+        neighbours(FIRST_CHECKED, LAST_CHECKED),
+        neighbours(LISTENER_REPORT, LISTENER_REPORT),
+        vec![ipv6, own(Family::V6), Clause::Accept],
+        vec![
+            ipv6,
+            Clause::Saddr(Family::V6, SetId::LinkLocal),
+            Clause::Accept,
+        ],
+        vec![arp, Clause::Own(Own::ArpSender), Clause::Accept],
+        vec![
+            arp,
+            Clause::NoSource(Family::V4),
+            Clause::Own(Own::ArpMac),
+            Clause::Accept,
+        ],
+    ];
+    Chain {
+        name: "enter",
+        base: Some(Base {
+            nat: false,
+            hook: Hook::Prerouting,
+            priority: Priority::BridgeFilter,
+            drop: true,
+        }),
+        rules,
+    }
+}
+
+/// Neighbour discovery: source, target and link-layer address are the sender's own.
+fn neighbours() -> Chain {
+    let source = Clause::Own(Own::Source(Family::V6));
+    let target = Clause::Own(Own::Target);
+    let with_option = |option| {
+        [
+            Clause::Length(WITH_OPTION),
+            Clause::NeighbourOption(option),
+            Clause::Own(Own::OptionMac),
+            Clause::Accept,
+        ]
+    };
+    let without = [Clause::Length(WITHOUT_OPTION), Clause::Accept];
+    let solicit = Clause::Icmpv6(SOLICIT, SOLICIT);
+    let advertise = Clause::Icmpv6(ADVERTISE, ADVERTISE);
+    let rule = |head: &[Clause], tail: &[Clause]| -> Rule { [head, tail].concat() };
+    let rules = vec![
+        // Duplicate address detection asks for one's own address.
+        rule(
+            &[solicit, Clause::NoSource(Family::V6), target],
+            &[Clause::Accept],
+        ),
+        rule(&[solicit, source], &with_option(SOURCE_OPTION)),
+        rule(&[solicit, source], &without),
+        rule(&[advertise, source, target], &with_option(TARGET_OPTION)),
+        rule(&[advertise, source, target], &without),
+        vec![Clause::Drop],
+    ];
+    Chain {
+        name: "neighbours",
+        base: None,
+        rules,
+    }
+}

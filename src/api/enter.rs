@@ -1,0 +1,164 @@
+//! `unshare`: this process enters mossnet's user namespace and the router netns, and becomes a
+//! command there.
+//!
+//! The user namespace is the helper's, whose owner is our own uid: that is what lets us in
+//! (user_namespaces(7)). The file system stays the caller's; only /sys is mounted anew, in a mount
+//! namespace of our own, since it shows the interfaces of the namespace that it was mounted in.
+//!
+//! Invariant: one thread. setns(2) of a threaded process into a user namespace fails with EINVAL.
+
+use super::paths::Paths;
+use super::types::Info;
+use crate::error::{EXIT_CANNOT_EXECUTE, EXIT_FAILURE, EXIT_NOT_FOUND};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A shell that is always there.
+const SHELL: &str = "sh";
+/// Keeps the daemon from ending of idleness; never read, answered when the daemon ends.
+const HOLD: &[u8] = b"GET /v1/hold HTTP/1.1\r\nHost: mossnet\r\n\r\n";
+
+/// Why the namespaces could not be entered, or the command not be run in them.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    /// The daemon knows of no router.
+    #[error("the router's network namespace cannot be entered: no helper runs")]
+    NoRouter,
+    /// The helper went away, or is not ours.
+    #[error("open namespace {}", path.display())]
+    Open {
+        /// Of the namespace.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// setns(2) refused.
+    #[error("enter {what}")]
+    Enter {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: Errno,
+    },
+    /// execve(2) refused.
+    #[error("{}", program.display())]
+    Execute {
+        /// The command.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl EnterError {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoRouter | Self::Open { .. } => {
+                Some("try again; mossnet doctor checks what this machine lacks")
+            }
+            Self::Enter { .. } => Some("mossnet doctor checks what this machine lacks"),
+            Self::Execute { .. } => None,
+        }
+    }
+
+    /// As that of `run`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Execute { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                EXIT_NOT_FOUND
+            }
+            Self::Execute { .. } => EXIT_CANNOT_EXECUTE,
+            Self::NoRouter | Self::Open { .. } | Self::Enter { .. } => EXIT_FAILURE,
+        }
+    }
+}
+
+/// Becomes `command`, or a shell, in the namespaces that `info` tells of. Returns if it cannot.
+pub fn become_command(paths: &Paths, info: &Info, command: &[OsString]) -> EnterError {
+    match enter(paths, info) {
+        Ok(()) => execute(command),
+        Err(error) => error,
+    }
+}
+
+fn enter(paths: &Paths, info: &Info) -> Result<(), EnterError> {
+    let (Some(helper), Some(router)) = (info.helper_pid, &info.router_netns) else {
+        return Err(EnterError::NoRouter);
+    };
+    // All three while we may still look at the helper.
+    let user = open(Path::new(&format!("/proc/{helper}/ns/user")))?;
+    let net = open(router)?;
+    stay_with_the_daemon(paths);
+    enter_one("the user namespace", &user, CloneFlags::CLONE_NEWUSER)?;
+    enter_one(
+        "the router's network namespace",
+        &net,
+        CloneFlags::CLONE_NEWNET,
+    )?;
+    // Where it fails, /sys shows the host's interfaces; everything else works.
+    let _ = fresh_sys();
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, EnterError> {
+    File::open(path).map_err(|source| EnterError::Open {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn enter_one(what: &'static str, namespace: &File, kind: CloneFlags) -> Result<(), EnterError> {
+    setns(namespace, kind).map_err(|source| EnterError::Enter { what, source })
+}
+
+/// The command inherits a connection: while it runs, the namespaces are in use. Without one the
+/// daemon may end of idleness under it, which is no reason not to run it.
+fn stay_with_the_daemon(paths: &Paths) {
+    let Ok(mut held) = UnixStream::connect(paths.api_socket()) else {
+        return;
+    };
+    let inherited = rustix::io::fcntl_setfd(&held, rustix::io::FdFlags::empty());
+    if inherited.is_ok() && held.write_all(HOLD).is_ok() {
+        std::mem::forget(held);
+    }
+}
+
+fn fresh_sys() -> nix::Result<()> {
+    const NONE: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(NONE, "/", NONE, private, NONE)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)
+}
+
+fn execute(command: &[OsString]) -> EnterError {
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let shell = shell.unwrap_or_else(|| OsString::from(SHELL));
+    let (program, arguments) = match command.split_first() {
+        Some((program, arguments)) => (program.as_os_str(), arguments),
+        None => (shell.as_os_str(), &[][..]),
+    };
+    let source = replace(program, arguments);
+    // What SHELL names may be missing where a shell is not.
+    if command.is_empty() && source.kind() == io::ErrorKind::NotFound {
+        let _ = replace(OsStr::new(SHELL), &[]);
+    }
+    EnterError::Execute {
+        program: program.into(),
+        source,
+    }
+}
+
+fn replace(program: &OsStr, arguments: &[OsString]) -> io::Error {
+    Command::new(program).args(arguments).exec()
+}

@@ -1,0 +1,18 @@
+//! Published ports: what `-p` means, which wishes collide, and what becomes of a range.
+//!
+//! Path: `cli` and `compat` parse here; `daemon` checks for conflicts and chooses ports; the relay
+//! reads the same types from its snapshot. Pure. Invariants: no port is 0; a range has as many host
+//! ports as container ports; an address is kept in one way only (IPv4-mapped IPv6 is IPv4).
+//!
+//! Sources: docker-run(1) `--publish`, go-connections `nat/parse.go` (what is accepted, not how).
+
+mod conflict;
+mod parse;
+mod types;
+
+pub use conflict::{Claim, conflict};
+pub use parse::PortError;
+pub use types::{HostAddr, HostPorts, Port, PortRange, Proto, Publish, PublishSpec, SourceAddress};
+
+#[cfg(test)]
+mod tests;

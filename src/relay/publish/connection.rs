@@ -1,0 +1,225 @@
+//! TCP by published ports: from accept to a flow.
+//!
+//! The kernel has accepted a client (backlog) before we know of it. We connect to the container at
+//! once; the two are in one kernel, so the handshake is usually over when connect(2) returns, and
+//! the connection goes to [`Tcp`] without waiting. Otherwise it is an *opening*, and neither side is
+//! read, so the client's bytes wait in its own socket. Where the container refuses, the client gets
+//! RST: it sees its connection reset right after it was made, or within connect(2), as it would where
+//! a server resets at once.
+//!
+//! Invariant: while an opening lives, [`DESCRIPTORS`] are taken from the budget; they pass to the
+//! flow, or are given back. A container that does not answer holds up nobody: its openings are
+//! bounded, and end when its clients leave.
+
+use super::listener::{Counters, plain};
+use super::table::Published;
+use super::towards;
+use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::slots::Slots;
+use crate::relay::tcp::Tcp;
+use crate::relay::tcp::flow::{DESCRIPTORS, reset_on_close};
+use crate::relay::worker::Context;
+use socket2::{SockAddr, SockRef};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Connections accepted at once, so that flows, and other workers, get their turn.
+const ACCEPT_BATCH: usize = 16;
+
+/// How long a container may take to answer: three SYNs. The kernel would go on for two minutes; that
+/// a neighbour is gone it tells the client's address, which is not us.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Openings of one worker towards all containers. A container that answers has none.
+const MOST_OPENINGS: usize = 1024;
+
+/// A connect to a container under way.
+#[derive(Debug)]
+struct Opening {
+    host: OwnedFd,
+    router: OwnedFd,
+    counters: Arc<Counters>,
+    since: Instant,
+}
+
+/// One worker's openings.
+#[derive(Debug, Default)]
+pub struct Connections {
+    openings: Slots<Opening>,
+}
+
+impl Connections {
+    /// Accepts what waits at a published port.
+    pub fn accept(&mut self, published: &Published, tcp: &mut Tcp, cx: &mut Context<'_>) {
+        for _ in 0..ACCEPT_BATCH {
+            let listener = published.listener();
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            match SockRef::from(&listener.socket()).accept4(flags) {
+                Ok((socket, client)) => {
+                    let Some(client) = client.as_socket() else {
+                        continue;
+                    };
+                    self.accepted(published, socket.into(), plain(client), tcp, cx);
+                }
+                Err(error) => match error.raw_os_error() {
+                    // Gone before we came.
+                    Some(libc::ECONNABORTED | libc::EINTR) => {}
+                    Some(libc::EAGAIN) => return,
+                    _ => {
+                        tracing::warn!(publish.listener = %listener.bound(), %error, "connection not accepted");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        published: &Published,
+        host: OwnedFd,
+        client: SocketAddr,
+        tcp: &mut Tcp,
+        cx: &mut Context<'_>,
+    ) {
+        let counters = &published.listener().counters;
+        if !cx.budget.take(DESCRIPTORS, cx.now) {
+            counters.refuse();
+            return reset_on_close(&host);
+        }
+        match lead(published, &host, client, cx) {
+            Ok((router, true)) => {
+                counters.accept();
+                tcp.adopt(router, host, Arc::clone(counters), cx);
+            }
+            Ok((router, false)) => self.wait(router, host, counters, cx),
+            Err(error) => {
+                tracing::debug!(
+                    publish.listener = %published.listener().bound(),
+                    sandbox.name = published.sandbox(),
+                    client.addr = %client,
+                    %error,
+                    "published connection refused"
+                );
+                give_up(&host, counters, cx);
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        router: OwnedFd,
+        host: OwnedFd,
+        counters: &Arc<Counters>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.openings.len() >= MOST_OPENINGS {
+            return give_up(&host, counters, cx);
+        }
+        let counters = Arc::clone(counters);
+        let key = self.openings.insert(Opening {
+            host,
+            router,
+            counters,
+            since: cx.now,
+        });
+        let Some(opening) = self.openings.get(key) else {
+            return;
+        };
+        let watched = [
+            (&opening.router, Owner::PublishConnect, Interest::WRITE),
+            (&opening.host, Owner::PublishClient, Interest::NONE),
+        ]
+        .into_iter()
+        .try_for_each(|(socket, owner, interest)| {
+            cx.poller
+                .add(socket.as_fd(), Token::new(owner, key), interest)
+        });
+        if let Err(error) = watched {
+            tracing::warn!(%error, "published connection not watched");
+            self.abandon(key, cx);
+        }
+    }
+
+    /// A connect has come to an end.
+    pub fn connected(&mut self, key: Key, tcp: &mut Tcp, cx: &mut Context<'_>) {
+        let Some(opening) = self.openings.get(key) else {
+            return;
+        };
+        if let Ok(None) = SockRef::from(&opening.router).take_error()
+            && let Some(Opening {
+                host,
+                router,
+                counters,
+                ..
+            }) = self.openings.remove(key)
+        {
+            // The flow watches them by tokens of its own.
+            for socket in [&host, &router] {
+                if let Err(error) = cx.poller.remove(socket.as_fd()) {
+                    tracing::debug!(%error, "socket not taken out of the epoll set");
+                }
+            }
+            counters.accept();
+            return tcp.adopt(router, host, counters, cx);
+        }
+        self.abandon(key, cx);
+    }
+
+    /// A client has gone while its connection was opening.
+    pub fn client_gone(&mut self, key: Key, cx: &mut Context<'_>) {
+        self.abandon(key, cx);
+    }
+
+    /// Gives up containers that do not answer.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        let over = |opening: &Opening| cx.now.saturating_duration_since(opening.since) >= PATIENCE;
+        let over = self.openings.iter().filter(|(_, opening)| over(opening));
+        for key in over.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.abandon(key, cx);
+        }
+    }
+
+    fn abandon(&mut self, key: Key, cx: &mut Context<'_>) {
+        if let Some(opening) = self.openings.remove(key) {
+            reset_on_close(&opening.router);
+            give_up(&opening.host, &opening.counters, cx);
+        }
+    }
+}
+
+/// Begins a connection to the container. Whether it is there already.
+fn lead(
+    published: &Published,
+    host: &OwnedFd,
+    client: SocketAddr,
+    cx: &Context<'_>,
+) -> io::Result<(OwnedFd, bool)> {
+    let target = published
+        .target(client.ip())
+        .ok_or(io::ErrorKind::NotFound)?;
+    let asked = SockRef::from(host).local_addr()?;
+    let asked = asked.as_socket().ok_or(io::ErrorKind::NotConnected)?;
+    let asked = plain(asked).ip();
+    let towards = towards::open(published, &target, client, asked, cx, true)?;
+    let router = towards.socket;
+    // A second connect(2) tells how the first one goes.
+    match SockRef::from(&router).connect(&SockAddr::from(target.address)) {
+        Ok(()) => Ok((router, true)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EALREADY | libc::EINPROGRESS) => Ok((router, false)),
+            Some(libc::EISCONN) => Ok((router, true)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The client is reset.
+fn give_up(host: &OwnedFd, counters: &Counters, cx: &Context<'_>) {
+    counters.refuse();
+    reset_on_close(host);
+    cx.budget.release(DESCRIPTORS);
+}

@@ -1,0 +1,408 @@
+//! UDP by published ports: each client is a flow with a socket of its own towards the container.
+//!
+//! On the path: client → the port's socket → **here** → the flow's socket → container, and back the
+//! same way. The flow's socket is connected, so tproxy leads the container's answers to it, and
+//! those of nobody else; they leave from the address that the client asked. A port's socket is read
+//! by one worker only, so that datagrams of a client stay in order.
+//!
+//! Invariants: a datagram of the container reaches only the client whose conversation it belongs
+//! to; no two flows have the same addresses towards a container; flows are bounded per client and
+//! in all, and end after a time without datagrams (RFC 4787 §4.3), with their port, or when it leads
+//! elsewhere. What finds no room is lost, as it would be in a full queue.
+//!
+//! Sources: RFC 4787 REQ-5, REQ-6, REQ-8, udp(7), ip(7).
+
+use super::listener::{Bound, plain};
+use super::table::{Published, Table};
+use super::towards;
+use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::flows::{Flows, Limits};
+use crate::relay::udp::transmit::{Segmentation, Way, transmit};
+use crate::relay::worker::Context;
+use crate::sys::udp::{self, Batch, Datagram, Path, Received, Report};
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Messages taken by one system call.
+const SLOTS: usize = 32;
+/// The longest datagram, and the most that UDP_GRO puts together.
+const SLOT_LEN: usize = 65_536;
+/// Batches taken from one socket before others get their turn.
+const ROUNDS: usize = 8;
+/// RFC 4787 REQ-5: at least two minutes.
+const IDLE: Duration = Duration::from_secs(120);
+/// After one question and its answer on a well-known port (REQ-5 b).
+const IDLE_ONE_SHOT: Duration = Duration::from_secs(10);
+/// How often idle flows are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Conversations in clients' names, of all workers: the kernel would let two sockets have the same.
+#[derive(Debug, Clone, Default)]
+pub struct Conversations(Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>);
+
+impl Conversations {
+    /// Takes one, if nobody has it: a client's address and a container's.
+    fn reserve(&self, between: (SocketAddr, SocketAddr)) -> Option<Reservation> {
+        self.lock().insert(between).then(|| Reservation {
+            conversations: self.clone(),
+            between,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(SocketAddr, SocketAddr)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A conversation, free again when dropped.
+struct Reservation {
+    conversations: Conversations,
+    between: (SocketAddr, SocketAddr),
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.conversations.lock().remove(&self.between);
+    }
+}
+
+/// Who talks to which port, and by which of the host's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct FlowKey {
+    bound: Bound,
+    /// With the scope of a link-local address.
+    client: SocketAddr,
+    asked: IpAddr,
+}
+
+struct Flow {
+    key: FlowKey,
+    published: Arc<Published>,
+    container: SocketAddr,
+    router: OwnedFd,
+    /// Of a flow in its client's name.
+    _reservation: Option<Reservation>,
+    inward: Segmentation,
+    outward: Segmentation,
+    asked: u64,
+    answered: u64,
+}
+
+impl Flow {
+    fn idle_limit(&self) -> Duration {
+        idle_limit(self.container.port(), self.asked, self.answered)
+    }
+}
+
+/// How long a flow to `port` may be idle after so many datagrams.
+fn idle_limit(port: u16, asked: u64, answered: u64) -> Duration {
+    if port < 1024 && asked == 1 && answered >= 1 {
+        IDLE_ONE_SHOT
+    } else {
+        IDLE
+    }
+}
+
+/// One worker's flows.
+pub struct Datagrams {
+    batch: Batch,
+    state: State,
+}
+
+/// Everything but the buffer, so that a batch can be handled while it is borrowed.
+struct State {
+    flows: Flows<FlowKey, Flow>,
+    conversations: Conversations,
+    swept: Instant,
+}
+
+impl Datagrams {
+    /// No flow yet.
+    pub fn new(limits: Limits, conversations: Conversations, now: Instant) -> Self {
+        Self {
+            batch: Batch::new(SLOTS, SLOT_LEN),
+            state: State {
+                flows: Flows::new(limits),
+                conversations,
+                swept: now,
+            },
+        }
+    }
+
+    /// Reads what clients sent to a published port.
+    pub fn listener_ready(&mut self, published: &Arc<Published>, cx: &mut Context<'_>) {
+        for _ in 0..ROUNDS {
+            match self.batch.receive(published.listener().socket()) {
+                Ok(count) => {
+                    self.state.take_batch(published, &self.batch, cx);
+                    if count < self.batch.slots() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!(publish.listener = %published.listener().bound(), %error, "published UDP port not read");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads what a container answered.
+    pub fn flow_ready(&mut self, id: Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.state.flows.get(id) else {
+            return;
+        };
+        match self.batch.receive(flow.router.as_fd()) {
+            Ok(_) => {
+                let datagrams: Vec<_> = self.batch.iter().map(|got| datagram(&got)).collect();
+                self.state.answer(id, &datagrams, cx);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                // Nobody listens there; the next datagram tries again.
+                tracing::debug!(client.addr = %flow.key.client, %error, "published UDP flow refused");
+                flow.published.listener().counters.refuse();
+                self.state.close(id, cx);
+            }
+        }
+    }
+
+    /// Ends idle flows.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        let state = &mut self.state;
+        if cx.now.saturating_duration_since(state.swept) < SWEEP_INTERVAL {
+            return;
+        }
+        state.swept = cx.now;
+        for idle in state.flows.sweep(cx.now, Flow::idle_limit) {
+            state.close(idle, cx);
+        }
+    }
+
+    /// Ends flows whose port is gone or leads elsewhere.
+    pub fn recheck(&mut self, table: &Table, cx: &mut Context<'_>) {
+        let state = &mut self.state;
+        let ids: Vec<Key> = state.flows.ids().collect();
+        for id in ids {
+            let stays = state.flows.get(id).is_some_and(|flow| {
+                table
+                    .get(&flow.key.bound)
+                    .is_some_and(|now| Arc::ptr_eq(now, &flow.published))
+            });
+            if !stays {
+                state.close(id, cx);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Sorts a batch by client and sends it on.
+    fn take_batch(&mut self, published: &Arc<Published>, batch: &Batch, cx: &mut Context<'_>) {
+        let bound = published.listener().bound();
+        let mut run: Vec<Datagram<'_>> = Vec::new();
+        let mut current: Option<FlowKey> = None;
+        for received in batch.iter() {
+            let Some(key) = key(bound, &received) else {
+                continue;
+            };
+            if current.is_none_or(|current| current != key) {
+                if let Some(key) = current.replace(key) {
+                    self.ask(published, key, &run, cx);
+                }
+                run.clear();
+            }
+            run.push(datagram(&received));
+        }
+        if let Some(key) = current {
+            self.ask(published, key, &run, cx);
+        }
+    }
+
+    /// Sends datagrams of one client to the container.
+    fn ask(
+        &mut self,
+        published: &Arc<Published>,
+        key: FlowKey,
+        datagrams: &[Datagram<'_>],
+        cx: &mut Context<'_>,
+    ) {
+        let counters = &published.listener().counters;
+        let id = match self.flows.find(&key) {
+            Some(id) => id,
+            None => match self.open(published, key, cx) {
+                Ok(id) => {
+                    counters.accept();
+                    id
+                }
+                Err(error) => {
+                    tracing::debug!(publish.listener = %key.bound, client.addr = %key.client, %error, "published UDP flow not opened");
+                    counters.refuse();
+                    return;
+                }
+            },
+        };
+        self.flows.touch(id, cx.now);
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        flow.asked = flow.asked.saturating_add(count(datagrams));
+        counters.carry(bytes(datagrams), 0);
+        let way = Way::connected(flow.router.as_fd(), flow.container.is_ipv6());
+        let _ = transmit(way, datagrams, &mut flow.inward, |_, error| {
+            tracing::trace!(client.addr = %key.client, %error, "datagram not delivered");
+        });
+    }
+
+    fn open(
+        &mut self,
+        published: &Arc<Published>,
+        key: FlowKey,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Key> {
+        while let Some(victim) = self.flows.victim(key.client.ip()) {
+            self.close(victim, cx);
+        }
+        if !cx.budget.take(1, cx.now) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.open_within_budget(published, key, cx)
+            .inspect_err(|_| cx.budget.release(1))
+    }
+
+    fn open_within_budget(
+        &mut self,
+        published: &Arc<Published>,
+        key: FlowKey,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Key> {
+        let client = plain(key.client);
+        let target = published
+            .target(client.ip())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let container = target.address;
+        let reservation = self.conversations.reserve((client, container));
+        let free = reservation.is_some();
+        let towards = towards::open(published, &target, client, key.asked, cx, free)?;
+        for report in [Report::Tos, Report::Segments] {
+            udp::enable(towards.socket.as_fd(), container.is_ipv6(), report)?;
+        }
+        let flow = Flow {
+            key,
+            published: Arc::clone(published),
+            container,
+            router: towards.socket,
+            _reservation: reservation.filter(|_| towards.as_client),
+            inward: Segmentation::UNTRIED,
+            outward: Segmentation::UNTRIED,
+            asked: 0,
+            answered: 0,
+        };
+        let (id, _) = self.flows.insert(key, client.ip(), flow, cx.now);
+        let flow = self.flows.get(id).ok_or(io::ErrorKind::NotFound)?;
+        let token = Token::new(Owner::PublishUdp, id);
+        let added = cx.poller.add(flow.router.as_fd(), token, Interest::READ);
+        if let Err(error) = added {
+            self.flows.remove(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Sends a container's datagrams to the client, from the address that it asked.
+    fn answer(&mut self, id: Key, datagrams: &[Datagram<'_>], cx: &mut Context<'_>) {
+        self.flows.touch(id, cx.now);
+        let Some(flow) = self.flows.get_mut(id) else {
+            return;
+        };
+        flow.answered = flow.answered.saturating_add(count(datagrams));
+        let listener = flow.published.listener();
+        listener.counters.carry(0, bytes(datagrams));
+        let FlowKey { client, asked, .. } = flow.key;
+        let way = Way {
+            socket: listener.socket(),
+            path: Path {
+                destination: Some(client),
+                source: Some(asked),
+                v6: client.is_ipv6(),
+            },
+        };
+        let _ = transmit(way, datagrams, &mut flow.outward, |_, error| {
+            tracing::trace!(client.addr = %client, %error, "answer not sent");
+        });
+    }
+
+    fn close(&mut self, id: Key, cx: &Context<'_>) {
+        if self.flows.remove(id).is_some() {
+            cx.budget.release(1);
+        }
+    }
+}
+
+fn key(bound: Bound, received: &Received<'_>) -> Option<FlowKey> {
+    let client = match received.source? {
+        // IPv4 in IPv6 clothes is IPv4; a link-local address needs its scope.
+        client if client.ip().to_canonical().is_ipv4() => plain(client),
+        client => client,
+    };
+    // Source port 0 cannot be answered.
+    (client.port() != 0).then_some(FlowKey {
+        bound,
+        client,
+        asked: received.local?,
+    })
+}
+
+fn datagram<'a>(received: &Received<'a>) -> Datagram<'a> {
+    Datagram {
+        data: received.data,
+        segment: received.segment,
+        tos: received.tos,
+        ttl: None,
+    }
+}
+
+fn count(datagrams: &[Datagram<'_>]) -> u64 {
+    datagrams
+        .iter()
+        .map(|datagram| datagram.segments() as u64)
+        .sum()
+}
+
+fn bytes(datagrams: &[Datagram<'_>]) -> u64 {
+    datagrams
+        .iter()
+        .map(|datagram| datagram.data.len() as u64)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_last_two_minutes_and_single_questions_ten_seconds() {
+        assert_eq!(idle_limit(53, 1, 1), IDLE_ONE_SHOT);
+        for (port, asked, answered) in [(53, 1, 0), (53, 2, 1), (27_015, 1, 1)] {
+            assert_eq!(idle_limit(port, asked, answered), IDLE);
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_had_once_and_free_afterwards() {
+        let conversations = Conversations::default();
+        let client = "198.51.100.7:5000".parse().unwrap();
+        let (one, other) = ("10.89.0.2:53", "10.89.0.3:53");
+        let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+        let held = conversations.reserve((client, one)).unwrap();
+        assert!(conversations.reserve((client, one)).is_none());
+        assert!(conversations.reserve((client, other)).is_some());
+        drop(held);
+        assert!(conversations.reserve((client, one)).is_some());
+    }
+}

@@ -1,0 +1,120 @@
+//! Sockets towards a container, in the client's name where that can be.
+//!
+//! Invariant: such a socket is bound to the bridge of the container's network, so that a segment
+//! that comes by another bridge never reaches it, whatever addresses it bears.
+//!
+//! The client's own address and port first; where another socket of the router netns has them in
+//! the same conversation, the gateway with the client's port, then with any.
+
+use super::source::{Reason, Shown, shown};
+use super::table::{Published, Target};
+use crate::ports::Proto;
+use crate::relay::socket_pool::SocketKind;
+use crate::relay::worker::Context;
+use socket2::{SockAddr, SockRef};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// A socket towards a container.
+#[derive(Debug)]
+pub struct Towards {
+    /// Non-blocking; of a TCP one the connect is under way, or done.
+    pub socket: OwnedFd,
+    /// The container knows it as the client.
+    pub as_client: bool,
+}
+
+/// Opens one for a `client` that asked at `asked`. `free`: nobody else has the conversation between
+/// client and container (the kernel knows that of TCP alone).
+pub fn open(
+    published: &Published,
+    target: &Target<'_>,
+    client: SocketAddr,
+    asked: IpAddr,
+    cx: &Context<'_>,
+    free: bool,
+) -> io::Result<Towards> {
+    let proto = published.listener().bound().proto;
+    let seen = shown(client, asked, target.way, |address| {
+        cx.rules.is_ours(address)
+    });
+    let reason = match seen {
+        Shown::Client if free => match attempt(proto, client, target, cx) {
+            Ok(socket) => {
+                let as_client = true;
+                return Ok(Towards { socket, as_client });
+            }
+            Err(error) if is_taken(&error) => Reason::Taken,
+            Err(error) => return Err(error),
+        },
+        Shown::Client => Reason::Taken,
+        Shown::Gateway(reason) => reason,
+    };
+    tell(published, client, reason);
+    let as_client = false;
+    let same_port = SocketAddr::new(target.gateway, client.port());
+    match attempt(proto, same_port, target, cx) {
+        Err(error) if is_taken(&error) => {
+            let any_port = SocketAddr::new(target.gateway, 0);
+            let socket = attempt(proto, any_port, target, cx)?;
+            Ok(Towards { socket, as_client })
+        }
+        result => result.map(|socket| Towards { socket, as_client }),
+    }
+}
+
+fn attempt(
+    proto: Proto,
+    from: SocketAddr,
+    target: &Target<'_>,
+    cx: &Context<'_>,
+) -> io::Result<OwnedFd> {
+    let v6 = target.address.is_ipv6();
+    let socket = cx.pool.take(match (proto, v6) {
+        (Proto::Tcp, false) => SocketKind::TcpV4,
+        (Proto::Tcp, true) => SocketKind::TcpV6,
+        (Proto::Udp, false) => SocketKind::UdpV4,
+        (Proto::Udp, true) => SocketKind::UdpV6,
+    })?;
+    let options = SockRef::from(&socket);
+    match options.bind_device(Some(target.bridge.as_bytes())) {
+        // Before Linux 5.7 it takes CAP_NET_RAW. The bridges' own rules keep strangers out, too.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+        result => result?,
+    }
+    // The same client may talk to several containers. Among our own gateway's ports, though, what
+    // is in use is in use.
+    if from.ip() != target.gateway {
+        options.set_reuse_address(true)?;
+    }
+    options.bind(&SockAddr::from(from))?;
+    match options.connect(&SockAddr::from(target.address)) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket)
+}
+
+/// EADDRNOTAVAIL is what connect(2) says of a conversation that exists.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRINUSE | libc::EADDRNOTAVAIL)
+    )
+}
+
+/// Once for each publish and reason.
+fn tell(published: &Published, client: SocketAddr, reason: Reason) {
+    let listener = published.listener();
+    if reason.is_surprising() && listener.tell_once(reason.bit()) {
+        tracing::info!(
+            publish.listener = %listener.bound(),
+            sandbox.name = published.sandbox(),
+            client.addr = %client,
+            reason = reason.text(),
+            "the container sees the gateway's address instead of the client's"
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Completion of words: bash runs the script that we print, and asks it as on a press of the tab
+//! key.
+
+use crate::world::{World, eventually, inspect, installed, seconds};
+
+/// Sets what bash sets when the tab key is pressed after `line`, calls the function that `complete`
+/// has registered, and prints the words that it offers.
+const PRESS_TAB: &str = r#"
+source <(mossnet completion bash) || exit 9
+line=$1
+COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9 COMP_KEY=9
+# As bash does it: apart at blanks, and ':' and '=' are words of their own.
+read -ra COMP_WORDS <<<"$(sed 's/[:=]/ & /g' <<<"$line")"
+[[ $line == *[[:space:]:=] ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+[[ $line == *[:=] ]] && unset "COMP_WORDS[COMP_CWORD]" && COMP_CWORD=$((COMP_CWORD - 1))
+word=${COMP_WORDS[COMP_CWORD]}
+[[ $word == [:=] ]] && word=
+registered=$(complete -p mossnet | sed 's/.*-F \([^ ]*\) .*/\1/')
+"$registered" mossnet "$word" "${COMP_WORDS[COMP_CWORD - 1]}" 2>&1
+printf '%s\n' "${COMPREPLY[@]}"
+"#;
+
+/// What bash offers after `line`, flags aside.
+#[track_caller]
+fn offered(world: &World, line: &str) -> Vec<String> {
+    let bash = ["bash", "--norc", "-c", PRESS_TAB, "bash", line];
+    let printed = world
+        .user(bash)
+        .env("MOSSNET_ROOT", crate::world::ROOT)
+        .ok();
+    printed
+        .lines()
+        .map(|word| word.trim_end().to_owned())
+        .filter(|word| !word.is_empty() && !word.starts_with("--"))
+        .collect()
+}
+
+#[test]
+fn bash_knows_names() {
+    World::test(|world| {
+        if !installed("bash") {
+            return;
+        }
+        world.mossnet(["network", "create", "lab"]).ok();
+        world.detached("web", ["sleep", "1000"]);
+        world.mossnet(["run", "--name", "done", "--", "true"]).ok();
+        for (line, words) in [
+            ("mossnet network r", &["rm"][..]),
+            ("mossnet network rm l", &["lab"]),
+            ("mossnet network rm ", &["bridge", "lab", "host", "none"]),
+            ("mossnet network connect lab ", &["done", "web"]),
+            ("mossnet stop ", &["web"]),
+            ("mossnet rm d", &["done"]),
+            ("mossnet exec -it w", &["web"]),
+            ("mossnet inspect la", &["lab"]),
+            ("mossnet run --network l", &["lab"]),
+            ("mossnet run --network=l", &["lab"]),
+            ("mossnet run --network container:w", &["web"]),
+            ("mossnet run --network container:", &["web"]),
+            ("mossnet run --name x --link w", &["web"]),
+            ("mossnet network graph --format s", &["svg"]),
+            ("mossnet rm nobody", &[]),
+        ] {
+            let mut found = offered(world, line);
+            let mut expected = words.to_vec();
+            found.sort();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{line}");
+        }
+        world.mossnet(["rm", "-f", "web", "done"]).ok();
+        world.mossnet(["network", "rm", "lab"]).ok();
+    });
+}
+
+#[test]
+fn no_daemon_is_started_to_complete() {
+    World::test(|world| {
+        if !installed("bash") {
+            return;
+        }
+        assert!(offered(world, "mossnet network rm ").is_empty());
+        assert!(inspect::mossnet_processes("daemon").is_empty());
+        assert!(!std::path::Path::new(crate::world::ROOT).exists());
+        world.detached("web", ["sleep", "1000"]);
+        world
+            .mossnet(["rm", "-f", "web"])
+            .env("MOSSNET_IDLE", "0")
+            .ok();
+        world.mossnet(["shutdown", "--all"]).ok();
+        eventually(seconds(10), "the daemon ends", || {
+            inspect::mossnet_processes("daemon").is_empty()
+        });
+        // Its socket may still be there.
+        assert!(offered(world, "mossnet network rm ").is_empty());
+        assert!(inspect::mossnet_processes("daemon").is_empty());
+    });
+}

@@ -1,0 +1,17 @@
+//! Networks of the user: what `docker network` promises, on real packets.
+
+mod create;
+mod hot;
+mod interrupted;
+mod isolation;
+mod leases;
+mod links;
+mod modes;
+mod names;
+mod picture;
+mod refusals;
+mod remove;
+mod scale;
+mod service;
+mod spoofing;
+mod stress;
