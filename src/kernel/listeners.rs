@@ -101,6 +101,9 @@ impl BindError {
                 )
             }
             Self::NoAddress(_) => "see 'ip addr' for those that there are".to_owned(),
+            Self::Socket { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
+                "publish fewer ports, or raise the limit of open files (ulimit -Hn) and start the daemon anew".to_owned()
+            }
             Self::Socket { .. } => "see 'mossnet doctor'".to_owned(),
             Self::Ports(error) => error.hint().to_owned(),
         }
