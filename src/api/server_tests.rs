@@ -6,6 +6,7 @@ use crate::api::network_types::{
     NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
     NetworkPrune, Pruned,
 };
+use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::types::{Created, ErrorBody, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use mossnet_helper::SandboxId;
 use std::io::{Read, Write};
@@ -99,6 +100,17 @@ impl Control for Memory {
     }
     async fn exec_kill(&self, _: SandboxId, signal: i32) -> Answer<()> {
         self.note(format!("exec_kill {signal}"));
+        Ok(())
+    }
+    async fn ports(&self, _: &str) -> Answer<Vec<PortStatus>> {
+        Ok(Vec::new())
+    }
+    async fn add_ports(&self, name: &str, request: PortsPublish) -> Answer<Vec<PortInfo>> {
+        self.note(format!("add_ports {name} {}", request.ports[0]));
+        Ok(Vec::new())
+    }
+    async fn remove_ports(&self, name: &str, request: PortsRemove) -> Answer<()> {
+        self.note(format!("remove_ports {name} {}", request.ports[0]));
         Ok(())
     }
     async fn exec_wait(&self, _: SandboxId) -> Answer<Exit> {
@@ -275,6 +287,10 @@ async fn requests_reach_the_daemon_with_their_arguments() {
     served.ask("DELETE", "/v1/sandboxes/a?force=true", "").await;
     let (_, exit) = served.ask("GET", "/v1/sandboxes/a/wait", "").await;
     assert_eq!(exit, r#"{"code":3}"#);
+    for (method, body) in [("POST", "8080:80"), ("DELETE", "80")] {
+        let body = format!("{{\"ports\":[\"{body}\"]}}");
+        served.ask(method, "/v1/sandboxes/a/ports", &body).await;
+    }
     served.ask("POST", "/v1/shutdown?all=true", "").await;
     served.ask("POST", "/v1/networks", "{\"name\":\"n\"}").await;
     let connect = "{\"sandbox\":\"b\",\"ip\":\"10.9.0.9\"}";
@@ -294,6 +310,8 @@ async fn requests_reach_the_daemon_with_their_arguments() {
         "kill a 9",
         "remove a true",
         "wait a",
+        "add_ports a 8080:80/tcp",
+        "remove_ports a 80/tcp",
         "shutdown true",
         "create_network n",
         "connect n b Some(10.9.0.9)",
