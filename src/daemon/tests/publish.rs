@@ -109,10 +109,12 @@ async fn whose_port_it_is_is_said_and_two_in_one_request_are_refused() {
     let port = free();
     let ours = format!("127.0.0.1:{port}:80");
     daemon
-        .create(publishing("web", &[ours.clone()]))
+        .create(publishing("web", std::slice::from_ref(&ours)))
         .await
         .unwrap();
-    let refusal = daemon.create(publishing("db", &[ours.clone()])).await;
+    let refusal = daemon
+        .create(publishing("db", std::slice::from_ref(&ours)))
+        .await;
     let refusal = refusal.unwrap_err();
     assert_eq!(refusal.status, 409);
     assert!(refusal.body.message.contains("sandbox 'web'"), "{refusal}");
