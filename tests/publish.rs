@@ -1,6 +1,8 @@
-//! Published ports, by the relay alone: whom a container sees, and how many there may be.
+//! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`: through
+//! the real binary.
 
 mod lifetime;
+mod ports;
 
 use crate::world::bare_relay::{BareRelay, listening};
 use crate::world::{World, eventually, ip, seconds, servers, within};

@@ -111,7 +111,15 @@ impl Helper {
                     other => other,
                 }))
             }
-            Request::RelaySnapshot { snapshot } => done(self.relay.load(snapshot)),
+            Request::RelaySnapshot {
+                snapshot,
+                listeners,
+            } => done(self.relay.load(snapshot, listeners)),
+            Request::Listeners { keys } => done(self.relay.keep(keys, fds)),
+            Request::Counters { sandbox } => {
+                let ports = self.relay.counters(&sandbox)?;
+                Ok(Reply::Counters { ports })
+            }
             Request::StartUplink(spec) => done(with(Class::Visit, || {
                 self.uplinks.start(&spec, &mut self.router)
             })),
@@ -179,6 +187,7 @@ impl Helper {
             endpoints: holdings.endpoints,
             relay_pid: self.relay.pid().map(|pid| pid.as_raw().unsigned_abs()),
             uplinks: self.uplinks.running(),
+            listeners: self.relay.listeners(),
         })))
     }
 

@@ -11,6 +11,7 @@
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
 pub mod act;
+mod failure;
 mod idmap;
 mod limits;
 pub mod names;

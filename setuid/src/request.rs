@@ -5,6 +5,7 @@
 //! belonging to a request travel by SCM_RIGHTS with its first byte. Helper → daemon frames are
 //! [`Frame`]: one `Reply` per request, in order, with `Event`s in between.
 
+pub use crate::failure::{Failure, FailureKind};
 use crate::names::{IfName, MacAddr, SandboxId};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
+
+/// Most sockets that one [`Request::Listeners`] can bring: what one message carries (SCM_MAX_FD).
+pub const MAX_LISTENERS: usize = 253;
 
 /// What the daemon asks of the helper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +101,21 @@ pub enum Request {
     RelaySnapshot {
         /// JSON of `mossnet::network::snapshot::Snapshot`.
         snapshot: String,
+        /// Keys of the listening sockets that it needs; the helper lets go of all others. One that
+        /// it does not hold: [`FailureKind::NotFound`].
+        listeners: Vec<String>,
+    },
+    /// Keep listening sockets of published ports, for snapshots that will need them; carries one
+    /// descriptor for each key, at most [`MAX_LISTENERS`]. A key that is held already gets the new
+    /// socket. Answer: `Done`.
+    Listeners {
+        /// Where each socket listens, as `*:8080/tcp`.
+        keys: Vec<String>,
+    },
+    /// What the published ports of a sandbox have seen. Answer: [`Reply::Counters`].
+    Counters {
+        /// Its name.
+        sandbox: String,
     },
     /// Run an installed user-mode network stack in the router netns. Answer: `Done` when its
     /// interface is up.
@@ -318,6 +337,35 @@ pub enum Reply {
         /// How many sockets.
         sockets: u32,
     },
+    /// To `Counters`.
+    Counters {
+        /// Sorted by address and port.
+        ports: Vec<PortCount>,
+    },
+}
+
+/// What one published port has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCount {
+    /// Where it listens, as `*:8080/tcp`.
+    pub listener: String,
+    /// Connections, or UDP clients, that reached the container.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted: u64,
+    /// Those that did not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
+    /// Bytes from clients.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_out: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Everything the helper holds.
@@ -333,6 +381,9 @@ pub struct Inventory {
     pub relay_pid: Option<u32>,
     /// External uplinks that run.
     pub uplinks: Vec<UplinkKind>,
+    /// Keys of the listening sockets that it keeps.
+    #[serde(default)]
+    pub listeners: Vec<String>,
 }
 
 /// One process that the helper started for the daemon, or a bare sandbox.
@@ -405,86 +456,4 @@ pub enum Event {
         /// How.
         status: ExitStatus,
     },
-}
-
-/// A request that was not performed. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{what}{}", errno.map(|e| format!(": {}", std::io::Error::from_raw_os_error(e))).unwrap_or_default())]
-pub struct Failure {
-    /// What failed, on what: `create veth ve-0123456789 on bridge br-0123`.
-    pub what: String,
-    /// The system call's error number, where one was at fault (errno(3)).
-    pub errno: Option<i32>,
-    /// Class of the failure.
-    pub kind: FailureKind,
-}
-
-/// Class of a failure, for what to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The request itself is malformed or out of range.
-    Invalid,
-    /// It names a sandbox, process or interface that does not exist.
-    NotFound,
-    /// It names something that exists already.
-    Exists,
-    /// The command could not be executed: exit 127 for ENOENT, 126 for anything else.
-    Exec,
-    /// Setting up the sandbox's file system or namespaces failed.
-    Setup,
-    /// The kernel refused, or lacks what is needed.
-    Kernel,
-}
-
-impl Failure {
-    /// The request itself is at fault.
-    pub fn invalid(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            errno: None,
-            kind: FailureKind::Invalid,
-        }
-    }
-
-    /// It names something that does not exist.
-    pub fn not_found(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            errno: None,
-            kind: FailureKind::NotFound,
-        }
-    }
-
-    /// It names something that exists already.
-    pub fn exists(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            errno: None,
-            kind: FailureKind::Exists,
-        }
-    }
-
-    /// The kernel refused; `error` is an [`std::io::Error`] or a `nix` error number.
-    pub fn kernel(what: impl Into<String>, error: impl Into<std::io::Error>) -> Self {
-        let (what, error) = (what.into(), error.into());
-        let errno = error.raw_os_error();
-        let what = match errno {
-            Some(_) => what,
-            // Of the standard library: a socket path that is too long, say.
-            None => format!("{what}: {error}"),
-        };
-        Self {
-            what,
-            errno,
-            kind: FailureKind::Kernel,
-        }
-    }
-
-    /// The same failure, as another class.
-    #[must_use]
-    pub fn of_kind(mut self, kind: FailureKind) -> Self {
-        self.kind = kind;
-        self
-    }
 }

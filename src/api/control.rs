@@ -4,6 +4,7 @@ use super::network_types::{
     NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
     NetworkPrune, Pruned,
 };
+use super::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use super::types::{Created, ErrorBody, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use mossnet_helper::SandboxId;
 use std::future::Future;
@@ -68,6 +69,20 @@ pub trait Control: Send + Sync + 'static {
     fn inspect(&self, sandbox: &str) -> impl Future<Output = Answer<SandboxInfo>> + Send;
     /// The log file of a detached sandbox.
     fn log_path(&self, sandbox: &str) -> impl Future<Output = Answer<PathBuf>> + Send;
+    /// What a sandbox publishes, with counters.
+    fn ports(&self, sandbox: &str) -> impl Future<Output = Answer<Vec<PortStatus>>> + Send;
+    /// Publish more; all or none.
+    fn add_ports(
+        &self,
+        sandbox: &str,
+        request: PortsPublish,
+    ) -> impl Future<Output = Answer<Vec<PortInfo>>> + Send;
+    /// Publish less; all that is named, or nothing where something is not published.
+    fn remove_ports(
+        &self,
+        sandbox: &str,
+        request: PortsRemove,
+    ) -> impl Future<Output = Answer<()>> + Send;
     /// Prepare a further process in a running sandbox.
     fn exec(
         &self,

@@ -5,6 +5,7 @@
 use super::control::{Answer, Control, Refusal};
 use super::hold::Held;
 use super::network_routes;
+use super::port_routes;
 use super::server::Activity;
 use super::types::{
     Created, ErrorBody, ExecCreate, Exit, Info, LogFile, Ping, SandboxCreate, SandboxInfo, WaitEnd,
@@ -45,6 +46,9 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/sandboxes/{sandbox}/wait"),
     ("get", "/v1/sandboxes/{sandbox}/logs"),
     ("post", "/v1/sandboxes/{sandbox}/exec"),
+    ("get", "/v1/sandboxes/{sandbox}/ports"),
+    ("post", "/v1/sandboxes/{sandbox}/ports"),
+    ("delete", "/v1/sandboxes/{sandbox}/ports"),
     ("post", "/v1/exec/{id}/start"),
     ("post", "/v1/exec/{id}/kill"),
     ("get", "/v1/exec/{id}/wait"),
@@ -116,6 +120,7 @@ pub(super) fn router<C: Control>(api: Api<C>) -> Router {
         .route("/v1/exec/{id}/kill", post(exec_kill::<C>))
         .route("/v1/exec/{id}/wait", get(exec_wait::<C>))
         .merge(network_routes::routes())
+        .merge(port_routes::routes())
         .fallback(async || Refusal::new(404, "no such path in this API"))
         .method_not_allowed_fallback(async || {
             Refusal::new(405, "this path does not take that method")

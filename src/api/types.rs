@@ -2,6 +2,7 @@
 //! the thing (`docker ps --format json`, `docker inspect`).
 
 use super::network_types::{Link, LinkInfo, NetworkAttach};
+use super::port_types::{PortInfo, PortsPublish, PublishSpec};
 use ipnet::IpNet;
 use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,15 @@ pub struct SandboxCreate {
     pub auto_remove: bool,
     /// `--uplink` for the default network.
     pub uplink: Option<Uplink>,
+    /// Ports on the host.
+    #[serde(default)]
+    pub publish: PortsPublish,
+    /// Publish what `expose` names, too, each by a free port.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// Container ports, as `80` or `53/udp`.
+    #[serde(default)]
+    pub expose: Vec<PublishSpec>,
 }
 
 #[cfg(test)]
@@ -77,6 +87,9 @@ impl SandboxCreate {
             tty: false,
             auto_remove: false,
             uplink: None,
+            publish: PortsPublish::default(),
+            publish_all: false,
+            expose: Vec::new(),
         }
     }
 }
@@ -211,6 +224,9 @@ pub struct SandboxInfo {
     pub endpoints: Vec<EndpointInfo>,
     /// Sandboxes that it knows by name.
     pub links: Vec<LinkInfo>,
+    /// Its ports on the host, while it lives.
+    #[serde(default)]
+    pub ports: Vec<PortInfo>,
     /// Of one without a process: a path that leads to its network namespace while it lives.
     pub netns_path: Option<PathBuf>,
     /// Where detached output goes.

@@ -6,6 +6,7 @@ use crate::api::network_types::{
     ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetnsCreate, NetnsCreated, NetworkConnect,
     NetworkCreate, NetworkDisconnect, NetworkInfo, NetworkPrune, Pruned,
 };
+use crate::api::port_types::{PortStatus, PortsRemove};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ fn the_document_describes_the_requests() {
             "env": [["A", "1"]], "workdir": "/", "caller_dir": "/", "caller_home": "/",
             "rootfs": "/r", "cap_add": [], "cap_drop": [], "command": ["sh"],
             "stdio": "attached", "tty": true, "auto_remove": true, "uplink": "relay",
+            "publish": publish_json(), "publish_all": true, "expose": ["80/tcp"],
         }),
     );
     agree::<ExecCreate>(
@@ -67,7 +69,7 @@ fn the_document_describes_the_answers() {
             "Created": "2026-01-01T00:00:00Z", "Started": null, "Finished": null,
             "State": "created", "ExitCode": null, "Pid": null, "NetworkMode": "bridge",
             "Networks": ["bridge"], "Endpoints": [endpoint],
-            "Links": [{"Name": "db", "Alias": null}], "NetnsPath": null, "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
+            "Links": [{"Name": "db", "Alias": null}], "Ports": [port_json()], "NetnsPath": null, "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
             "AutoRemove": false, "Tty": false, "Rootfs": null,
         }),
     );
@@ -86,6 +88,32 @@ fn the_document_describes_the_answers() {
         "ErrorBody",
         json!({"message": "m", "hint": null, "exit_code": 1}),
     );
+}
+
+fn publish_json() -> Value {
+    json!({"ports": ["8080:80/tcp", "[::1]::53/udp"], "source_address": "gateway", "interface": "eth0"})
+}
+
+fn port_json() -> Value {
+    json!({
+        "HostAddress": "*", "HostPorts": "8080-8081", "ContainerPorts": "80-81",
+        "Protocol": "tcp", "SourceAddress": "keep",
+    })
+}
+
+#[test]
+fn the_document_describes_ports() {
+    agree::<PortsPublish>("PortsPublish", publish_json());
+    agree::<PortsRemove>("PortsRemove", json!({"ports": ["80/tcp"]}));
+    agree::<PortInfo>("PortInfo", port_json());
+    let mut status = port_json();
+    let fields = status.as_object_mut().unwrap();
+    for name in ["Accepted", "Refused", "BytesIn", "BytesOut"] {
+        fields.insert(name.to_owned(), json!(7));
+    }
+    agree::<PortStatus>("PortStatus", status);
+    let malformed = json!({"ports": ["80/icmp"]});
+    assert!(serde_json::from_value::<PortsPublish>(malformed).is_err());
 }
 
 fn attach_json() -> Value {

@@ -5,6 +5,7 @@ use super::listing;
 use super::names;
 use super::netns::NetnsCommand;
 use super::network_args::NetworkCommand;
+use super::ports::PortArgs;
 use super::value;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
         A daemon of your own starts on first use and ends when nothing is left to do.",
     after_long_help = "Examples:\n  \
         mossnet run -it -- sh\n  \
-        mossnet run -d --name web -- busybox httpd -f -p 80\n  \
+        mossnet run -d --name web -p 8080:80 -- busybox httpd -f -p 80\n  \
         mossnet exec web -- ip addr\n  \
         mossnet stop web\n  \
         mossnet doctor\n\n\
@@ -71,8 +72,8 @@ pub enum Command {
     /// List sandboxes.
     ///
     /// --format json prints one JSON object for each sandbox, on a line of its own. Fields of a
-    /// template: ID, Command, RunningFor, Status, Networks, Addresses, Names, CreatedAt, State,
-    /// ExitCode, Pid.
+    /// template: ID, Command, RunningFor, Status, Ports, Networks, Addresses, Names, CreatedAt,
+    /// State, ExitCode, Pid.
     Ps(PsArgs),
     /// Start sandboxes again that have ended: the same command, networks and, where it can be,
     /// addresses.
@@ -98,6 +99,8 @@ pub enum Command {
         #[command(subcommand)]
         command: NetworkCommand,
     },
+    /// Show, add and remove ports of a sandbox on the host.
+    Port(PortArgs),
     /// Make network namespaces without a process, for those who bring their own.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Netns {

@@ -3,6 +3,7 @@
 
 use super::environment::{self, EnvironmentError};
 use super::names;
+use super::ports::PublishArgs;
 use super::run_network::{NetworkArgs, NetworkFlagError};
 use super::value;
 use crate::api::types::{ExecCreate, SandboxCreate, Stdio, Uplink};
@@ -57,6 +58,7 @@ impl FlagError {
         mossnet run -- curl https://example.org\n  \
         mossnet run -it --rm --name lab -- bash\n  \
         mossnet run -d --name web --ip 10.89.0.80 -- busybox httpd -f -p 80\n  \
+        mossnet run -d -p 8080:80 -p 127.0.0.1:5353:53/udp -- CMD\n  \
         mossnet run --network mynet:ip=192.168.0.9,alias=db --network bridge -- ip addr\n  \
         mossnet run --network container:web -- ss -tln"
 )]
@@ -79,6 +81,9 @@ pub struct RunArgs {
     /// Addresses and names.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Ports on the host.
+    #[command(flatten)]
+    pub ports: PublishArgs,
     /// Environment and working directory.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -207,6 +212,9 @@ impl RunArgs {
             tty: self.streams.tty,
             auto_remove: self.remove,
             uplink: network.uplink.map(Uplink::from),
+            publish: self.ports.request(),
+            publish_all: self.ports.publish_all,
+            expose: self.ports.expose.clone(),
         })
     }
 

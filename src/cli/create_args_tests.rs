@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::network_types::{Link, NetworkAttach};
+use crate::api::port_types::{PortsPublish, SourceAddress};
 use crate::api::types::NetworkMode;
 use crate::cli::{Cli, Command};
 use clap::Parser;
@@ -63,7 +64,8 @@ fn every_flag_of_run_reaches_the_request() {
     let line = "-d --rm --name web -h box --net mine --net-alias db --link old:store --ip 10.89.0.9 --ip6 fd00::9 \
         --mac-address 02:42:0A:59:00:09 --dns 1.1.1.1 --dns ::1 --dns-search example.org \
         --add-host db:10.89.0.5 -e A=1 --env B=2 -e A=3 -w /srv --cap-add sys_time --cap-drop ALL \
-        --uplink slirp --rootfs";
+        -p 8080:80 -p [::1]::53/udp -P --expose 9000 \
+        --publish-iface eth1 --source-address gateway --uplink slirp --rootfs";
     let mut words: Vec<&str> = line.split_whitespace().collect();
     words.extend([rootfs.path().to_str().unwrap(), "--", "sh", "-c", "x"]);
     let request = run(&words).unwrap().request().unwrap();
@@ -97,6 +99,15 @@ fn every_flag_of_run_reaches_the_request() {
         tty: false,
         auto_remove: true,
         uplink: Some(Uplink::Slirp),
+        publish: PortsPublish {
+            ports: ["8080:80", "[::1]::53/udp"]
+                .map(|spec| spec.parse().unwrap())
+                .into(),
+            source_address: SourceAddress::Gateway,
+            interface: Some("eth1".into()),
+        },
+        publish_all: true,
+        expose: vec!["9000/tcp".parse().unwrap()],
     };
     assert_eq!(request, expected);
 }

@@ -5,6 +5,7 @@ use super::run_network::NetworkFlagError;
 use super::template::TemplateError;
 use crate::api::client::ClientError;
 use crate::api::enter::EnterError;
+use crate::api::port_types::PublishSpec;
 use crate::error::{EXIT_FAILURE, one_line};
 use std::error::Error;
 use std::io;
@@ -26,6 +27,14 @@ pub(super) enum CliError {
     /// A template that does not fit what it is to print.
     #[error("--format: {0}")]
     Template(TemplateError),
+    /// `port NAME PORT` of one that is not.
+    #[error("sandbox '{name}' does not publish port {port}")]
+    NotPublished {
+        /// The sandbox.
+        name: String,
+        /// The container port.
+        port: PublishSpec,
+    },
     /// The user's answer was not yes.
     #[error("nothing was removed: the answer was not 'y'")]
     Cancelled,
@@ -86,6 +95,9 @@ impl CliError {
             Self::Cancelled => Some("-f removes without a question".to_owned()),
             Self::AttachOne => {
                 Some("start them without -a, and look at each by mossnet logs -f NAME".to_owned())
+            }
+            Self::NotPublished { name, .. } => {
+                Some(format!("mossnet port {name} shows those that are"))
             }
             Self::HasProcess(name) => Some(format!("mossnet rm -f {name} ends and removes it")),
             Self::Enter(error) => error.hint().map(str::to_owned),

@@ -7,6 +7,7 @@ use crate::api::network_types::{
     NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
     NetworkPrune, Pruned,
 };
+use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::server::{Activity, serve};
 use crate::api::types::{
     Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo, SandboxState,
@@ -125,6 +126,15 @@ impl Control for Direct {
         self.end(sandbox).await
     }
     async fn list(&self, _: bool) -> Answer<Vec<SandboxInfo>> {
+        unused()
+    }
+    async fn ports(&self, _: &str) -> Answer<Vec<PortStatus>> {
+        unused()
+    }
+    async fn add_ports(&self, _: &str, _: PortsPublish) -> Answer<Vec<PortInfo>> {
+        unused()
+    }
+    async fn remove_ports(&self, _: &str, _: PortsRemove) -> Answer<()> {
         unused()
     }
     async fn inspect(&self, sandbox: &str) -> Answer<SandboxInfo> {

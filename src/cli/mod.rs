@@ -3,7 +3,7 @@
 //! `args`, `create_args`, `run_network`, `network_args`: the words (clap), with `value`, `attach`
 //! and `environment` for single values; `names`: what a shell may complete them to.
 //! `attached`: a process whose streams and signals are ours, over a `terminal` or directly.
-//! `create`: `run`, `exec`. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`,
+//! `create`: `run`, `exec`. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`, `ports`,
 //! `process`: the rest. `listing`, with `table` and `template`, `age`, `graph`: how things are shown.
 //! `manual`: completions and man pages.
 
@@ -26,6 +26,7 @@ pub mod netns;
 pub mod network_args;
 pub mod network_filter;
 mod networks;
+pub mod ports;
 mod process;
 pub mod run_network;
 mod sandboxes;
@@ -114,6 +115,7 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         Command::Inspect(args) => inspect::anything(paths, args).await,
         Command::Logs(args) => logs::logs(paths, args).await,
         Command::Network { command } => networks::network(paths, command).await,
+        Command::Port(args) => ports::port(paths, args).await,
         Command::Netns { command } => netns::netns(paths, command).await,
         Command::Info(args) => process::info(paths, args.format).await,
         Command::Shutdown(args) => process::shutdown(paths, args).await,

@@ -5,7 +5,7 @@
 use super::args::{KillArgs, Names, PsArgs, RmArgs, StopArgs};
 use super::error::CliError;
 use super::listing::Columns;
-use super::{age, connect, table};
+use super::{age, connect, ports, table};
 use crate::api::client::{Client, ClientError};
 use crate::api::paths::Paths;
 use crate::api::types::{SandboxInfo, SandboxState};
@@ -34,6 +34,7 @@ const COLUMNS: Columns = Columns {
         ("Command", "COMMAND"),
         ("RunningFor", "CREATED"),
         ("Status", "STATUS"),
+        ("Ports", "PORTS"),
         ("Networks", "NETWORK"),
         ("Addresses", "ADDRESS"),
         ("Names", "NAMES"),
@@ -47,6 +48,7 @@ const COLUMNS: Columns = Columns {
         "Command",
         "RunningFor",
         "Status",
+        "Ports",
         "Networks",
         "Addresses",
         "Names",
@@ -65,6 +67,7 @@ struct Row {
     running_for: String,
     state: SandboxState,
     status: String,
+    ports: String,
     exit_code: Option<i32>,
     pid: Option<u32>,
     networks: String,
@@ -92,6 +95,7 @@ impl Row {
             running_for: format!("{} ago", age::since(&sandbox.created, now)),
             state: sandbox.state,
             status: status(sandbox, now),
+            ports: ports::column(&sandbox.ports),
             exit_code: sandbox.exit_code,
             pid: sandbox.pid,
             networks,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::port_types::{PortInfo, SourceAddress};
 use crate::api::types::EndpointInfo;
 use crate::cli::args::ListArgs;
 use crate::cli::listing::Format;
@@ -35,6 +36,7 @@ pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
         }],
         networks: vec!["bridge".to_owned()],
         links: Vec::new(),
+        ports: Vec::new(),
         netns_path: None,
         log_path: None,
         hosts_path: "/h".into(),
@@ -47,7 +49,14 @@ pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
 
 fn rows() -> Vec<Row> {
     let now = UNIX_EPOCH + Duration::from_secs(3600);
-    let web = sandbox(0xab, "web", &["busybox", "httpd", "-f", "-p", "80"]);
+    let mut web = sandbox(0xab, "web", &["busybox", "httpd", "-f", "-p", "80"]);
+    web.ports = vec![PortInfo {
+        host_address: "127.0.0.1".parse().unwrap(),
+        host_ports: "8080".parse().unwrap(),
+        container_ports: "80".parse().unwrap(),
+        protocol: "tcp".parse().unwrap(),
+        source_address: SourceAddress::Keep,
+    }];
     let mut done = sandbox(0xcd, "quiet_moss", &["true"]);
     done.state = SandboxState::Exited;
     done.exit_code = Some(137);
@@ -68,10 +77,10 @@ fn rows() -> Vec<Row> {
 #[test]
 fn the_table_is_dockers_with_network_and_address() {
     let expected = "\
-CONTAINER ID   COMMAND                  CREATED             STATUS                       NETWORK   ADDRESS             NAMES
-abababababab   \"busybox httpd -f -p…\"   About an hour ago   Up 59 minutes                bridge    10.89.0.2,fd00::2   web
-cdcdcdcdcdcd   \"true\"                   About an hour ago   Exited (137) 2 minutes ago   none                          quiet_moss
-efefefefefef   \"sh\"                     About an hour ago   Created                      bridge    10.89.0.2,fd00::2   new
+CONTAINER ID   COMMAND                  CREATED             STATUS                       PORTS                    NETWORK   ADDRESS             NAMES
+abababababab   \"busybox httpd -f -p…\"   About an hour ago   Up 59 minutes                127.0.0.1:8080->80/tcp   bridge    10.89.0.2,fd00::2   web
+cdcdcdcdcdcd   \"true\"                   About an hour ago   Exited (137) 2 minutes ago                            none                          quiet_moss
+efefefefefef   \"sh\"                     About an hour ago   Created                                               bridge    10.89.0.2,fd00::2   new
 ";
     let args = ListArgs {
         quiet: false,
@@ -97,7 +106,7 @@ fn every_field_has_a_heading() {
 
 #[test]
 fn the_json_form_has_dockers_keys() {
-    let expected = r#"{"ID":"abababababab","Names":"web","Command":"\"busybox httpd -f -p…\"","CreatedAt":"1970-01-01T00:00:00Z","RunningFor":"About an hour ago","State":"running","Status":"Up 59 minutes","ExitCode":null,"Pid":77,"Networks":"bridge","Addresses":["10.89.0.2","fd00::2"]}"#;
+    let expected = r#"{"ID":"abababababab","Names":"web","Command":"\"busybox httpd -f -p…\"","CreatedAt":"1970-01-01T00:00:00Z","RunningFor":"About an hour ago","State":"running","Status":"Up 59 minutes","Ports":"127.0.0.1:8080->80/tcp","ExitCode":null,"Pid":77,"Networks":"bridge","Addresses":["10.89.0.2","fd00::2"]}"#;
     assert_eq!(serde_json::to_string(&rows()[0]).unwrap(), expected);
 }
 

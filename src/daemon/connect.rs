@@ -7,14 +7,14 @@
 use super::joining::{attachment, check_attach, of_connect};
 use super::refusal::{conflict, malformed};
 use super::{Daemon, apply};
-use crate::api::control::Answer;
+use crate::api::control::{Answer, Refusal};
 use crate::api::network_types::{Link, NetworkAttach, NetworkConnect, NetworkDisconnect};
 use crate::kernel::helper::Helper;
 use crate::network::model::DEFAULT_NETWORK;
 use crate::network::plan::{connect_plan, detach, disconnect_plan};
 use crate::network::{Attachment, Endpoint, LinkRecord, NetworkModeRecord, Sandbox, SandboxPhase};
 use mossnet_helper::SandboxId;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// What a connect changed in the records.
 struct Joined {
@@ -145,17 +145,21 @@ impl Daemon {
             // It comes up with the rest.
             return Ok(());
         }
-        apply::perform(helper, connect_plan(sandbox, endpoint), None).await?;
+        match apply::perform(helper, connect_plan(sandbox, endpoint), None).await {
+            // The helper knows it by its id only.
+            Err(error) if error.is_not_found() => {
+                debug!(%error, "connected too late");
+                return Err(ended_meanwhile(sandbox));
+            }
+            performed => drop(performed?),
+        }
         let model = self.0.model.lock().await;
         let still = model
             .sandbox(&sandbox.id)
             .and_then(|s| s.endpoint_on(&endpoint.network));
         match still {
             Some(still) if still.id == endpoint.id => Ok(()),
-            Some(_) | None => Err(conflict(format!(
-                "sandbox '{}' ended meanwhile",
-                sandbox.name
-            ))),
+            Some(_) | None => Err(ended_meanwhile(sandbox)),
         }
     }
 
@@ -292,6 +296,10 @@ impl Daemon {
 fn on<'a>(sandbox: &'a Sandbox, id: &SandboxId, name: &str) -> Option<&'a Attachment> {
     let mut attachments = sandbox.attachments.iter();
     attachments.find(|a| a.network == *id || a.network_name.as_str() == name)
+}
+
+fn ended_meanwhile(sandbox: &Sandbox) -> Refusal {
+    conflict(format!("sandbox '{}' ended meanwhile", sandbox.name))
 }
 
 fn check_mode(sandbox: &Sandbox) -> Answer<()> {

@@ -7,6 +7,7 @@ use crate::api::network_types::{
     NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
     NetworkPrune, Pruned,
 };
+use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
 use crate::network::SandboxPhase;
 use mossnet_helper::SandboxId;
@@ -82,6 +83,18 @@ impl Control for Daemon {
             return Err(unknown(message).with_hint("its output went to the terminal of its run"));
         }
         Ok(files::log_path(&self.0.paths, &found.id))
+    }
+
+    async fn ports(&self, sandbox: &str) -> Answer<Vec<PortStatus>> {
+        self.ports_of(sandbox).await
+    }
+
+    async fn add_ports(&self, sandbox: &str, request: PortsPublish) -> Answer<Vec<PortInfo>> {
+        self.publish(sandbox, request).await
+    }
+
+    async fn remove_ports(&self, sandbox: &str, request: PortsRemove) -> Answer<()> {
+        self.unpublish(sandbox, request).await
     }
 
     async fn exec(&self, sandbox: &str, request: ExecCreate) -> Answer<Created> {

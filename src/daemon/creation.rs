@@ -5,6 +5,8 @@
 
 use super::apply::{self, Made};
 use super::draft::{self, Draft};
+use super::link::LinkLock;
+use super::publish::Parked;
 use super::refusal::{conflict, failed};
 use super::uplink::{kind_of, name_of};
 use super::{Daemon, clock, files};
@@ -31,7 +33,7 @@ impl Daemon {
         let _turn = self.0.turns.take(&id).await;
         self.create(&helper, &id, &draft).await?;
         tokio::spawn(self.clone().discard_unless_started(id.clone()));
-        let warnings = Vec::new();
+        let warnings = draft.warnings;
         Ok(Created { id, warnings })
     }
 
@@ -55,9 +57,10 @@ impl Daemon {
     }
 
     async fn create(&self, helper: &Helper, id: &SandboxId, draft: &Draft) -> Answer<()> {
-        let sandbox = self.record(id, draft).await?;
+        let ports = self.bind(&draft.publish).await?;
+        let sandbox = self.record(id, draft, &ports).await?;
         if let Err(refusal) = self.bring_about(helper, &sandbox).await {
-            self.discard(Some(helper), id).await;
+            self.discard(Some(helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
         info!(sandbox.id = id.short(), sandbox.name = %sandbox.name, "sandbox made");
@@ -125,7 +128,7 @@ impl Daemon {
         }
         let helper = self.helper().await?;
         if let Err(refusal) = self.make(&helper, &sandbox, Some(stdio)).await {
-            self.discard(Some(&helper), id).await;
+            self.discard(Some(&helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
         Ok(())
@@ -135,7 +138,7 @@ impl Daemon {
         tokio::time::sleep(START_PATIENCE).await;
         let _turn = self.0.turns.take(&id).await;
         let helper = self.current_helper().await;
-        self.discard(helper.as_ref(), &id).await;
+        self.discard(helper.as_ref(), &id, LinkLock::Free).await;
     }
 
     /// What `--network` means now.
@@ -190,7 +193,7 @@ impl Daemon {
     }
 
     /// Chooses name and addresses, and commits the record.
-    async fn record(&self, id: &SandboxId, draft: &Draft) -> Answer<Sandbox> {
+    async fn record(&self, id: &SandboxId, draft: &Draft, ports: &Parked<'_>) -> Answer<Sandbox> {
         let (mode, attachments) = self.resolve_mode(draft).await?;
         self.make_way(draft.name.as_ref(), &attachments).await;
         let mut model = self.0.model.lock().await;
@@ -216,6 +219,7 @@ impl Daemon {
         let mut sandbox = new_sandbox(id, name, hostname, draft);
         sandbox.links = model.links(Some(&sandbox.name), &draft.request.links)?;
         (sandbox.mode, sandbox.attachments) = (mode, attachments);
+        sandbox.publishes.clone_from(&ports.publishes);
         model.join_all(&mut sandbox)?;
         self.live().making(&sandbox.id);
         model.put_joined(sandbox.clone())?;
@@ -227,7 +231,7 @@ impl Daemon {
     }
 
     /// Commits that one that has ended is to run again, on its networks.
-    pub(super) async fn record_again(&self, id: &SandboxId) -> Answer<Sandbox> {
+    pub(super) async fn record_again(&self, id: &SandboxId, ports: &Parked<'_>) -> Answer<Sandbox> {
         self.end_linger(id).await;
         if let Some(sandbox) = self.known(id).await {
             self.make_way(Some(&sandbox.name), &sandbox.attachments)
@@ -248,6 +252,7 @@ impl Daemon {
             let message = format!("sandbox '{}' was started meanwhile", sandbox.name);
             return Err(conflict(message));
         }
+        sandbox.publishes.clone_from(&ports.publishes);
         model.join_all(&mut sandbox)?;
         self.live().making(&sandbox.id);
         model.put_joined(sandbox.clone())?;
@@ -275,6 +280,7 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
         attachments: Vec::new(),
         endpoints: Vec::new(),
         links: Vec::new(),
+        publishes: Vec::new(),
         dns: request.dns.clone(),
         dns_search: request.dns_search.clone(),
         add_host: request.add_host.clone(),

@@ -3,9 +3,11 @@
 
 use super::files::check_hostname;
 use super::joining::{check_attaches, default_attach};
+use super::publish::Wishes;
 use super::refusal::malformed;
 use crate::api::control::Answer;
 use crate::api::network_types::{NetnsCreate, NetworkAttach};
+use crate::api::port_types::PortsPublish;
 use crate::api::types::{NetworkMode, SandboxCreate, Stdio};
 use crate::network::SandboxName;
 use crate::network::capabilities::bounding_set;
@@ -26,6 +28,10 @@ pub(super) struct Draft {
     pub(super) capabilities: Vec<String>,
     /// Without a process.
     pub(super) bare: bool,
+    /// Ports on the host.
+    pub(super) publish: Wishes,
+    /// What is asked for in vain.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Checks a request for a sandbox without a process.
@@ -51,6 +57,9 @@ pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
         tty: false,
         auto_remove: false,
         uplink: None,
+        publish: PortsPublish::default(),
+        publish_all: false,
+        expose: Vec::new(),
     };
     let draft = check_common(request)?;
     if draft.network == NetworkMode::Host {
@@ -100,13 +109,35 @@ fn check_common(request: SandboxCreate) -> Answer<Draft> {
         check_attaches(joined)?;
     }
     check_mode(&request, &network)?;
+    let (publish, warnings) = publish(&request, &network)?;
     Ok(Draft {
+        publish,
+        warnings,
         name: request.name.as_deref().map(str::parse).transpose()?,
         capabilities: bounding_set(&request.cap_add, &request.cap_drop)?,
         network,
         bare: false,
         request,
     })
+}
+
+/// What to publish; nothing where the ports are the host's anyway.
+fn publish(request: &SandboxCreate, mode: &NetworkMode) -> Answer<(Wishes, Vec<String>)> {
+    let mut wishes = Wishes::of(&request.publish);
+    if request.publish_all {
+        wishes.specs.extend(&request.expose);
+    }
+    wishes.check()?;
+    match mode {
+        NetworkMode::Host if !wishes.specs.is_empty() => {
+            let warning = "published ports are discarded when using host network mode";
+            Ok((Wishes::default(), vec![warning.to_owned()]))
+        }
+        NetworkMode::Networks(_)
+        | NetworkMode::Host
+        | NetworkMode::None
+        | NetworkMode::Container(_) => Ok((wishes, Vec::new())),
+    }
 }
 
 /// `host` and `none` are modes also where they come as a network's name.
@@ -184,9 +215,12 @@ fn check_mode(request: &SandboxCreate, mode: &NetworkMode) -> Answer<()> {
         NetworkMode::Container(_) => "container",
     };
     let joins = matches!(mode, NetworkMode::Container(_));
+    let publishes = !request.publish.ports.is_empty() || request.publish_all;
+    let host = matches!(mode, NetworkMode::Host);
     for (given, option) in [
         (request.uplink.is_some(), "--uplink"),
         (!request.links.is_empty(), "--link"),
+        (publishes && !host, "--publish"),
         (joins && request.hostname.is_some(), "--hostname"),
         (joins && !request.dns.is_empty(), "--dns"),
         (joins && !request.dns_search.is_empty(), "--dns-search"),

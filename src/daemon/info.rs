@@ -1,9 +1,11 @@
 //! What listings and inspections show of sandboxes, and of the daemon. `network_info`: of networks.
 
 use super::clock::rfc3339;
+use super::publish::live_ports;
 use super::{Daemon, files};
 use crate::api::control::Answer;
 use crate::api::network_types::LinkInfo;
+use crate::api::port_types::PortInfo;
 use crate::api::types::{EndpointInfo, Info, SandboxInfo, SandboxState};
 use crate::kernel::helper::Helper;
 use crate::network::{Endpoint, LinkRecord, Sandbox, SandboxPhase};
@@ -62,6 +64,7 @@ impl Daemon {
                 .map(|endpoint| endpoint_info(sandbox, endpoint))
                 .collect(),
             links: sandbox.links.iter().map(link_info).collect(),
+            ports: live_ports(sandbox).iter().map(PortInfo::of).collect(),
             netns_path: self.live().netns_path(&sandbox.id),
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),

@@ -22,6 +22,15 @@ const HELPER_FAREWELL: Duration = Duration::from_secs(10);
 /// An external uplink that keeps ending is started again no faster than this.
 const UPLINK_PAUSE: Duration = Duration::from_secs(1);
 
+/// Whether the caller holds the lock of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkLock {
+    /// Somebody up the stack does.
+    Held,
+    /// Nobody that waits for us.
+    Free,
+}
+
 /// The helper, and what it was told.
 #[derive(Debug, Default)]
 pub(super) struct Link {
@@ -171,7 +180,8 @@ impl Daemon {
                     let (daemon, helper) = (self.clone(), helper.clone());
                     // Each on its own: cleaning up after one must not keep others waiting.
                     tokio::spawn(async move {
-                        daemon.ended(Some(&helper), &id, status.shell_code()).await;
+                        let code = status.shell_code();
+                        daemon.ended(Some(&helper), &id, code, LinkLock::Free).await;
                     });
                 }
                 Event::RelayRestarted { status } => {
@@ -233,14 +243,14 @@ impl Daemon {
         match action {
             Action::Exited(id, code) => {
                 self.end_leftover(&id).await;
-                self.ended(helper, &id, code).await;
+                self.ended(helper, &id, code, LinkLock::Held).await;
             }
             Action::ExecExited(id, code) => {
                 self.live().adopt_exec(id.clone(), id.clone());
-                self.ended(helper, &id, code).await;
+                self.ended(helper, &id, code, LinkLock::Held).await;
             }
             Action::AdoptExec(id, sandbox) => self.live().adopt_exec(id, sandbox),
-            Action::Abandon(id) => self.discard(helper, &id).await,
+            Action::Abandon(id) => self.discard(helper, &id, LinkLock::Held).await,
             Action::Remove(id) => self.finish_removal(&id).await,
             Action::Started(id, pid) => {
                 self.live().made(&id, pid);
@@ -283,14 +293,20 @@ impl Daemon {
 
     /// The first process of a sandbox, or an exec'd one, ended: record it, clean up, then tell
     /// whoever waits, so that what they do next finds nothing of it (but see `linger`).
-    pub(super) async fn ended(&self, helper: Option<&Helper>, id: &SandboxId, code: i32) {
+    pub(super) async fn ended(
+        &self,
+        helper: Option<&Helper>,
+        id: &SandboxId,
+        code: i32,
+        lock: LinkLock,
+    ) {
         let is_exec = {
             let mut live = self.live();
             // Whoever sees the end from here on can see that it is not cleaned up.
             let _pending = live.exit_of(id);
             live.is_exec(id)
         };
-        let (endpoints, name, auto_remove, linger) = {
+        let (endpoints, name, auto_remove, linger, published) = {
             let mut model = self.0.model.lock().await;
             let sandbox = model.sandbox(id).cloned();
             let name = sandbox.as_ref().map(|s| s.name.clone());
@@ -307,8 +323,9 @@ impl Daemon {
             }
             let holder = sandbox.as_ref().filter(|_| helper.is_some());
             let linger = holder.and_then(|sandbox| model.begin_linger(sandbox));
+            let published = sandbox.as_ref().is_some_and(|s| !s.publishes.is_empty());
             let endpoints = sandbox.map(|s| s.endpoints).unwrap_or_default();
-            (endpoints, name, auto_remove, linger)
+            (endpoints, name, auto_remove, linger, published)
         };
         info!(
             sandbox.id = id.short(),
@@ -325,9 +342,19 @@ impl Daemon {
         if auto_remove && !is_exec {
             self.finish_removal(id).await;
         }
+        self.close_ports(published, lock).await;
         self.live().ended(id, Some(code));
         if !endpoints.is_empty() {
             self.refresh_later();
+        }
+    }
+
+    /// Published ports of one that lives no longer are free when this is done; where the link is
+    /// held, when its holder tells the helper.
+    async fn close_ports(&self, published: bool, lock: LinkLock) {
+        match lock {
+            LinkLock::Free if published => self.refresh().await,
+            LinkLock::Free | LinkLock::Held => {}
         }
     }
 
@@ -346,7 +373,7 @@ impl Daemon {
 
     /// Takes back a sandbox that was not started, or that has no process: it is removed, or what it
     /// was before where it was to be started again. The caller has its turn.
-    pub(super) async fn discard(&self, helper: Option<&Helper>, id: &SandboxId) {
+    pub(super) async fn discard(&self, helper: Option<&Helper>, id: &SandboxId, lock: LinkLock) {
         let model = self.0.model.lock().await;
         let mortal = |s: &&Sandbox| match s.phase {
             SandboxPhase::Created => true,
@@ -354,7 +381,10 @@ impl Daemon {
             SandboxPhase::Exited { .. } => false,
         };
         let Some(Sandbox {
-            endpoints, name, ..
+            endpoints,
+            name,
+            publishes,
+            ..
         }) = model.sandbox(id).filter(mortal).cloned()
         else {
             return;
@@ -364,6 +394,7 @@ impl Daemon {
             apply::teardown(helper, teardown(id, &endpoints)).await;
         }
         let code = self.lay_down_or_remove(id).await;
+        self.close_ports(!publishes.is_empty(), lock).await;
         self.live().ended(id, code);
         if !endpoints.is_empty() {
             self.renew_linked(&name).await;

@@ -20,6 +20,7 @@
 //! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
 //!   for it; `creation`: made. `session`: the life of a sandbox. `connect`: its networks change.
 //!   `exec`: a further process in one.
+//! * `publish`: ports of sandboxes on the host.
 //! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `etc`, `files`: a
 //!   sandbox's `/etc` and log.
 //! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
@@ -48,6 +49,7 @@ mod network_draft;
 mod network_filter;
 mod network_info;
 mod networks;
+mod publish;
 mod reconcile;
 mod refusal;
 mod session;
@@ -64,6 +66,7 @@ use crate::state::StateError;
 use link::Link;
 use live::Live;
 use model::Model;
+use publish::Parking;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use turns::Turns;
@@ -80,6 +83,7 @@ struct Inner {
     turns: Turns,
     /// Held while `/etc` files are rendered and written.
     etc: tokio::sync::Mutex<()>,
+    parking: Parking,
     resolver: Mutex<HostResolver>,
     /// Becomes true when the daemon is to end.
     end: watch::Sender<bool>,
@@ -97,6 +101,7 @@ impl Daemon {
             live: Mutex::default(),
             turns: Turns::default(),
             etc: tokio::sync::Mutex::default(),
+            parking: Parking::default(),
             resolver: Mutex::new(host_resolver()),
             end: watch::Sender::new(false),
         })))

@@ -227,7 +227,9 @@ impl Model {
     fn take_up(&mut self, sandbox: Sandbox) {
         let id = sandbox.id.clone();
         let unchanged = self.sandboxes.get(&id).is_some_and(|old| {
-            old.is_live() == sandbox.is_live() && old.endpoints == sandbox.endpoints
+            old.is_live() == sandbox.is_live()
+                && old.endpoints == sandbox.endpoints
+                && old.publishes == sandbox.publishes
         });
         if !unchanged {
             self.drop_record(&id);

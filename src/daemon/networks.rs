@@ -35,6 +35,8 @@ pub(super) struct Told {
     rules: Option<Vec<NetworkRules>>,
     snapshot: Option<Snapshot>,
     uplinks: BTreeSet<UplinkKind>,
+    /// Keys of the listening sockets that it keeps.
+    pub(super) listeners: BTreeSet<String>,
     /// What all of it was made of, if all of it was told.
     of: Option<(u64, ResolverView)>,
 }
@@ -49,6 +51,7 @@ impl Told {
                 .map(|name| (name.clone(), None))
                 .collect(),
             uplinks: inventory.uplinks.iter().copied().collect(),
+            listeners: inventory.listeners.iter().cloned().collect(),
             ..Self::default()
         }
     }
@@ -80,7 +83,8 @@ impl Daemon {
             return Ok(());
         };
         let told = &mut link.told;
-        if wanted.bridges.is_empty() && told.bridges.is_empty() {
+        let nothing = told.bridges.is_empty() && told.listeners.is_empty();
+        if wanted.bridges.is_empty() && nothing {
             return Ok(());
         }
         for name in wanted.surplus {
@@ -113,6 +117,7 @@ impl Daemon {
         helper: &Helper,
         mut wanted: Snapshot,
     ) -> Answer<()> {
+        let listeners = self.hand_over(link, helper, &mut wanted).await?;
         let told = &mut link.told.snapshot;
         wanted.generation = told.as_ref().map_or(0, |told| told.generation);
         if told.as_ref() == Some(&wanted) {
@@ -121,8 +126,14 @@ impl Daemon {
         wanted.generation += 1;
         let snapshot = serde_json::to_string(&wanted)
             .map_err(|error| failed(format!("write the relay's snapshot: {error}")))?;
-        helper.call(Request::RelaySnapshot { snapshot }).await?;
+        let keys = listeners.iter().cloned().collect();
+        let request = Request::RelaySnapshot {
+            snapshot,
+            listeners: keys,
+        };
+        helper.call(request).await?;
         *told = Some(wanted);
+        link.told.listeners = listeners;
         Ok(())
     }
 

@@ -102,6 +102,9 @@ impl From<ResolvError> for Refusal {
 
 impl From<HostError> for Refusal {
     fn from(error: HostError) -> Self {
+        if let HostError::NoInterface(_) = error {
+            return malformed(error.to_string()).with_hint("'ip link' lists them");
+        }
         failed(one_line(&error))
     }
 }

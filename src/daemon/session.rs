@@ -3,6 +3,7 @@
 //! Path: `control` → here → helper. Invariant: the record goes after the last kernel object.
 
 use super::Daemon;
+use super::link::LinkLock;
 use super::refusal::{conflict, failed, malformed, unknown};
 use crate::api::control::Answer;
 use crate::api::types::Exit;
@@ -52,9 +53,10 @@ impl Daemon {
     async fn start_again(&self, id: &SandboxId) -> Answer<()> {
         // Before the record, as for a new one.
         let helper = self.helper().await?;
-        let sandbox = self.record_again(id).await?;
+        let ports = self.bind_again(id).await?;
+        let sandbox = self.record_again(id, &ports).await?;
         if let Err(refusal) = self.bring_about(&helper, &sandbox).await {
-            self.discard(Some(&helper), id).await;
+            self.discard(Some(&helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
         info!(sandbox.id = id.short(), sandbox.name = %sandbox.name, "sandbox made again");
@@ -68,7 +70,7 @@ impl Daemon {
         let pid = self.live().pid(id).unwrap_or_default();
         let started = helper.call(Request::StartSandbox { id: id.clone() }).await;
         if let Err(error) = started {
-            self.discard(Some(helper), id).await;
+            self.discard(Some(helper), id, LinkLock::Free).await;
             return Err(error.into());
         }
         self.record_start(id, pid).await;
@@ -176,7 +178,7 @@ impl Daemon {
     async fn discard_in_turn(&self, id: &SandboxId) {
         let _turn = self.0.turns.take(id).await;
         let helper = self.current_helper().await;
-        self.discard(helper.as_ref(), id).await;
+        self.discard(helper.as_ref(), id, LinkLock::Free).await;
     }
 
     /// Refuses a sandbox without a process.

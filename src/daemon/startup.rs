@@ -82,6 +82,10 @@ fn try_run(options: Options) -> Answer<()> {
         detach(&options.paths)?;
     }
     crate::log::init();
+    // Each published port is an open file on its way to the helper.
+    if let Err(error) = crate::sys::open_files::raise() {
+        warn!(%error, "limit of open files not raised");
+    }
     let Some(_lock) = lock(&options)? else {
         return Ok(());
     };

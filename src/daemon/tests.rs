@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 mod again;
 mod crowd;
 mod networks;
+mod publish;
 mod refused;
 
 struct World {

@@ -67,7 +67,7 @@ fn converse(mut stream: UnixStream, script: &mut impl Script, asked: &Asked) -> 
 
 fn receive(stream: &mut UnixStream) -> Option<(Request, usize)> {
     let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
     let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
     let mut buffers = [IoSliceMut::new(&mut length)];

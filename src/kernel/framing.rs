@@ -1,7 +1,7 @@
 //! Frames on the helper's socket: a little-endian u32 length, then JSON; descriptors by SCM_RIGHTS
 //! with the first byte. Source: `mossnet_helper::request`, unix(7).
 
-use mossnet_helper::request::{Frame, MAX_FRAME, Request};
+use mossnet_helper::request::{Frame, MAX_FRAME, MAX_LISTENERS, Request};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 
-/// A request carries at most its three standard streams.
-const MAX_FDS: usize = 3;
+/// A request carries three standard streams, or sockets of published ports.
+const MAX_FDS: usize = MAX_LISTENERS;
 
 /// Sends one request whole.
 pub(super) async fn send(

@@ -6,7 +6,8 @@
 use super::{framing, launch};
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{
-    Event, Failure, FailureKind, Frame, Inventory, PROTOCOL_VERSION, Reply, Request,
+    Event, Failure, FailureKind, Frame, Inventory, MAX_LISTENERS, PROTOCOL_VERSION, PortCount,
+    Reply, Request,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
@@ -172,6 +173,7 @@ impl Helper {
             | Reply::Created { .. }
             | Reply::Bare { .. }
             | Reply::Inventory(_)
+            | Reply::Counters { .. }
             | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
@@ -208,6 +210,7 @@ impl Helper {
             | Reply::Hello { .. }
             | Reply::Bare { .. }
             | Reply::Inventory(_)
+            | Reply::Counters { .. }
             | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }
@@ -220,6 +223,7 @@ impl Helper {
             | Reply::Hello { .. }
             | Reply::Created { .. }
             | Reply::Bare { .. }
+            | Reply::Counters { .. }
             | Reply::Inventory(_) => Err(HelperError::OutOfTurn),
         }
     }
@@ -229,7 +233,7 @@ impl Helper {
     pub async fn create_bare(&self, request: Request) -> Result<i32, HelperError> {
         match self.call(request).await? {
             Reply::Bare { netns_fd } => Ok(netns_fd),
-            Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
+            Reply::Unsent { .. } | Reply::Counters { .. } => Err(HelperError::OutOfTurn),
             Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {
                 Err(HelperError::OutOfTurn)
             }
@@ -244,6 +248,35 @@ impl Helper {
             | Reply::Hello { .. }
             | Reply::Created { .. }
             | Reply::Bare { .. }
+            | Reply::Counters { .. }
+            | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
+        }
+    }
+
+    /// Has it keep listening sockets, each under its key.
+    pub async fn keep_listeners(
+        &self,
+        mut sockets: Vec<(String, OwnedFd)>,
+    ) -> Result<(), HelperError> {
+        while !sockets.is_empty() {
+            let rest = sockets.split_off(sockets.len().min(MAX_LISTENERS));
+            let (keys, fds) = sockets.into_iter().unzip();
+            self.call_with(Request::Listeners { keys }, fds).await?;
+            sockets = rest;
+        }
+        Ok(())
+    }
+
+    /// What the published ports of a sandbox have seen.
+    pub async fn counters(&self, sandbox: &str) -> Result<Vec<PortCount>, HelperError> {
+        let sandbox = sandbox.to_owned();
+        match self.call(Request::Counters { sandbox }).await? {
+            Reply::Counters { ports } => Ok(ports),
+            Reply::Done
+            | Reply::Hello { .. }
+            | Reply::Created { .. }
+            | Reply::Bare { .. }
+            | Reply::Inventory(_)
             | Reply::Unsent { .. } => Err(HelperError::OutOfTurn),
         }
     }

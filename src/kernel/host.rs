@@ -33,6 +33,9 @@ pub enum HostError {
         /// Why.
         source: Box<rtnetlink::Error>,
     },
+    /// It is not there.
+    #[error("no such interface on this host: {0}")]
+    NoInterface(String),
 }
 
 /// Something about the host changed.
@@ -73,6 +76,61 @@ pub async fn prefixes() -> Result<Vec<IpNet>, HostError> {
     let prefixes = read.await;
     connection.abort();
     prefixes
+}
+
+/// The addresses of one interface, but for link-local ones, which mean nothing without it.
+pub async fn addresses_of(interface: &str) -> Result<Vec<IpAddr>, HostError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(HostError::Socket)?;
+    let connection = tokio::spawn(connection);
+    let read = async {
+        let mut links = handle
+            .link()
+            .get()
+            .match_name(interface.to_owned())
+            .execute();
+        let link = links.try_next().await.map_err(dump_error("interfaces"));
+        let Ok(Some(link)) = link else {
+            return Err(HostError::NoInterface(interface.to_owned()));
+        };
+        let of_link = handle
+            .address()
+            .get()
+            .set_link_index_filter(link.header.index);
+        let mut addresses = of_link.execute();
+        let mut found = BTreeSet::new();
+        while let Some(message) = addresses
+            .try_next()
+            .await
+            .map_err(dump_error("addresses"))?
+        {
+            found.extend(own_address(&message));
+        }
+        Ok(found.into_iter().collect())
+    };
+    let found = read.await;
+    connection.abort();
+    found
+}
+
+/// On a point-to-point link the other attribute is the peer's.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut all = message.attributes.iter();
+    let local = all.find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let mut all = message.attributes.iter();
+    let address = local.or_else(|| {
+        all.find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })?;
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    (!link_local).then_some(address)
 }
 
 fn dump_error(what: &'static str) -> impl Fn(rtnetlink::Error) -> HostError {

@@ -7,6 +7,7 @@ use mossnet_helper::request::Failure;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -56,8 +57,11 @@ pub(super) async fn launch(socket: &Path, log: &Path) -> Result<(), HelperError>
 fn spawn(socket: &Path, log: &Path) -> io::Result<Child> {
     let mut options = OpenOptions::new();
     let log = options.create(true).append(true).mode(0o600).open(log)?;
-    Command::new(SELF)
-        .arg0("mossnet")
+    let mut command = std::process::Command::new(SELF);
+    // Sandboxes inherit it from there.
+    crate::sys::open_files::restore_in(&mut command);
+    command.arg0("mossnet");
+    Command::from(command)
         .arg("helper")
         .arg("--socket")
         .arg(socket)

@@ -8,7 +8,8 @@
 
 use super::holder::{Holder, holder};
 use crate::ports::{
-    Claim, HostAddr, Port, PortError, PortRange, Proto, Publish, PublishSpec, SourceAddress,
+    Claim, HostAddr, HostChoice, Port, PortError, PortRange, Proto, Publish, PublishSpec,
+    Published, SourceAddress,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -100,6 +101,9 @@ impl BindError {
                 )
             }
             Self::NoAddress(_) => "see 'ip addr' for those that there are".to_owned(),
+            Self::Socket { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
+                "publish fewer ports, or raise the limit of open files (ulimit -Hn) and start the daemon anew".to_owned()
+            }
             Self::Socket { .. } => "see 'mossnet doctor'".to_owned(),
             Self::Ports(error) => error.hint().to_owned(),
         }
@@ -111,6 +115,8 @@ impl BindError {
 pub struct Bound {
     /// With the host ports that were chosen.
     pub publish: Publish,
+    /// By whom.
+    pub choice: HostChoice,
     /// One socket for each, in order.
     pub sockets: Vec<OwnedFd>,
 }
@@ -122,9 +128,13 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
         if let Some(publish) = spec.fixed(source) {
             let ports = publish.host_ports().iter();
             let sockets = ports
-                .map(|port| bind_port(spec, port))
+                .map(|port| bind_port(spec.proto(), spec.host_addr(), port))
                 .collect::<Result<_, _>>()?;
-            all.push(Bound { publish, sockets });
+            all.push(Bound {
+                publish,
+                choice: spec.choice(),
+                sockets,
+            });
             continue;
         }
         for (container_port, choice) in spec.expand() {
@@ -134,6 +144,7 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
             let publish = Publish::new(addr, host_ports, container_port, proto, source)?;
             all.push(Bound {
                 publish,
+                choice: spec.choice(),
                 sockets: vec![socket],
             });
         }
@@ -141,8 +152,37 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
     Ok(all)
 }
 
-fn bind_port(spec: &PublishSpec, port: Port) -> Result<OwnedFd, BindError> {
-    let (proto, addr) = (spec.proto(), spec.host_addr());
+/// Binds what was published before; by other ports where we may choose and the former are taken.
+pub fn bind_again(all: &[Published]) -> Result<Vec<Bound>, BindError> {
+    let mut bound = Vec::new();
+    for published in all {
+        bound.extend(bind_one_again(published)?);
+    }
+    Ok(bound)
+}
+
+fn bind_one_again(published: &Published) -> Result<Vec<Bound>, BindError> {
+    let (source, choice) = (published.publish.source(), published.choice);
+    let mut outcome = Ok(Vec::new());
+    for spec in published.again() {
+        outcome = bind_all(&[spec], source);
+        if !matches!(outcome, Err(BindError::InUse { .. })) {
+            break;
+        }
+    }
+    let mut all = outcome?;
+    for bound in &mut all {
+        bound.choice = choice;
+    }
+    Ok(all)
+}
+
+/// Binds one host port of a publish.
+pub fn bind_port_of(publish: &Publish, port: Port) -> Result<OwnedFd, BindError> {
+    bind_port(publish.proto(), publish.host_addr(), port)
+}
+
+fn bind_port(proto: Proto, addr: HostAddr, port: Port) -> Result<OwnedFd, BindError> {
     let listening = listen(proto, addr, port.get());
     let (socket, _) = listening.map_err(|error| explain(proto, addr, port, error))?;
     Ok(socket)
@@ -308,6 +348,31 @@ mod tests {
             assert!(text.ends_with(&process), "{text}");
             assert!(bind_all(&specs[..1], SourceAddress::Keep).is_ok());
         }
+    }
+
+    #[test]
+    fn ports_that_we_chose_are_taken_again_or_others() {
+        let bound = bind("127.0.0.1::80").unwrap();
+        let published = Published {
+            publish: bound[0].publish,
+            choice: bound[0].choice,
+        };
+        let other = bind_again(&[published]).unwrap();
+        assert_ne!(
+            other[0].publish.host_ports(),
+            published.publish.host_ports()
+        );
+        let given = Published {
+            choice: HostChoice::Given,
+            ..published
+        };
+        assert!(bind_again(&[given]).is_err());
+        drop(bound);
+        let same = bind_again(&[published]).unwrap();
+        assert_eq!(
+            (same[0].publish, same[0].choice),
+            (published.publish, HostChoice::Free)
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! * `options`: `-o key=value` of a network. `routes`: which endpoint leads outside.
 //! * `capabilities`: what a sandbox may do in its own user namespace.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
+//! * `publish`: published ports, as the relay and the holders of their sockets are told of them.
 //! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
 //! * `rules`: what helper and relay are told of all networks together.
 //! * `snapshot`: the relay's view (contract).
@@ -19,6 +20,7 @@ pub mod model;
 pub mod names;
 pub mod options;
 pub mod plan;
+pub mod publish;
 pub mod resolv;
 pub mod routes;
 pub mod rules;

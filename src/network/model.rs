@@ -267,6 +267,7 @@ pub(crate) mod samples {
             attachments: vec![attachment(network)],
             endpoints: vec![endpoint],
             links: Vec::new(),
+            publishes: Vec::new(),
             dns: Vec::new(),
             dns_search: Vec::new(),
             add_host: Vec::new(),

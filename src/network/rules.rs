@@ -4,6 +4,7 @@
 //! crash brings back the same kernel state.
 
 use super::model::{Endpoint, Network};
+use super::publish::publish_views;
 use super::sandbox::Sandbox;
 use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
 use super::subnet::NetworkSubnet;
@@ -61,8 +62,10 @@ pub fn snapshot<'a>(
         generation: 0,
         networks: networks.into_iter().map(view).collect(),
         resolver: resolver.clone(),
-        multihomed: sandboxes.into_iter().filter_map(several_homes).collect(),
-        publishes: Vec::new(),
+        multihomed: (sandboxes.clone().into_iter())
+            .filter_map(several_homes)
+            .collect(),
+        publishes: sandboxes.into_iter().flat_map(publish_views).collect(),
     }
 }
 

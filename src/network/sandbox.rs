@@ -5,6 +5,7 @@
 
 use super::model::{Attachment, Endpoint, Millis};
 use super::names::{NetworkName, SandboxName};
+use crate::ports::Published;
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,9 @@ pub struct Sandbox {
     /// Sandboxes that it knows by name.
     #[serde(default)]
     pub links: Vec<LinkRecord>,
+    /// Its ports on the host, bound whenever it lives and is on a network.
+    #[serde(default)]
+    pub publishes: Vec<Published>,
     /// Resolvers instead of its networks'.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
@@ -293,6 +297,7 @@ mod tests {
         for new in [
             "attachments",
             "links",
+            "publishes",
             "dns",
             "dns_search",
             "add_host",

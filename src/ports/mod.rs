@@ -6,10 +6,12 @@
 //!
 //! Sources: docker-run(1) `--publish`, go-connections `nat/parse.go` (what is accepted, not how).
 
+mod change;
 mod conflict;
 mod parse;
 mod types;
 
+pub use change::{HostChoice, Published};
 pub use conflict::{Claim, conflict};
 pub use parse::PortError;
 pub use types::{HostAddr, HostPorts, Port, PortRange, Proto, Publish, PublishSpec, SourceAddress};

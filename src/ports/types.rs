@@ -233,7 +233,8 @@ pub enum HostPorts {
 }
 
 /// What `-p` asks for. Built by parsing, which makes sure that the ranges fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PublishSpec {
     pub(super) host_addr: HostAddr,
     pub(super) host_ports: HostPorts,
@@ -396,11 +397,7 @@ impl Publish {
 impl fmt::Display for Publish {
     /// `0.0.0.0:8080->80/tcp`, as `docker ps` has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last = self.leads_to(self.host_ports.last());
-        let containers = PortRange {
-            first: self.container_port,
-            last: last.unwrap_or(self.container_port),
-        };
+        let containers = self.container_ports();
         write!(
             f,
             "{}:{}->{containers}/{}",

@@ -17,7 +17,7 @@
 //! Sources: unix(7), memfd_create(2), cmsg(3).
 
 use super::budget::FdBudget;
-use super::publish::listener::{Listener, ListenerError};
+use super::publish::listener::{Bound, Listener, ListenerError};
 use super::publish::table::{Listeners, Table};
 use super::rules::{Rules, SharedRules};
 use crate::error::one_line;
@@ -28,8 +28,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// How long to wait for workers to let go of a socket, and between two looks.
+const CLOSING: Duration = Duration::from_secs(1);
+const CLOSING_PAUSE: Duration = Duration::from_micros(500);
 
 /// Largest snapshot taken, bytes: some hundred thousand names.
 const MAX_SNAPSHOT: u64 = 64 << 20;
@@ -161,9 +165,10 @@ impl Desk<'_> {
                 "published ports have no socket and are not served"
             );
         }
-        let held = self.listeners.len();
-        self.listeners.retain(|bound, _| table.get(bound).is_some());
-        self.budget.release(held - self.listeners.len());
+        let named = |bound: &Bound, _: &mut Arc<Listener>| table.get(bound).is_none();
+        let closed = self.listeners.extract_if(named);
+        let closing: Vec<_> = closed.map(|(_, gone)| Arc::downgrade(&gone)).collect();
+        self.budget.release(closing.len());
         tracing::info!(
             snapshot.generation = snapshot.generation,
             snapshot.networks = snapshot.networks.len(),
@@ -171,6 +176,8 @@ impl Desk<'_> {
             "snapshot taken up"
         );
         self.rules.replace(Rules::new(snapshot).publishing(table));
+        drop(before);
+        wait_until_closed(&closing);
         Ok("ok".to_owned())
     }
 
@@ -194,6 +201,19 @@ impl Desk<'_> {
             .write_all_at(&json, 0)
             .map_err(ControlError::Counters)?;
         Ok(format!("counted {}", json.len()))
+    }
+}
+
+/// Until the workers have let go of these sockets, so that their ports are free when the helper hears
+/// of it. Workers are woken by new rules, and are never busy for long.
+fn wait_until_closed(sockets: &[Weak<Listener>]) {
+    let begin = Instant::now();
+    while sockets.iter().any(|socket| socket.strong_count() > 0) {
+        if begin.elapsed() > CLOSING {
+            tracing::warn!("sockets of ports that are published no longer are still in use");
+            return;
+        }
+        std::thread::sleep(CLOSING_PAUSE);
     }
 }
 

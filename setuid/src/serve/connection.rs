@@ -57,7 +57,8 @@ impl Connection {
             Ok((length, descriptors)) => {
                 self.arrived.extend_from_slice(&buffer[..length]);
                 self.descriptors.extend(descriptors);
-                self.descriptors.len() <= MAX_FDS
+                // Those of a request of which the rest is still to come, and of the next one.
+                self.descriptors.len() <= 2 * MAX_FDS
             }
             Err(Errno::EAGAIN | Errno::EINTR) => true,
             Err(_) => false,
@@ -128,6 +129,7 @@ fn descriptors_of(request: &Request) -> usize {
     match request {
         Request::CreateSandbox(spec) if spec.process.is_none() => 0,
         Request::CreateSandbox(_) | Request::Exec(_) => 3,
+        Request::Listeners { keys } => keys.len(),
         Request::Hello { .. }
         | Request::Inventory
         | Request::Bridge(_)
@@ -141,6 +143,7 @@ fn descriptors_of(request: &Request) -> usize {
         | Request::Unsent { .. }
         | Request::Forget { .. }
         | Request::RelaySnapshot { .. }
+        | Request::Counters { .. }
         | Request::StartUplink(_)
         | Request::StopUplink { .. }
         | Request::Shutdown => 0,

@@ -1,5 +1,6 @@
 //! Keeps the relay's side of the conversation on fd 3. What a snapshot says, it does: `die` ends it
-//! without an answer, `refuse` is refused, anything else is taken up.
+//! without an answer, `refuse` is refused, `has N` is where so many listening sockets have come so far;
+//! anything else is taken up.
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
@@ -19,11 +20,21 @@ pub fn main() -> ExitCode {
         _ => "fd 4 is not the router netns",
     };
     say(ready);
+    let mut listeners = 0;
     loop {
-        match snapshot().as_deref() {
-            Some("die") => return ExitCode::FAILURE,
-            Some("refuse") => say("it says refuse"),
-            Some(_) => say("ok"),
+        match message() {
+            Some(Message::Listeners(count)) => {
+                listeners += count;
+                say("ok");
+            }
+            Some(Message::Snapshot(text)) => match text.as_str() {
+                "die" => return ExitCode::FAILURE,
+                "refuse" => say("it says refuse"),
+                has if has.starts_with("has ") && has != format!("has {listeners}") => {
+                    say(&format!("it has {listeners}"));
+                }
+                _taken_up => say("ok"),
+            },
             None => return ExitCode::SUCCESS,
         }
     }
@@ -33,20 +44,29 @@ fn say(words: &str) {
     send(CONTROL, words.as_bytes(), MsgFlags::empty()).unwrap();
 }
 
-fn snapshot() -> Option<String> {
+enum Message {
+    Snapshot(String),
+    /// So many.
+    Listeners(usize),
+}
+
+fn message() -> Option<Message> {
     let mut length = [0; 16];
     let mut iov = [IoSliceMut::new(&mut length)];
-    let mut control = cmsg_space!(RawFd);
+    let mut control = cmsg_space!([RawFd; 253]);
     let message = recvmsg::<()>(CONTROL, &mut iov, Some(&mut control), MsgFlags::empty()).unwrap();
     let read = message.bytes;
     let rights = message.cmsgs().unwrap().next();
     if read == 0 {
         return None;
     }
-    assert_eq!(read, 8);
     let Some(ControlMessageOwned::ScmRights(fds)) = rights else {
-        panic!("no memfd: {rights:?}")
+        panic!("no descriptor: {rights:?}")
     };
+    if length.starts_with(b"listeners") {
+        return Some(Message::Listeners(fds.len()));
+    }
+    assert_eq!(read, 8);
     let path = format!("/proc/self/fd/{}", fds[0]);
     let writable = OpenOptions::new().append(true).open(&path);
     assert!(
@@ -60,5 +80,5 @@ fn snapshot() -> Option<String> {
         .unwrap();
     let expected = u64::from_le_bytes(length[..8].try_into().unwrap());
     assert_eq!(text.len() as u64, expected);
-    Some(text)
+    Some(Message::Snapshot(text))
 }

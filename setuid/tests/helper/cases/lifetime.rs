@@ -13,6 +13,7 @@ pub fn relay_is_started_and_restarted() {
     let (world, mut client) = with_bridge();
     let snapshot = |text: &str| Request::RelaySnapshot {
         snapshot: text.to_owned(),
+        listeners: Vec::new(),
     };
     assert_eq!(inventory(&mut client).relay_pid, None);
     let failure = refused(&mut client, snapshot("refuse"), FailureKind::Invalid);
@@ -88,6 +89,7 @@ fn two_children(client: &mut Client) -> [u32; 2] {
     client.done(Request::StartSandbox { id: id(2) });
     client.done(Request::RelaySnapshot {
         snapshot: "x".to_owned(),
+        listeners: Vec::new(),
     });
     let found = inventory(client);
     [found.processes[0].pid, found.relay_pid.unwrap()]

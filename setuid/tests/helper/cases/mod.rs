@@ -2,6 +2,7 @@
 
 mod bare;
 mod lifetime;
+mod listeners;
 mod network;
 mod requests;
 mod scale;
@@ -36,6 +37,10 @@ pub const ALL: &[(&str, fn())] = &[
     (
         "relay_is_started_and_restarted",
         lifetime::relay_is_started_and_restarted,
+    ),
+    (
+        "listeners_are_kept_for_every_relay",
+        listeners::listeners_are_kept_for_every_relay,
     ),
     (
         "a_new_daemon_finds_everything",

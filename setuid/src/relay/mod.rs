@@ -1,26 +1,26 @@
 //! The relay's life: it is started with the first snapshot, started again when it dies, and given
-//! the last snapshot that it took up.
+//! the last snapshot that it took up, with the listening sockets of published ports that this needs.
 //!
 //! The conversation: fd 3 of the relay is one end of a SOCK_SEQPACKET pair, fd 4 the router netns.
-//! The relay says `ready`, or what went wrong. Each snapshot is one message of 8 bytes (the length
-//! of its JSON, little-endian) with a sealed memfd that holds it; the answer is `ok` or an error.
+//! The relay says `ready`, or what went wrong. What it is sent is a [`parcel`], and has been answered
+//! with `ok` or an error before the next one is sent.
 //!
-//! Invariant: `snapshot` is one that a relay has answered with `ok`, so that a text that kills or
-//! displeases it is never given again. Sources: memfd_create(2), unix(7), prctl(2).
+//! Invariants: `accepted` is a snapshot that a relay has answered with `ok`, so that a text that
+//! kills or displeases it is never given again; every socket that it names is held, so that clients
+//! of a published port wait in its backlog while a relay is started again.
+//! Sources: memfd_create(2), unix(7), prctl(2).
 
-use crate::request::{ExitStatus, Failure};
+mod parcel;
+
+use crate::request::{ExitStatus, Failure, PortCount};
 use crate::sys::child::bind_to_parent;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::unistd::Pid;
-use std::fs::File;
-use std::io::{IoSlice, Seek, Write};
+use parcel::{Counting, Held, Parcel, parcels};
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -45,11 +45,19 @@ const ROUTER_FD: i32 = 4;
 pub struct Relay {
     program: PathBuf,
     router: OwnedFd,
-    snapshot: Option<String>,
+    accepted: Option<Accepted>,
+    held: Held,
     child: Option<Child>,
     /// When to start it again, and how the last one ended.
     restart: Option<(Instant, ExitStatus)>,
     delay: Duration,
+}
+
+/// A snapshot, and the keys of the sockets that it needs.
+#[derive(Debug, Clone)]
+struct Accepted {
+    snapshot: String,
+    listeners: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -60,13 +68,21 @@ struct Child {
     phase: Phase,
     /// It replaces one that ended so.
     replaces: Option<ExitStatus>,
+    /// To be sent, each when the one before is answered.
+    queue: VecDeque<Parcel>,
+    /// Sent and not answered.
+    under_way: Option<Parcel>,
+    /// Keys of the sockets that it has.
+    given: BTreeSet<String>,
+    /// How many bytes of counters it has written.
+    counted: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Has not said `ready`.
     Starting,
-    /// Has been given a snapshot.
+    /// Has been given something, and has not answered.
     Loading,
     /// Idle, as far as the helper is concerned.
     Serving,
@@ -91,7 +107,8 @@ impl Relay {
         Self {
             program,
             router,
-            snapshot: None,
+            accepted: None,
+            held: Held::default(),
             child: None,
             restart: None,
             delay,
@@ -162,8 +179,31 @@ impl Relay {
         }
     }
 
-    /// Give it a snapshot and wait until it has taken it up, starting it if need be.
-    pub fn load(&mut self, snapshot: String) -> Result<(), Failure> {
+    /// Keep sockets for snapshots to come.
+    pub fn keep(&mut self, keys: Vec<String>, sockets: Vec<OwnedFd>) -> Result<(), Failure> {
+        for key in self.held.keep(keys, sockets)? {
+            if let Some(child) = &mut self.child {
+                // What it has under that key is another socket.
+                child.given.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keys of the sockets that are kept.
+    pub fn listeners(&self) -> Vec<String> {
+        self.held.keys()
+    }
+
+    /// Give it a snapshot, and what it lacks of the sockets that this needs, and wait until it has
+    /// taken them up, starting it if need be. All other sockets are let go.
+    pub fn load(&mut self, snapshot: String, listeners: Vec<String>) -> Result<(), Failure> {
+        let listeners: BTreeSet<String> = listeners.into_iter().collect();
+        self.held.check(&listeners)?;
+        let wanted = Accepted {
+            snapshot,
+            listeners,
+        };
         let now = Instant::now();
         let deadline = now + PATIENCE;
         if self
@@ -179,10 +219,31 @@ impl Relay {
             self.spawn(now, replaces)?;
         }
         self.wait_for_serving(deadline)?;
-        self.send_snapshot(&snapshot)?;
+        self.give(&wanted)?;
         self.wait_for_serving(deadline)?;
-        self.snapshot = Some(snapshot);
+        self.held.retain(&wanted.listeners);
+        if let Some(child) = &mut self.child {
+            child.given.clone_from(&wanted.listeners);
+        }
+        self.accepted = Some(wanted);
         Ok(())
+    }
+
+    /// What the published ports of a sandbox have seen; nothing where no relay runs.
+    pub fn counters(&mut self, sandbox: &str) -> Result<Vec<PortCount>, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        if self.pid().is_none() {
+            return Ok(Vec::new());
+        }
+        self.wait_for_serving(deadline)?;
+        let counting = Counting::new()?;
+        if let Some(child) = &mut self.child {
+            child.queue.push_back(Parcel::Counters(counting.writer()?));
+        }
+        self.send_next()?;
+        self.wait_for_serving(deadline)?;
+        let counted = self.child.as_ref().map_or(0, |child| child.counted);
+        counting.read(counted, sandbox)
     }
 
     /// Note the end of a child; false: it was not the relay.
@@ -193,7 +254,7 @@ impl Relay {
         if now >= child.started + SOUND {
             self.delay = Duration::ZERO;
         }
-        if self.snapshot.is_some() {
+        if self.accepted.is_some() {
             self.restart_later(now, status);
         }
         true
@@ -201,7 +262,8 @@ impl Relay {
 
     /// Kill it for good.
     pub fn stop(&mut self) {
-        self.snapshot = None;
+        self.accepted = None;
+        self.held = Held::default();
         self.restart = None;
         self.hang_up();
     }
@@ -237,6 +299,10 @@ impl Relay {
             started: now,
             phase,
             replaces,
+            queue: VecDeque::new(),
+            under_way: None,
+            given: BTreeSet::new(),
+            counted: 0,
         });
         Ok(())
     }
@@ -290,18 +356,27 @@ impl Relay {
             Err(errno) => return Err(Failure::kernel("hear the relay", errno)),
         };
         match (child.phase, message.as_str()) {
-            (Phase::Starting, "ready") => match self.snapshot.take() {
-                Some(snapshot) => {
-                    let sent = self.send_snapshot(&snapshot);
-                    self.snapshot = Some(snapshot);
-                    sent.map(|()| Heard::Nothing)
-                }
+            (Phase::Starting, "ready") => match self.accepted.clone() {
+                Some(accepted) => self.give(&accepted).map(|()| Heard::Nothing),
                 None => Ok(self.serving()),
             },
-            (Phase::Loading, "ok") => Ok(self.serving()),
-            (Phase::Loading, _) => {
-                self.serving();
-                Ok(Heard::Rejected(message))
+            (Phase::Loading, answer) => {
+                match child.under_way.take() {
+                    Some(Parcel::Listeners(keys)) if answer == "ok" => child.given.extend(keys),
+                    Some(Parcel::Snapshot(_)) if answer == "ok" => {}
+                    Some(Parcel::Counters(_)) if parcel::counted(answer).is_some() => {
+                        child.counted = parcel::counted(answer).unwrap_or_default();
+                    }
+                    Some(_) | None => {
+                        child.queue.clear();
+                        self.serving();
+                        return Ok(Heard::Rejected(message));
+                    }
+                }
+                if self.send_next()? {
+                    return Ok(Heard::Nothing);
+                }
+                Ok(self.serving())
             }
             (Phase::Starting, _) => {
                 self.hang_up();
@@ -328,21 +403,30 @@ impl Relay {
             .map_or(Heard::Nothing, Heard::Restarted)
     }
 
-    fn send_snapshot(&mut self, snapshot: &str) -> Result<(), Failure> {
+    /// Send what it lacks of the sockets, then the snapshot.
+    fn give(&mut self, wanted: &Accepted) -> Result<(), Failure> {
+        if let Some(child) = &mut self.child {
+            let lacks = wanted.listeners.difference(&child.given).cloned();
+            child.queue = parcels(lacks.collect(), wanted.snapshot.clone());
+        }
+        self.send_next().map(drop)
+    }
+
+    /// Send what is next; false: nothing is.
+    fn send_next(&mut self) -> Result<bool, Failure> {
         let Some(child) = &mut self.child else {
-            return Ok(());
+            return Ok(false);
         };
-        let failed = |e: std::io::Error| Failure::kernel("hand the relay its snapshot", e);
-        let memory = sealed(snapshot).map_err(failed)?;
-        let length = (snapshot.len() as u64).to_le_bytes();
-        let fds = [memory.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        let control = child.control.as_raw_fd();
-        sendmsg::<()>(control, &[IoSlice::new(&length)], &rights, flags, None)
-            .map_err(|e| failed(e.into()))?;
+        let Some(parcel) = child.queue.pop_front() else {
+            return Ok(false);
+        };
+        if let Err(failure) = self.held.send(child.control.as_fd(), &parcel) {
+            child.queue.clear();
+            return Err(failure);
+        }
+        child.under_way = Some(parcel);
         child.phase = Phase::Loading;
-        Ok(())
+        Ok(true)
     }
 
     /// Kill the child; its end is reported later.
@@ -359,18 +443,4 @@ impl Relay {
 fn is_diagnostic(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG")
-}
-
-/// An anonymous file that nobody can change any more, read from its beginning.
-fn sealed(text: &str) -> std::io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"snapshot", flags)?);
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    let seals = SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file)
 }

@@ -1,0 +1,108 @@
+//! Published ports of sandboxes: where they lead, and the keys of their sockets. Pure.
+//!
+//! Invariant: a container sees its clients' own addresses only where its answers to them leave by
+//! the network that they come in by: it has its default route there.
+
+use super::routes::default_routes;
+use super::sandbox::Sandbox;
+use super::snapshot::PublishView;
+use crate::ports::{Publish, SourceAddress};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What the relay is told of a sandbox's ports: nothing unless it lives and is on a network.
+pub fn publish_views(sandbox: &Sandbox) -> Vec<PublishView> {
+    if !sandbox.is_live() || sandbox.publishes.is_empty() {
+        return Vec::new();
+    }
+    let (targets, routed) = targets(sandbox);
+    if targets.is_empty() {
+        return Vec::new();
+    }
+    let view = |publish: &Publish| PublishView {
+        sandbox: sandbox.name.to_string(),
+        publish: match routed {
+            true => *publish,
+            false => publish.seen_as(SourceAddress::Gateway),
+        },
+        targets: targets.clone(),
+    };
+    let all = sandbox.publishes.iter();
+    all.map(|published| view(&published.publish)).collect()
+}
+
+/// For each family the address by which its default route leads; where there is no such route at
+/// all, the first address of each family, and `false`.
+fn targets(sandbox: &Sandbox) -> (Vec<IpAddr>, bool) {
+    let of_family = |addresses: &[IpNet], v4: bool| {
+        let mut addresses = addresses.iter().map(IpNet::addr);
+        addresses.find(|address| address.is_ipv4() == v4)
+    };
+    let routed = default_routes(&sandbox.endpoints).into_iter();
+    let routed = routed.filter_map(|route| {
+        let mut endpoints = sandbox.endpoints.iter();
+        let through = endpoints.find(|endpoint| endpoint.ifname == route.ifname)?;
+        of_family(&through.addresses, route.gateway.is_ipv4())
+    });
+    let routed: Vec<_> = routed.collect();
+    if !routed.is_empty() {
+        return (routed, true);
+    }
+    let first = |v4: bool| {
+        let mut all = sandbox.endpoints.iter();
+        all.find_map(|endpoint| of_family(&endpoint.addresses, v4))
+    };
+    (first(true).into_iter().chain(first(false)).collect(), false)
+}
+
+/// The keys of the sockets that a publish needs, in the order of its host ports.
+pub fn keys(publish: &Publish) -> impl Iterator<Item = String> {
+    let (addr, proto) = (publish.host_addr(), publish.proto());
+    let ports = publish.host_ports().iter();
+    ports.map(move |port| format!("{addr}:{port}/{proto}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::model::samples;
+    use crate::ports::{PublishSpec, Published};
+
+    fn published(spec: &str) -> Published {
+        let spec: PublishSpec = spec.parse().unwrap();
+        Published {
+            publish: spec.fixed(SourceAddress::Keep).unwrap(),
+            choice: spec.choice(),
+        }
+    }
+
+    #[test]
+    fn ports_lead_where_the_default_route_is() {
+        let mut inner = samples::network("inner", 1, "10.89.1.0/24");
+        inner.internal = true;
+        let outer = samples::network("outer", 2, "10.89.2.0/24");
+        let mut web = samples::sandbox("web", 3, &inner, "10.89.1.2/24");
+        assert!(publish_views(&web).is_empty());
+        web.publishes = vec![published("8080:80"), published("127.0.0.1:53:53/udp")];
+        let [first, _] = &publish_views(&web)[..] else {
+            panic!("not two");
+        };
+        assert_eq!(first.targets, ["10.89.1.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(first.publish.source(), SourceAddress::Gateway);
+        let way_out = samples::endpoint(0x77, &outer, "10.89.2.2/24", 1);
+        web.endpoints.push(way_out);
+        let views = publish_views(&web);
+        assert_eq!(views[0].targets, ["10.89.2.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(views[0].publish.source(), SourceAddress::Keep);
+        web.exit(9, 0);
+        assert!(publish_views(&web).is_empty());
+        assert_eq!(web.publishes.len(), 2);
+    }
+
+    #[test]
+    fn each_port_has_its_key() {
+        let of = |spec: &str| keys(&published(spec).publish).collect::<Vec<_>>();
+        assert_eq!(of("8080-8081:80-81"), ["*:8080/tcp", "*:8081/tcp"]);
+        assert_eq!(of("[::1]:53:53/udp"), ["[::1]:53/udp"]);
+    }
+}
