@@ -66,15 +66,7 @@ pub fn keys(publish: &Publish) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
     use crate::network::model::samples;
-    use crate::ports::{PublishSpec, Published};
-
-    fn published(spec: &str) -> Published {
-        let spec: PublishSpec = spec.parse().unwrap();
-        Published {
-            publish: spec.fixed(SourceAddress::Keep).unwrap(),
-            choice: spec.choice(),
-        }
-    }
+    use crate::ports::published;
 
     #[test]
     fn ports_lead_where_the_default_route_is() {

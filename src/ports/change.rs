@@ -162,10 +162,11 @@ impl From<PublishSpec> for String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn published(spec: &str) -> Published {
+    /// As it is recorded once its ports are bound; for tests here and of whoever reads such records.
+    pub(crate) fn published(spec: &str) -> Published {
         let spec: PublishSpec = spec.parse().unwrap();
         Published {
             publish: spec.fixed(SourceAddress::Keep).unwrap(),

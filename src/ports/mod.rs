@@ -11,6 +11,8 @@ mod conflict;
 mod parse;
 mod types;
 
+#[cfg(test)]
+pub(crate) use change::tests::published;
 pub use change::{HostChoice, Published};
 pub use conflict::{Claim, conflict};
 pub use parse::PortError;
