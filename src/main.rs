@@ -1,8 +1,8 @@
 //! argv to ExitCode, nothing else.
 //!
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
-//! capability-scoped part, `mossnet relay` the data plane, `mossnet probe` what `doctor` tries in
-//! namespaces of its own. All start before any thread exists.
+//! capability-scoped part, `mossnet relay` the data plane, `mossnet terminal` the other end of a
+//! detached sandbox's terminal, `mossnet probe` what `doctor` tries in namespaces of its own. All start before any thread exists.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("helper") => return mossnet_helper::serve::main(args),
         Some("relay") => return mossnet::relay::run(),
+        Some(daemon::KEEPER) => return daemon::keep(),
         Some("probe") => return doctor::probe::main(),
         _ => {}
     }

@@ -1,6 +1,6 @@
 //! `mossnet run`: the command, its streams, its terminal, its signals, its surroundings.
 
-use crate::world::{Cmd, World, eventually, installed, seconds};
+use crate::world::{Cmd, World, eventually, inspect, installed, seconds};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
@@ -82,6 +82,44 @@ fn a_terminal_passes_through() {
 
         let plain = world.mossnet(["run", "--rm", "-t", "--", "true"]).run();
         assert!(plain.code == 0 || plain.code == 125, "{plain}");
+    });
+}
+
+#[test]
+fn nobody_need_be_at_the_other_end() {
+    World::test(|world| {
+        let run = |options: &str, name: &str, script: &str| {
+            let words = ["run", options, "--name", name, "--", "sh", "-c", script];
+            world.mossnet(words).ok()
+        };
+        let said = |name: &str, what: &str, times: usize| {
+            eventually(seconds(10), what, || {
+                let log = world.mossnet(["logs", name]).ok();
+                log.matches(what).count() == times
+            });
+        };
+        // A shell without input ends at once; with -i it waits for ever.
+        run("-d", "ends", "exec sh");
+        assert_eq!(world.mossnet(["wait", "ends"]).ok().trim(), "0");
+        run("-di", "waits", "exec sh");
+        run("-dit", "shell", "tty; stty size; echo ready; exec sh");
+        said("shell", "ready", 1);
+        said("shell", "24 80\r\n", 1);
+        said("shell", "/dev/", 1);
+        let script = "test -t 0 && test -t 1 && exec sleep 1000";
+        let exec = ["exec", "-dit", "shell", "sh", "-c", script];
+        world.mossnet(exec).ok();
+        let keepers = || inspect::mossnet_processes("terminal").len();
+        assert_eq!(keepers(), 2);
+
+        // A terminal does not go with the daemon, and comes again with its sandbox.
+        inspect::kill_hard(&[inspect::the("daemon")]);
+        let live = world.mossnet(["ps", "-q"]).ok();
+        assert_eq!(live.lines().count(), 2, "{live}");
+        world.mossnet(["restart", "-t", "0", "shell"]).ok();
+        said("shell", "24 80\r\n", 2);
+        world.mossnet(["rm", "-f", "shell", "waits", "ends"]).ok();
+        eventually(seconds(10), "no keeper is left", || keepers() == 0);
     });
 }
 

@@ -46,6 +46,9 @@ pub struct SandboxCreate {
     pub command: Vec<String>,
     /// Standard streams.
     pub stdio: Stdio,
+    /// stdin stays open where nobody is attached.
+    #[serde(default)]
+    pub interactive: bool,
     /// A terminal.
     pub tty: bool,
     /// Remove when it ends.
@@ -84,6 +87,7 @@ impl SandboxCreate {
             cap_drop: Vec::new(),
             command: vec!["sh".into()],
             stdio: Stdio::Detached,
+            interactive: false,
             tty: false,
             auto_remove: false,
             uplink: None,
@@ -151,6 +155,9 @@ pub struct ExecCreate {
     pub env: Vec<(String, String)>,
     /// Absent: the sandbox's.
     pub workdir: Option<PathBuf>,
+    /// stdin stays open where nobody is attached.
+    #[serde(default)]
+    pub interactive: bool,
     /// A terminal.
     pub tty: bool,
     /// Standard streams.

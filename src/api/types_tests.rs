@@ -43,13 +43,14 @@ fn the_document_describes_the_requests() {
             "dns": ["1.1.1.1"], "dns_search": ["x"], "add_host": [["db", "10.0.0.1"]],
             "env": [["A", "1"]], "workdir": "/", "caller_dir": "/", "caller_home": "/",
             "rootfs": "/r", "cap_add": [], "cap_drop": [], "command": ["sh"],
-            "stdio": "attached", "tty": true, "auto_remove": true, "uplink": "relay",
+            "stdio": "attached", "interactive": true, "tty": true, "auto_remove": true, "uplink": "relay",
             "publish": publish_json(), "publish_all": true, "expose": ["80/tcp"],
         }),
     );
     agree::<ExecCreate>(
         "ExecCreate",
-        json!({"command": ["sh"], "env": [], "workdir": "/", "tty": false, "stdio": "detached"}),
+        json!({"command": ["sh"], "env": [], "workdir": "/", "interactive": true,
+            "tty": false, "stdio": "detached"}),
     );
 }
 

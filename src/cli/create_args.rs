@@ -13,9 +13,6 @@ use std::path::PathBuf;
 /// Why flags do not go together, or name what cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {
-    /// Nobody would hold the other end.
-    #[error("{0} needs somebody at the other end, and -d leaves nobody there")]
-    DetachedStreams(&'static str),
     /// Docker's own words.
     #[error("the input device is not a TTY")]
     NotATerminal,
@@ -39,9 +36,6 @@ impl FlagError {
     /// What to do next.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::DetachedStreams(_) => {
-                Some("leave it out; 'mossnet exec -it NAME sh' enters a sandbox that runs")
-            }
             Self::NotATerminal => Some("leave -t out where input comes from a pipe or a file"),
             Self::Network(error) => error.hint(),
             Self::Rootfs { .. } => Some("give a directory that holds a root file system"),
@@ -57,6 +51,7 @@ impl FlagError {
     after_long_help = "Examples:\n  \
         mossnet run -- curl https://example.org\n  \
         mossnet run -it --rm --name lab -- bash\n  \
+        mossnet run -dit --name shell -- sh\n  \
         mossnet run -d --name web --ip 10.89.0.80 -- busybox httpd -f -p 80\n  \
         mossnet run -d -p 8080:80 -p 127.0.0.1:5353:53/udp -- CMD\n  \
         mossnet run --network mynet:ip=192.168.0.9,alias=db --network bridge -- ip addr\n  \
@@ -107,10 +102,10 @@ pub struct RunArgs {
 /// `-i` and `-t`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct StreamArgs {
-    /// Connect standard input.
+    /// Connect standard input; with -d, keep it open.
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give the command a terminal.
+    /// Give the command a terminal; with -d, what it prints there goes to the log.
     #[arg(short, long)]
     pub tty: bool,
 }
@@ -154,13 +149,12 @@ pub struct ExecArgs {
 
 impl StreamArgs {
     fn check(self, detach: bool) -> Result<Stdio, FlagError> {
-        if detach && self.interactive {
-            return Err(FlagError::DetachedStreams("-i"));
-        }
-        if detach && self.tty {
-            return Err(FlagError::DetachedStreams("-t"));
-        }
-        if self.interactive && self.tty && !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        let attached = !detach;
+        if attached
+            && self.interactive
+            && self.tty
+            && !std::io::IsTerminal::is_terminal(&std::io::stdin())
+        {
             return Err(FlagError::NotATerminal);
         }
         Ok(if detach {
@@ -209,6 +203,7 @@ impl RunArgs {
             cap_drop: self.cap_drop.clone(),
             command: self.command.clone(),
             stdio,
+            interactive: self.streams.interactive,
             tty: self.streams.tty,
             auto_remove: self.remove,
             uplink: network.uplink.map(Uplink::from),
@@ -243,6 +238,7 @@ impl ExecArgs {
             command: self.command.clone(),
             env: self.process.environment(self.streams.tty)?,
             workdir: self.process.workdir.clone(),
+            interactive: self.streams.interactive,
             tty: self.streams.tty,
             stdio,
         })

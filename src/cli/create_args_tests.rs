@@ -96,6 +96,7 @@ fn every_flag_of_run_reaches_the_request() {
         cap_drop: vec!["ALL".into()],
         command: vec!["sh".into(), "-c".into(), "x".into()],
         stdio: Stdio::Detached,
+        interactive: false,
         tty: false,
         auto_remove: true,
         uplink: Some(Uplink::Slirp),
@@ -146,9 +147,7 @@ fn wrong_values_are_refused_before_any_daemon() {
         assert!(run(words).is_err(), "{words:?}");
     }
     for (words, message) in [
-        (&["-di", "x"][..], "-i needs somebody"),
-        (&["-dt", "x"], "-t needs somebody"),
-        (&["-e", "=x", "x"], "environment variable '=x'"),
+        (&["-e", "=x", "x"][..], "environment variable '=x'"),
         (
             &["--env-file", "/nonexistent", "x"],
             "read environment file /nonexistent",
@@ -167,6 +166,8 @@ fn wrong_values_are_refused_before_any_daemon() {
 
 #[test]
 fn a_terminal_needs_a_terminal() {
+    let detached = run(&["-dit", "sh"]).unwrap().request().unwrap();
+    assert!(detached.tty && detached.interactive, "nobody types there");
     let outcome = run(&["-it", "sh"]).unwrap().request();
     if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         assert!(outcome.unwrap().tty);

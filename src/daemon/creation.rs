@@ -8,6 +8,7 @@ use super::draft::{self, Draft};
 use super::link::LinkLock;
 use super::publish::Parked;
 use super::refusal::{conflict, failed};
+use super::streams::Detached;
 use super::uplink::{kind_of, name_of};
 use super::{Daemon, clock, files};
 use crate::api::control::{Answer, Refusal};
@@ -80,7 +81,11 @@ impl Daemon {
             self.record_start(&sandbox.id, 0).await;
         } else if sandbox.detached {
             let log = files::log_path(&self.0.paths, &sandbox.id);
-            self.make(helper, sandbox, Some(files::log_streams(&log)?))
+            let streams = Detached {
+                interactive: sandbox.interactive,
+                tty: sandbox.tty,
+            };
+            self.make(helper, sandbox, Some(streams.open(&log)?))
                 .await?;
         }
         if !sandbox.endpoints.is_empty() {
@@ -273,6 +278,7 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
         workdir: draft.workdir(),
         rootfs: request.rootfs.clone(),
         capabilities: draft.capabilities.clone(),
+        interactive: request.interactive,
         tty: request.tty,
         detached: !draft.bare && request.stdio == Stdio::Detached,
         auto_remove: request.auto_remove,

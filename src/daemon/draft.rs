@@ -54,6 +54,7 @@ pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
         cap_drop: Vec::new(),
         command: Vec::new(),
         stdio: Stdio::Detached,
+        interactive: false,
         tty: false,
         auto_remove: false,
         uplink: None,

@@ -7,7 +7,8 @@ use super::draft::check_env_names;
 use super::live::PreparedExec;
 use super::refusal::{conflict, failed, malformed, unknown};
 use super::session::check_signal;
-use super::{Daemon, clock, files};
+use super::streams::Detached;
+use super::{Daemon, clock};
 use crate::api::control::Answer;
 use crate::api::types::{Created, ExecCreate, Exit, Stdio};
 use crate::network::SandboxPhase;
@@ -28,6 +29,10 @@ impl Daemon {
         }
         check_env_names(&request.env)?;
         let id = clock::new_id().map_err(|error| failed(format!("random bytes: {error}")))?;
+        let detached = Detached {
+            interactive: request.interactive,
+            tty: request.tty,
+        };
         let spec = {
             let model = self.0.model.lock().await;
             let sandbox = model.find(text)?;
@@ -42,6 +47,7 @@ impl Daemon {
                 command,
                 env,
                 workdir,
+                interactive: _,
                 tty,
                 stdio: _,
             } = request;
@@ -51,7 +57,7 @@ impl Daemon {
         let stdio = if attached {
             None
         } else {
-            Some(files::null_streams()?)
+            Some(detached.nowhere()?)
         };
         self.live().prepare_exec(PreparedExec {
             spec,

@@ -7,8 +7,7 @@ use crate::network::resolv::ResolvError;
 use mossnet_helper::SandboxId;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The host's configuration files are small; a huge one is not read to its end.
@@ -70,27 +69,6 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), FileError> {
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(directory);
     made.map_err(FileError::on("make directory", directory))
-}
-
-/// Standard streams of a detached sandbox: nothing in, all output to its log.
-pub(super) fn log_streams(log: &Path) -> Result<[OwnedFd; 3], FileError> {
-    let on_null = || FileError::on("open", Path::new("/dev/null"));
-    let stdin = File::open("/dev/null").map_err(on_null())?;
-    let mut options = OpenOptions::new();
-    let output = options.create(true).append(true).mode(0o600).open(log);
-    let stdout = output.map_err(FileError::on("open", log))?;
-    let stderr = stdout.try_clone().map_err(FileError::on("open", log))?;
-    Ok([stdin.into(), stdout.into(), stderr.into()])
-}
-
-/// Standard streams that lead nowhere.
-pub(super) fn null_streams() -> Result<[OwnedFd; 3], FileError> {
-    let path = Path::new("/dev/null");
-    let open = || -> Result<OwnedFd, FileError> {
-        let null = OpenOptions::new().read(true).write(true).open(path);
-        Ok(null.map_err(FileError::on("open", path))?.into())
-    };
-    Ok([open()?, open()?, open()?])
 }
 
 /// Removes a sandbox's directory; absent is success.
@@ -170,11 +148,6 @@ mod tests {
             assert_eq!(read_small(hosts.to_str().unwrap()), text);
         }
         assert_eq!(inode(&hosts), before, "a mount still shows it");
-        let log = directory.join("output.log");
-        let [_, out, err] = log_streams(&log).unwrap();
-        File::from(out).write_all(b"one\n").unwrap();
-        File::from(err).write_all(b"two\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&log).unwrap(), "one\ntwo\n");
         remove_directory(&directory);
         remove_directory(&directory);
         assert!(!directory.exists());

@@ -22,7 +22,7 @@
 //!   `exec`: a further process in one.
 //! * `publish`: ports of sandboxes on the host.
 //! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `etc`, `files`: a
-//!   sandbox's `/etc` and log.
+//!   sandbox's `/etc` and log. `streams`: stdin and output of the detached.
 //! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
 
 mod apply;
@@ -54,10 +54,12 @@ mod reconcile;
 mod refusal;
 mod session;
 mod startup;
+mod streams;
 mod turns;
 mod uplink;
 
 pub use startup::{Options, run};
+pub use streams::{KEEPER, keep};
 
 use crate::api::paths::Paths;
 use crate::kernel::host::RESOLV_CONF;

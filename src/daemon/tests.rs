@@ -214,7 +214,7 @@ async fn an_attached_sandbox_is_made_when_its_streams_come() {
     let id = daemon.create(request).await.unwrap().id;
     assert_eq!(world.count(|r| matches!(r, Request::CreateSandbox(_))), 0);
     assert_eq!(daemon.start("web").await.unwrap_err().status, 409);
-    let streams = || files::null_streams().unwrap();
+    let streams = || super::streams::Detached::default().nowhere().unwrap();
     daemon.attach(id.clone(), streams()).await.unwrap();
     assert_eq!(world.count(|r| matches!(r, Request::CreateSandbox(_))), 1);
     assert_eq!(daemon.attach(id, streams()).await.unwrap_err().status, 409);
@@ -258,6 +258,7 @@ async fn an_exec_ends_with_its_code() {
         command: vec!["true".into()],
         env: Vec::new(),
         workdir: None,
+        interactive: false,
         tty: false,
         stdio: Stdio::Detached,
     };

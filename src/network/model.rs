@@ -260,6 +260,7 @@ pub(crate) mod samples {
             workdir: None,
             rootfs: None,
             capabilities: Vec::new(),
+            interactive: false,
             tty: false,
             detached: true,
             auto_remove: false,

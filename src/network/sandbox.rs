@@ -108,6 +108,9 @@ pub struct Sandbox {
     pub rootfs: Option<PathBuf>,
     /// Bounding set.
     pub capabilities: Vec<String>,
+    /// Its stdin stays open where nobody is attached.
+    #[serde(default)]
+    pub interactive: bool,
     /// Has a terminal.
     pub tty: bool,
     /// Output goes to the log.
@@ -189,7 +192,6 @@ impl Sandbox {
         self.phase = SandboxPhase::Created;
         // Nobody is there to give it other streams.
         self.detached = true;
-        self.tty = false;
         Some(())
     }
 
