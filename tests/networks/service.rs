@@ -20,7 +20,8 @@ const HOARD: &str = "import socket,time\n\
     print('closed' if d==b'' else 'data',flush=True)\n\
     time.sleep(1000)";
 
-/// Asks for a name that is never answered, a thousand times a second, from many ports.
+/// Asks for a name that is never answered, a thousand times a second or as often as it can, from many
+/// ports.
 const FLOOD: &str = "import socket,time\n\
     q=lambda i: i.to_bytes(2,'big')+b'\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0'+bytes([6])+b'x%05d'%i+b'\\4slow\\4test\\7example\\0\\0\\1\\0\\1'\n\
     socks=[socket.socket(socket.AF_INET,socket.SOCK_DGRAM) for _ in range(200)]\n\
@@ -29,7 +30,20 @@ const FLOOD: &str = "import socket,time\n\
     while True:\n\
     \x20i=(i+1)%60000\n\
     \x20socks[i%200].sendto(q(i),(GATEWAY,53))\n\
-    \x20if i%10==0: time.sleep(.01)";
+    \x20if PACE and i%10==0: time.sleep(.01)";
+
+/// Asks for a member's name forty times, and says how often there was an answer within a second.
+const LOSS: &str = "import socket,time\n\
+    s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n\
+    s.settimeout(1)\n\
+    got=0\n\
+    for i in range(40):\n\
+    \x20s.sendto(i.to_bytes(2,'big')+b'\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\x0bgreedy-nick\\0\\0\\1\\0\\1',('172.31.1.1',53))\n\
+    \x20try:\n\
+    \x20\x20while s.recv(512)[:2]!=i.to_bytes(2,'big'): pass\n\
+    \x20\x20got+=1\n\
+    \x20except TimeoutError: pass\n\
+    print(got)";
 
 fn two_members(world: &World) {
     world.network("create --subnet 172.31.1.0/24 mynet").ok();
@@ -39,10 +53,16 @@ fn two_members(world: &World) {
 }
 
 fn starts(world: &World, script: &str, word: &str) -> Running {
-    let script = format!("GATEWAY='172.31.1.1'\nCOUNT=300\n{script}");
+    let script = format!("GATEWAY='172.31.1.1'\nCOUNT=300\nPACE=True\n{script}");
     let mut running = world.python("greedy", &script).timeout(seconds(85)).start();
     running.expect(word);
     running
+}
+
+/// What the greedy one runs outlives whoever asked for it.
+fn silence(world: &World) {
+    let all = ["exec", "greedy", "--", "sh", "-c", "kill -9 -1"];
+    world.mossnet(all).ok();
 }
 
 fn modest_is_served(world: &World, transport: &str) {
@@ -76,6 +96,13 @@ fn one_client_does_not_starve_another() {
             modest_is_served(world, transport);
         }
         drop(flood);
+        silence(world);
+        let flood = starts(world, &FLOOD.replace("PACE", "False"), "flooding");
+        let served = world.python("modest", LOSS).timeout(seconds(100)).ok();
+        let served: u32 = served.trim().parse().expect("a number");
+        assert!(served >= 12, "{served} of 40");
+        drop(flood);
+        silence(world);
         modest_is_served(world, "+notcp");
         world.mossnet(["rm", "-f", "greedy", "modest"]).ok();
     });

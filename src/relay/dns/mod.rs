@@ -2,7 +2,7 @@
 //!
 //! Place: a thread of its own in the relay. Its listening sockets were made in the router netns; it
 //! runs in the host netns, where it asks the host's resolvers. Map, in the order in which a query
-//! passes through: `udp`, `tcp` (transports) → `server` (one query) → `message` (wire) → `zone`
+//! passes through: `udp` with `batch`, `tcp` (transports) → `server` (one query) → `message` (wire) → `zone`
 //! (what we know) → `cache`, `limits`, `upstream` (what others know).
 //!
 //! Invariants: the network of a query is found by the address that it was sent to, only its own
@@ -12,7 +12,7 @@
 //! at most a fifth of RLIMIT_NOFILE where that is small.
 //!
 //! System calls of the running thread (for the relay's seccomp list): `epoll_wait`, `epoll_ctl`,
-//! `read`/`write` (eventfd), `recvmsg`, `sendmsg`, `recvfrom`, `sendto`, `accept4`, `getsockname`,
+//! `read`/`write` (eventfd), `recvmmsg`, `sendmsg`, `recvfrom`, `sendto`, `accept4`, `getsockname`,
 //! `socket` (AF_INET and AF_INET6; SOCK_DGRAM and SOCK_STREAM), `bind`, `connect`, `getsockopt`
 //! (SO_ERROR), `setsockopt` (TCP_NODELAY), `shutdown`, `close`, `getrandom`, `futex`,
 //! `clock_gettime`, what malloc and the log need (`mmap`, `munmap`, `mremap`, `mprotect`, `madvise`,
@@ -22,6 +22,7 @@
 //! counts the CPUs in /sys on its first contended use and does without. Everything else happens in
 //! [`spawn`], on the calling thread.
 
+mod batch;
 mod cache;
 mod limits;
 pub mod message;

@@ -3,13 +3,12 @@
 //! Place: transport in front of `server`. Invariant: an answer leaves from the address that was
 //! asked. Sources: ip(7) IP_PKTINFO, RFC 3542 §6.2 (IPV6_PKTINFO).
 
-use super::message::MAX_QUERY;
+use super::batch::{Batch, Datagram};
 use super::server::{Server, Step, Via};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike,
-    SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
+    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg, setsockopt, sockopt,
 };
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -20,13 +19,6 @@ use tracing::{debug, warn};
 /// A listening socket, ready for the runtime that is being entered.
 pub struct UdpListener {
     socket: UdpSocket,
-}
-
-/// One datagram and its ends.
-struct Datagram {
-    length: usize,
-    client: SocketAddr,
-    gateway: IpAddr,
 }
 
 impl UdpListener {
@@ -43,15 +35,20 @@ impl UdpListener {
 
     /// Serves until the socket breaks.
     pub async fn serve(self: Rc<Self>, server: Rc<Server>) {
-        let mut buffer = vec![0; MAX_QUERY];
+        let mut batch = Batch::new();
         loop {
             let received = self
                 .socket
-                .async_io(Interest::READABLE, || receive(&self.socket, &mut buffer))
+                .async_io(Interest::READABLE, || batch.receive(&self.socket))
                 .await;
             match received {
-                Ok(Some(datagram)) => self.handle(&server, &buffer, datagram),
-                Ok(None) => {}
+                Ok(()) => {
+                    for (datagram, message) in batch.fair() {
+                        self.handle(&server, message, datagram);
+                    }
+                    // The socket may never be empty; answers from outside want their turn, too.
+                    tokio::task::yield_now().await;
+                }
                 // What an earlier answer met on its way comes back here (ICMP): not ours to fix.
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
@@ -62,15 +59,10 @@ impl UdpListener {
         }
     }
 
-    fn handle(self: &Rc<Self>, server: &Rc<Server>, buffer: &[u8], datagram: Datagram) {
+    fn handle(self: &Rc<Self>, server: &Rc<Server>, message: &[u8], datagram: Datagram) {
         let Datagram {
-            length,
-            client,
-            gateway,
+            client, gateway, ..
         } = datagram;
-        let Some(message) = buffer.get(..length) else {
-            return;
-        };
         match server.take(message, gateway, client.ip(), Via::Udp) {
             Step::Ignore => {}
             Step::Answer(answer) => self.send(&answer, gateway, client),
@@ -99,60 +91,6 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
-}
-
-/// `None` for a datagram that cannot be a query to us.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut control),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    if message
-        .flags
-        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC)
-    {
-        return Ok(None);
-    }
-    let client = message.address.as_ref().and_then(socket_address);
-    let mut gateway = None;
-    for control in message.cmsgs()? {
-        match control {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                gateway = Some(IpAddr::from(info.ipi_addr.s_addr.to_ne_bytes()));
-            }
-            ControlMessageOwned::Ipv6PacketInfo(info) => {
-                gateway = Some(IpAddr::from(info.ipi6_addr.s6_addr));
-            }
-            _other => {}
-        }
-    }
-    // Source port 0 cannot be answered.
-    Ok(client
-        .zip(gateway)
-        .filter(|(client, _)| client.port() != 0)
-        .map(|(client, gateway)| Datagram {
-            length: message.bytes,
-            client,
-            gateway,
-        }))
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = || {
-        address
-            .as_sockaddr_in()
-            .map(|v4| SocketAddr::V4((*v4).into()))
-    };
-    let v6 = || {
-        address
-            .as_sockaddr_in6()
-            .map(|v6| SocketAddr::V6((*v6).into()))
-    };
-    v4().or_else(v6)
 }
 
 fn send_from(
