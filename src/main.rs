@@ -1,13 +1,15 @@
 //! argv to ExitCode, nothing else.
 //!
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
-//! capability-scoped part, `mossnet relay` the data plane, `mossnet terminal` the other end of a
-//! detached sandbox's terminal, `mossnet probe` what `doctor` tries in namespaces of its own. All start before any thread exists.
+//! capability-scoped part, `mossnet remover` waits for it, `mossnet relay` is the data plane,
+//! `mossnet terminal` the other end of a detached sandbox's terminal, `mossnet probe` what `doctor`
+//! tries in namespaces of its own. All start before any thread exists.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
 use mossnet::cli::{self, Command};
 use mossnet::daemon;
+use mossnet_helper::remover;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("helper") => return mossnet_helper::serve::main(args),
+        Some(remover::WORD) => return remover::main(),
         Some("relay") => return mossnet::relay::run(),
         Some(daemon::KEEPER) => return daemon::keep(),
         Some("probe") => return doctor::probe::main(),

@@ -45,7 +45,8 @@ pub struct Helper {
 impl Helper {
     /// With a router netns; `relay` is the program that becomes the relay.
     pub fn new(mapping: IdMapping, relay: PathBuf) -> Result<Self, Failure> {
-        let router = with(Class::Visit, Router::create)?;
+        let mut router = with(Class::Visit, Router::create)?;
+        router.start_remover();
         let netns = router.netns().try_clone_to_owned();
         let netns = netns.map_err(|e| Failure::kernel("duplicate the router netns", e))?;
         Ok(Self {
@@ -209,6 +210,7 @@ impl Helper {
             let _ = with(Class::None, || self.sandboxes.forget(&process.id));
         }
         self.relay.stop();
+        self.router.stop_remover();
         for kind in self.uplinks.running() {
             self.uplinks.stop(kind);
         }

@@ -20,6 +20,7 @@ pub mod netlink;
 pub mod peer;
 pub mod privilege;
 pub mod relay;
+pub mod remover;
 pub mod request;
 pub mod router;
 pub mod ruleset;

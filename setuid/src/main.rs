@@ -2,8 +2,13 @@
 //! no other binary; this one is for an administrator who wants the helper apart, as
 //! `mossnet-helper --socket PATH --relay /usr/bin/mossnet`.
 
+use mossnet_helper::{remover, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mossnet_helper::serve::main(std::env::args_os().skip(1))
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|word| word == remover::WORD).is_some() {
+        return remover::main();
+    }
+    serve::main(args)
 }

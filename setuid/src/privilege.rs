@@ -72,6 +72,13 @@ pub fn with<T>(class: Class, work: impl FnOnce() -> Result<T, Failure>) -> Resul
     result
 }
 
+/// Let this thread have the capabilities of `class` effective, and never any other.
+pub fn keep_for_good(class: Class) -> Result<(), Failure> {
+    set_effective(class.capabilities())?;
+    let kept: CapsHashSet = class.capabilities().iter().copied().collect();
+    caps::set(None, CapSet::Permitted, &kept).map_err(|e| refused("permitted", &e))
+}
+
 /// Shrink to [`HELD`]; called once, with all capabilities of the fresh user namespace.
 pub fn shrink() -> Result<(), Failure> {
     let held: CapsHashSet = HELD.iter().copied().collect();

@@ -10,17 +10,20 @@ use super::network_filter::Filter;
 use super::networks::{new_subnets, random_mac};
 use super::refusal::{conflict, failed, malformed};
 use super::uplink::uplink;
-use super::{Daemon, clock};
+use super::{Daemon, apply, clock};
 use crate::api::control::{Answer, Refusal};
 use crate::api::network_types::{NetworkCreate, NetworkPrune, Pruned};
 use crate::api::types::Created;
 use crate::ipam::{Overlap, check_free};
+use crate::kernel::helper::HelperError;
 use crate::kernel::host;
-use crate::network::model::Driver;
+use crate::network::model::{DEFAULT_MTU, Driver};
 use crate::network::names::bridge_name;
-use crate::network::{Network, Sandbox};
+use crate::network::{Network, NetworkName, Sandbox};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
+use mossnet_helper::request::{BridgeSpec, Failure, Request};
+use nix::errno::Errno;
 use tracing::{debug, info};
 
 /// How often to remove a network's sandboxes, where others join meanwhile.
@@ -35,6 +38,9 @@ impl Daemon {
         let draft = network_draft::check(request)?;
         // Better said now than at the first run.
         uplink(draft.uplink).prepare()?;
+        if let Some(vlan) = draft.options.vlan {
+            self.try_vlan(&draft.name, vlan).await?;
+        }
         // The default one has the first choice.
         if let Err(refusal) = self.default_network_exists().await {
             debug!(error = %refusal, "no default network");
@@ -47,6 +53,33 @@ impl Daemon {
         model.put_network(network)?;
         let warnings = Vec::new();
         Ok(Created { id, warnings })
+    }
+
+    /// Whether the kernel can put a bridge into a VLAN: it makes one that is taken back at once. After
+    /// a crash in between it is a bridge of no network, which `reconcile` removes.
+    async fn try_vlan(&self, network: &NetworkName, vlan: u16) -> Answer<()> {
+        let helper = self.helper().await?;
+        let id = clock::new_id().map_err(|error| failed(format!("random bytes: {error}")))?;
+        let trial = BridgeSpec {
+            name: bridge_name(&id)?,
+            mac: random_mac()?,
+            mtu: DEFAULT_MTU,
+            addresses: Vec::new(),
+            icc: true,
+            vlan: Some(vlan),
+        };
+        let name = trial.name.clone();
+        let made = helper.call(Request::Bridge(trial)).await;
+        apply::teardown(&helper, vec![Request::RemoveBridge { name }]).await;
+        match made {
+            Err(HelperError::Refused(failure)) if is_unsupported(&failure) => {
+                let message = format!("network '{network}' cannot be in VLAN {vlan}: {failure}");
+                Err(malformed(message).with_hint(
+                    "leave -o vlan out, or use a kernel with CONFIG_BRIDGE_VLAN_FILTERING",
+                ))
+            }
+            made => Ok(made.map(drop)?),
+        }
     }
 
     /// Removes a network that nobody is on; with `force` together with the sandboxes on it.
@@ -123,6 +156,10 @@ impl Daemon {
         }
         Ok(Pruned { networks_deleted })
     }
+}
+
+fn is_unsupported(failure: &Failure) -> bool {
+    failure.errno.map(Errno::from_raw) == Some(Errno::EOPNOTSUPP)
 }
 
 /// Who is on a network.

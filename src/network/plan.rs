@@ -130,12 +130,11 @@ pub fn attach(sandbox: &SandboxId, endpoint: &Endpoint, default_routes: Vec<IpAd
 
 /// Takes a sandbox out of the kernel, whatever of it is there.
 ///
-/// The namespace goes first: the kernel removes many of them at once, with their ends of veth pairs,
-/// and one pair alone takes it tens of milliseconds.
+/// The namespace goes last: while the kernel takes one down, whoever removes a link waits for it.
 pub fn teardown(sandbox: &SandboxId, endpoints: &[Endpoint]) -> Vec<Request> {
     let id = sandbox.clone();
     let detach = endpoints.iter().map(detach);
-    [Request::Forget { id }].into_iter().chain(detach).collect()
+    detach.chain([Request::Forget { id }]).collect()
 }
 
 /// Removes an endpoint's veth pair.
@@ -251,7 +250,7 @@ mod tests {
         let torn = teardown(&sandbox.id, &sandbox.endpoints);
         assert!(matches!(
             torn[..],
-            [Request::Forget { .. }, Request::Detach { .. }]
+            [Request::Detach { .. }, Request::Forget { .. }]
         ));
     }
 

@@ -125,7 +125,7 @@ fn bad_connections() {
         ];
         world.refuses_each(cases.map(|(line, word)| (format!("network {line}"), word)));
         // By force a stranger's disconnection is no error, and changes nothing either.
-        let before = world.snapshot();
+        let before = world.settled();
         world.network("disconnect -f mynet box").ok();
         assert_eq!(world.snapshot(), before);
         clear(world);

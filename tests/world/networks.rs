@@ -1,6 +1,6 @@
 //! Networks of the world: words that tests about them share, and all that can be known about them.
 
-use super::{Cmd, Output, World, inspect};
+use super::{Cmd, Output, World, eventually, inspect, seconds};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -226,10 +226,24 @@ impl World {
         snapshot
     }
 
+    /// The snapshot when nothing goes on any more: what an ended sandbox leaves goes after the command
+    /// that ended it.
+    #[track_caller]
+    pub fn settled(&self) -> Snapshot {
+        let mut last = self.snapshot();
+        eventually(seconds(20), "the kernel's objects stay the same", || {
+            let next = self.snapshot();
+            let same = next == last;
+            last = next;
+            same
+        });
+        last
+    }
+
     /// Fails the test unless `line` is refused in one clear line that has `word`, and changes nothing.
     #[track_caller]
     pub fn refuses(&self, line: &str, word: &str) -> Output {
-        let before = self.snapshot();
+        let before = self.settled();
         let refused = self.refused(line, word);
         assert_eq!(before, self.snapshot(), "{line} changed something");
         refused
@@ -238,7 +252,7 @@ impl World {
     /// The same of many, each a line and its word.
     #[track_caller]
     pub fn refuses_each<L: AsRef<str>>(&self, cases: impl IntoIterator<Item = (L, &'static str)>) {
-        let before = self.snapshot();
+        let before = self.settled();
         for (line, word) in cases {
             self.refused(line.as_ref(), word);
             assert_eq!(
@@ -266,15 +280,19 @@ pub struct Snapshot {
     links: String,
 }
 
-/// Name, MTU, master, state and addresses of each link; what counts or ages is left out.
+/// Name, MTU, master, whether it is up, and addresses of each link. What counts or ages is left out,
+/// and what follows by itself, some time later: whether others are at its ends (`operstate`), and
+/// link-local addresses.
 fn stable_links(json: &str) -> String {
     let links: Value = serde_json::from_str(json).expect("JSON from ip");
     let links = links.as_array().expect("a list").iter().map(|link| {
         let addresses = link["addr_info"].as_array().into_iter().flatten();
-        let addresses: Vec<_> = addresses.map(|a| a["local"].to_string()).collect();
-        let facts =
-            ["ifname", "mtu", "master", "operstate", "address"].map(|key| link[key].to_string());
-        format!("{} {}\n", facts.join(" "), addresses.join(","))
+        let given = addresses.filter(|address| address["scope"] != "link");
+        let addresses: Vec<_> = given.map(|a| a["local"].to_string()).collect();
+        let facts = ["ifname", "mtu", "master", "address"].map(|key| link[key].to_string());
+        let flags = link["flags"].as_array().into_iter().flatten();
+        let up = flags.filter(|flag| *flag == "UP").count();
+        format!("{} {up} {}\n", facts.join(" "), addresses.join(","))
     });
     links.collect()
 }

@@ -1,5 +1,6 @@
 //! Links: bridges, veth pairs, and what is there (rtnetlink(7), ip-link(8)).
 
+use super::message::Received;
 use super::{Message, Netlink, Refused};
 use crate::names::{IfName, MacAddr};
 use netlink_bindings::rt_link::{
@@ -43,6 +44,26 @@ pub enum LinkKind {
     Veth,
     /// Anything else: lo, tun devices.
     Other,
+}
+
+/// The end of a link.
+#[derive(Debug, Clone, Copy)]
+pub struct Gone {
+    /// Index that the link had.
+    pub index: u32,
+}
+
+impl Gone {
+    /// Bridges tell the same of their ports, in a family of their own.
+    pub(super) fn is_said_by(self, part: &Received<'_>) -> bool {
+        let Received::Data { kind, payload, .. } = part else {
+            return false;
+        };
+        let (fixed, _) = OpGetlinkDump::decode_reply(payload);
+        *kind == libc::RTM_DELLINK
+            && i32::from(fixed.ifi_family) == libc::AF_UNSPEC
+            && u32::try_from(fixed.ifi_index) == Ok(self.index)
+    }
 }
 
 /// A veth pair to be made: one end on a bridge of this netns, the other in a sandbox.
@@ -162,14 +183,10 @@ impl Netlink {
         self.request(message)
     }
 
-    /// Remove a link; already absent is success.
-    pub fn remove_link(&mut self, name: &str) -> Result<(), Refused> {
-        let mut message = link_message(libc::RTM_DELLINK, 0, 0, 0);
-        PushLinkAttrs::new(message.attributes())
-            .push_ifname_bytes(name.as_bytes())
-            .end_nested();
-        match self.request(message) {
-            Err(refused) if refused.errno == Errno::ENODEV => Ok(()),
+    /// Remove a link, and wait until the kernel has nothing of it left; already absent is success.
+    pub fn remove_link(&mut self, index: u32) -> Result<(), Refused> {
+        match self.request(link_message(libc::RTM_DELLINK, 0, index, 0)) {
+            Err(refused) if refused.is_absent() => Ok(()),
             other => other,
         }
     }

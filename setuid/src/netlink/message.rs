@@ -57,7 +57,11 @@ pub enum Received<'a> {
     /// The end of a dump.
     Done { sequence: u32 },
     /// An object.
-    Data { sequence: u32, payload: &'a [u8] },
+    Data {
+        kind: u16,
+        sequence: u32,
+        payload: &'a [u8],
+    },
 }
 
 /// Split a datagram into its messages. A malformed rest is dropped.
@@ -72,17 +76,21 @@ pub fn received(mut datagram: &[u8]) -> Vec<Received<'_>> {
 
 fn split(datagram: &[u8]) -> Option<(Received<'_>, &[u8])> {
     let length = word(datagram, 0)? as usize;
-    let kind = i32::from(u16::from_ne_bytes(datagram.get(4..6)?.try_into().ok()?));
+    let kind = u16::from_ne_bytes(datagram.get(4..6)?.try_into().ok()?);
     let flags = u16::from_ne_bytes(datagram.get(6..8)?.try_into().ok()?);
     let sequence = word(datagram, 8)?;
     let payload = datagram.get(HEADER_LENGTH..length)?;
     let rest = datagram
         .get(length.next_multiple_of(4)..)
         .unwrap_or_default();
-    let message = match kind {
+    let message = match i32::from(kind) {
         libc::NLMSG_ERROR => error(payload, flags, sequence)?,
         libc::NLMSG_DONE => Received::Done { sequence },
-        _ => Received::Data { sequence, payload },
+        _ => Received::Data {
+            kind,
+            sequence,
+            payload,
+        },
     };
     Some((message, rest))
 }

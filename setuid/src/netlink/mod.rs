@@ -13,7 +13,7 @@ mod routing;
 
 pub use address::{add_address, addresses, remove_address};
 pub use bridge::NewBridge;
-pub use link::{BridgePort, Link, LinkKind};
+pub use link::{BridgePort, Gone, Link, LinkKind};
 pub use message::Message;
 pub use routing::{
     DefaultRoute, Route, add_neighbour, add_route, add_rule, default_routes, remove_route,
@@ -28,7 +28,7 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Asked for: a batch carries a whole ruleset. The kernel grants twice net.core.wmem_max.
@@ -142,7 +142,9 @@ impl Netlink {
         loop {
             for part in received(&self.receive()?) {
                 match part {
-                    Received::Data { sequence, payload } if sequence == self.sequence => {
+                    Received::Data {
+                        sequence, payload, ..
+                    } if sequence == self.sequence => {
                         take(payload);
                     }
                     Received::Error(refused) if refused.sequence == self.sequence => {
@@ -194,6 +196,34 @@ impl Netlink {
         }
     }
 
+    /// Be told of every change to a link of the netns from now on, or not any more.
+    pub fn follow_links(&self, follow: bool) -> nix::Result<()> {
+        let option = match follow {
+            true => libc::NETLINK_ADD_MEMBERSHIP,
+            false => libc::NETLINK_DROP_MEMBERSHIP,
+        };
+        set_netlink_option(self.fd.as_fd(), option, libc::RTNLGRP_LINK as i32)
+    }
+
+    /// Whether what has arrived tells that a link is gone. What could not be kept of it (ENOBUFS) is
+    /// no error.
+    pub fn heard_of(&mut self, gone: Gone) -> nix::Result<bool> {
+        let mut buffer = vec![0; RECEIVE_BUFFER];
+        loop {
+            match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    let datagram = buffer.get(..length).unwrap_or_default();
+                    if received(datagram).iter().any(|part| gone.is_said_by(part)) {
+                        return Ok(true);
+                    }
+                }
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
     /// Throw away what has arrived.
     pub fn discard(&mut self) {
         let mut buffer = vec![0; RECEIVE_BUFFER];
@@ -220,5 +250,11 @@ impl Netlink {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

@@ -36,7 +36,7 @@ impl Router {
                 let index = require_link(&mut self.route, spec.name.as_str());
                 let result = index.and_then(|index| self.configure_bridge(spec, index));
                 if result.is_err() {
-                    let _ = self.route.remove_link(spec.name.as_str());
+                    let _ = self.remove_link(&spec.name);
                     self.segments.remove(&spec.name);
                 }
                 result
@@ -202,9 +202,7 @@ impl Router {
 
     fn remove_overflow(&mut self, names: &OverflowNames) -> Result<(), Failure> {
         for name in [&names.near_end, &names.bridge] {
-            self.route
-                .remove_link(name.as_str())
-                .map_err(|e| e.failure(format!("remove {name}")))?;
+            self.remove_link(name)?;
         }
         Ok(())
     }
@@ -228,9 +226,7 @@ impl Router {
             self.remove_overflow(&names_of(name, number)?)?;
             self.segments.remove_overflow(name, number);
         }
-        self.route
-            .remove_link(name.as_str())
-            .map_err(|e| e.failure(format!("remove {name}")))?;
+        self.remove_link(name)?;
         self.segments.remove(name);
         Ok(())
     }

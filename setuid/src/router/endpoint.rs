@@ -125,9 +125,7 @@ impl Router {
     /// Remove an endpoint, and the overflow bridge that it was the last one on; already absent is
     /// success.
     pub fn detach(&mut self, name: &IfName) -> Result<(), Failure> {
-        self.route
-            .remove_link(name.as_str())
-            .map_err(|e| e.failure(format!("remove {name}")))?;
+        self.remove_link(name)?;
         let Some(gone) = self.segments.take(name) else {
             return Ok(());
         };

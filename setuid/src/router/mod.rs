@@ -24,6 +24,7 @@ pub use gate::table_of;
 use crate::names::IfName;
 use crate::namespace::in_thread;
 use crate::netlink::{Link, LinkKind, Netlink, Refused};
+use crate::remover::Remover;
 use crate::request::{Failure, FailureKind, NetworkRules};
 use crate::ruleset::{self, Families};
 use crate::sysctl;
@@ -45,6 +46,7 @@ pub struct Router {
     families: Families,
     segments: Segments,
     guard: Guard,
+    remover: Remover,
 }
 
 /// What a router holds, for the inventory.
@@ -64,7 +66,7 @@ impl Router {
     }
 
     fn create_for(families: Families) -> Result<Self, Failure> {
-        let (netns, route, mut netfilter) = in_thread(|| {
+        let (netns, route, mut netfilter, remover) = in_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| {
                 crate::namespace::refused("create the router's network namespace", errno.into())
             })?;
@@ -74,7 +76,8 @@ impl Router {
             let route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
             let netfilter = Netlink::netfilter()
                 .map_err(|e| Failure::kernel("open nfnetlink (as root: modprobe nf_tables)", e))?;
-            Ok((OwnedFd::from(netns), route, netfilter))
+            let remover = Remover::new().map_err(|e| Failure::kernel("open rtnetlink", e))?;
+            Ok((OwnedFd::from(netns), route, netfilter, remover))
         })?;
         let guard = Guard::install(&mut netfilter, families);
         let mut router = Self {
@@ -84,10 +87,23 @@ impl Router {
             families,
             segments: Segments::default(),
             guard,
+            remover,
         };
         router.ruleset(&[])?;
         router.set_up_uplink()?;
         Ok(router)
+    }
+
+    /// Have links removed by a process of its own; without one it takes longer. From the main thread.
+    pub fn start_remover(&mut self) {
+        if let Err(error) = self.remover.start(self.netns.as_fd()) {
+            eprintln!("helper: start the remover of links: {error}");
+        }
+    }
+
+    /// Let that process end.
+    pub fn stop_remover(&mut self) {
+        self.remover.stop();
     }
 
     /// The network namespace itself.
@@ -143,6 +159,18 @@ impl Router {
     fn links(&mut self) -> Result<Vec<Link>, Failure> {
         let links = self.route.links();
         links.map_err(|e| e.failure("list the links of the router"))
+    }
+
+    /// Remove a link; already absent is success.
+    fn remove_link(&mut self, name: &IfName) -> Result<(), Failure> {
+        let failed = |refused: Refused| refused.failure(format!("remove {name}"));
+        match self.route.link(name.as_str()).map_err(failed)? {
+            Some(link) => {
+                let removed = self.remover.remove(link.index, self.netns.as_fd());
+                removed.map_err(failed)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Take note of endpoints that are not among `links` any more: their sandbox has ended, or has

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
     match args.peek().and_then(|word| word.to_str()) {
         Some("helper") => return mossnet_helper::serve::main(args.skip(1)),
+        Some(mossnet_helper::remover::WORD) => return mossnet_helper::remover::main(),
         Some("relay") => return fake_relay::main(),
         _ => {}
     }

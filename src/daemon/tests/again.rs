@@ -142,7 +142,7 @@ async fn a_network_namespace_lives_until_it_is_removed() {
     }
     world.words();
     daemon.remove("ns", false).await.unwrap();
-    assert_eq!(world.words()[..2], ["forget", "detach"]);
+    assert_eq!(world.words()[..2], ["detach", "forget"]);
     assert_nothing_left(&world, &daemon).await;
 }
 

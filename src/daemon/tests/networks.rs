@@ -4,6 +4,7 @@ use super::*;
 use crate::api::network_types::{
     ConnectOptions, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkPrune,
 };
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 pub(super) fn network(name: &str, subnet: &str) -> NetworkCreate {
@@ -252,4 +253,52 @@ async fn a_network_is_removed_when_nobody_uses_it() {
         .map(|n| n.name)
         .collect();
     assert_eq!(names, ["bridge", "host", "none"]);
+}
+
+#[tokio::test]
+async fn a_vlan_that_the_kernel_cannot_make_is_refused_at_once() {
+    for (supported, errno) in [(true, 0), (false, 95), (false, 12)] {
+        let world = world(move |request| match request {
+            Request::Bridge(spec) if !supported && spec.vlan == Some(7) => {
+                failure(FailureKind::Kernel, errno)
+            }
+            _ => None,
+        });
+        let daemon = world.daemon();
+        let mut tagged = network("tagged", "10.77.0.0/24");
+        tagged.options = BTreeMap::from([("vlan".to_owned(), "7".to_owned())]);
+        let made = daemon.create_network(tagged).await.map(drop);
+        let words = world.words();
+        let trial = ["hello", "inventory", "bridge", "remove_bridge"];
+        assert_eq!(words, trial, "what was tried is taken back");
+        let there = daemon.network("tagged").await.is_ok();
+        assert_eq!((made.is_ok(), there), (supported, supported));
+        let Err(refusal) = made else { continue };
+        let says_vlan = refusal.body.message.contains("cannot be in VLAN 7");
+        let expected = if errno == 95 {
+            (400, true)
+        } else {
+            (500, false)
+        };
+        assert_eq!((refusal.status, says_vlan), expected, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_comes_too_late_says_whose_end_it_met() {
+    let world = world(|request| match request {
+        Request::Attach(spec) if spec.ifname.as_str() == "eth1" => {
+            failure(FailureKind::NotFound, 3)
+        }
+        _ => None,
+    });
+    let daemon = world.daemon();
+    running(&daemon, request("web")).await;
+    let mynet = network("mynet", "10.77.0.0/24");
+    daemon.create_network(mynet).await.unwrap();
+    let connected = daemon.connect_network("mynet", plain("web")).await;
+    let refusal = connected.unwrap_err();
+    assert_eq!(refusal.status, 409);
+    assert_eq!(refusal.body.message, "sandbox 'web' ended meanwhile");
+    assert_eq!(addresses(&daemon, "web").await.len(), 1, "taken back");
 }

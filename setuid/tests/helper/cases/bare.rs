@@ -6,6 +6,8 @@ use crate::world::*;
 use mossnet_helper::request::{
     DefaultRoute, EndpointSpec, ExecSpec, FailureKind, ProcessState, Request, SandboxNetns,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
 
@@ -68,6 +70,42 @@ pub fn bare_sandboxes() {
     client.done(Request::Forget { id: id(2) });
     assert_eq!(inventory(&mut client).processes, []);
     assert_eq!(fs::read_dir(&fds).unwrap().count(), before);
+    shut_down(world, client);
+}
+
+/// Removals are performed by a process of their own; what becomes of it does not matter.
+pub fn links_go_whoever_removes_them() {
+    let (world, mut client) = with_bridge();
+    create_bare(&mut client, id(2));
+    let helper = world.child.id();
+    let remover = || {
+        let children = fs::read_to_string(format!("/proc/{helper}/task/{helper}/children"));
+        let children = children.unwrap();
+        let mut removers = children.split_whitespace().filter(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            line.is_ok_and(|line| line.ends_with("\0remover\0"))
+        });
+        removers.next().map(|pid| pid.parse::<i32>().unwrap())
+    };
+    let mut last = None;
+    for round in 0..12 {
+        // The same names again at once.
+        client.done(Request::Attach(endpoint(2)));
+        assert_eq!(inventory(&mut client).endpoints.len(), 1);
+        if round % 4 == 3 {
+            last = remover();
+            kill(Pid::from_raw(last.unwrap()), Signal::SIGKILL).unwrap();
+        }
+        let router_ifname = endpoint(2).router_ifname;
+        client.done(Request::Detach { router_ifname });
+        assert_eq!(inventory(&mut client).endpoints, []);
+    }
+    assert!(remover().is_some_and(|pid| Some(pid) != last), "another");
+    // With a bridge the ends on it go, too.
+    client.done(Request::Attach(endpoint(2)));
+    let name = bridge().name;
+    client.done(Request::RemoveBridge { name });
+    assert_eq!(inventory(&mut client).bridges, []);
     shut_down(world, client);
 }
 

@@ -62,6 +62,10 @@ pub const ALL: &[(&str, fn())] = &[
         "endpoints_of_running_sandboxes",
         bare::endpoints_of_running_sandboxes,
     ),
+    (
+        "links_go_whoever_removes_them",
+        bare::links_go_whoever_removes_them,
+    ),
     ("default_routes_move", bare::default_routes_move),
     ("isolation_and_vlans", bare::isolation_and_vlans),
     (
