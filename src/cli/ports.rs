@@ -217,14 +217,19 @@ fn places(ports: &[PortInfo], wanted: &PublishSpec) -> String {
 
 /// `0.0.0.0:8080->80/tcp, [::]:8080->80/tcp`, as `docker ps` has it.
 pub(super) fn column(ports: &[PortInfo]) -> String {
-    let shown = |port: &PortInfo| {
+    shown(ports).join(", ")
+}
+
+/// The same, one by one.
+pub(super) fn shown(ports: &[PortInfo]) -> Vec<String> {
+    let each = |port: &PortInfo| {
         let (hosts, containers) = (port.host_ports, port.container_ports);
         let protocol = port.protocol;
         let addresses = port.addresses().into_iter();
         let each = addresses.map(|address| format!("{address}:{hosts}->{containers}/{protocol}"));
         each.collect::<Vec<_>>()
     };
-    ports.iter().flat_map(shown).collect::<Vec<_>>().join(", ")
+    ports.iter().flat_map(each).collect()
 }
 
 const COLUMNS: Columns = Columns {
@@ -302,11 +307,11 @@ async fn ls(paths: Paths, name: &str, list: &ListArgs) -> Result<u8, CliError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::api::port_types::HostPorts;
 
-    fn port(address: &str, hosts: &str, containers: &str) -> PortInfo {
+    pub(crate) fn port(address: &str, hosts: &str, containers: &str) -> PortInfo {
         PortInfo {
             host_address: address.parse().unwrap(),
             host_ports: hosts.parse().unwrap(),

@@ -35,7 +35,11 @@ pub(super) fn draw(picture: &Picture) -> String {
     }
     for (index, sandbox) in picture.boxes.iter().enumerate() {
         let color = if sandbox.runs { "black" } else { "gray" };
-        let label = quoted(&[&sandbox.name]);
+        let publishes = sandbox.publishes.iter().map(String::as_str);
+        let lines: Vec<&str> = std::iter::once(sandbox.name.as_str())
+            .chain(publishes)
+            .collect();
+        let label = quoted(&lines);
         let _ = writeln!(
             text,
             "  s{index} [shape=box3d, color={color}, label={label}];"

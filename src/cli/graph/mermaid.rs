@@ -25,6 +25,7 @@ pub(super) fn draw(picture: &Picture) -> String {
         let state = (!sandbox.runs).then_some("not running");
         let lines: Vec<&str> = std::iter::once(sandbox.name.as_str())
             .chain(state)
+            .chain(sandbox.publishes.iter().map(String::as_str))
             .collect();
         let _ = writeln!(text, "  s{index}([{}])", quoted(&lines));
     }

@@ -1,4 +1,4 @@
-//! `network graph`: sandboxes, networks and addresses in one picture.
+//! `network graph`: sandboxes, networks, addresses and published ports in one picture.
 //!
 //! What the daemon tells becomes a [`Picture`], sorted; `text`, `dot`, `mermaid` and `svg` write it
 //! down. Invariant: the same networks and sandboxes give the same bytes, and no name or label can
@@ -9,6 +9,7 @@ mod mermaid;
 mod svg;
 mod text;
 
+use super::ports;
 use crate::api::network_types::NetworkInfo;
 use crate::api::types::{SandboxInfo, SandboxState, Uplink};
 use clap::ValueEnum;
@@ -78,6 +79,8 @@ struct Sandbox {
     runs: bool,
     /// What it has instead of networks.
     instead: Option<Instead>,
+    /// `0.0.0.0:8080->80/tcp`.
+    publishes: Vec<String>,
     /// `db as store`.
     links: Vec<Linked>,
 }
@@ -196,6 +199,7 @@ impl Sandbox {
             name: sandbox.name.clone(),
             runs: sandbox.state == SandboxState::Running,
             instead,
+            publishes: ports::shown(&sandbox.ports),
             links: links.collect(),
         }
     }

@@ -302,7 +302,13 @@ fn lines_of_box(sandbox: &Sandbox) -> Vec<String> {
         .links
         .iter()
         .map(|link| format!("knows {}", link.shown()));
-    state.into_iter().chain(instead).chain(links).collect()
+    let publishes = sandbox.publishes.iter().cloned();
+    state
+        .into_iter()
+        .chain(instead)
+        .chain(publishes)
+        .chain(links)
+        .collect()
 }
 
 fn lines_of_member(member: &Member) -> Vec<String> {

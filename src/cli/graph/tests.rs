@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, LinkInfo};
 use crate::api::types::EndpointInfo;
+use crate::cli::ports::tests::port;
 use crate::cli::sandboxes::tests::sandbox;
 use mossnet_helper::SandboxId;
 use proptest::prelude::*;
@@ -109,6 +110,7 @@ pub(crate) fn example() -> (Vec<NetworkInfo>, Vec<SandboxInfo>) {
         name: "db".to_owned(),
         alias: Some("sql".to_owned()),
     }];
+    web.ports = vec![port("*", "8080", "80"), port("::1", "8443-8444", "443-444")];
     let mut old = member(0xac, "old", Vec::new());
     old.state = SandboxState::Exited;
     old.networks = vec!["vault".to_owned()];

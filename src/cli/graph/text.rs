@@ -76,15 +76,19 @@ fn of_network(picture: &Picture, network: &Network) -> Branch {
             let _ = write!(label, ", also called {}", member.aliases.join(", "));
         }
         let sandbox = picture.boxes.get(member.sandbox);
-        Branch::new(label, sandbox.map(links).unwrap_or_default())
+        Branch::new(label, sandbox.map(belongings).unwrap_or_default())
     });
     Branch::new(label, members.collect())
 }
 
-fn links(sandbox: &Sandbox) -> Vec<Branch> {
+fn belongings(sandbox: &Sandbox) -> Vec<Branch> {
+    let publishes = sandbox.publishes.iter();
+    let publishes = publishes.map(|publish| format!("publishes {publish}"));
     let links = sandbox.links.iter();
-    links
-        .map(|link| Branch::new(format!("knows {}", link.shown()), Vec::new()))
+    let links = links.map(|link| format!("knows {}", link.shown()));
+    publishes
+        .chain(links)
+        .map(|label| Branch::new(label, Vec::new()))
         .collect()
 }
 
