@@ -34,19 +34,27 @@ use std::path::PathBuf;
         another subcommand failed."
 )]
 pub struct Cli {
-    /// Keep all state and sockets below DIR: a daemon, networks and sandboxes of their own
-    /// (environment: MOSSNET_ROOT).
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options", value_hint = clap::ValueHint::DirPath)]
-    root: Option<PathBuf>,
+    /// Which daemon is meant.
+    #[command(flatten)]
+    pub(super) root: Root,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+// The option of every subcommand. (No documentation: clap would take it for that of the program.)
+#[derive(Debug, Args)]
+pub(super) struct Root {
+    /// Keep all state and sockets below DIR: a daemon, networks and sandboxes of their own
+    /// (environment: MOSSNET_ROOT).
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options", value_hint = clap::ValueHint::DirPath)]
+    pub(super) root: Option<PathBuf>,
+}
+
 impl Cli {
     /// `--root`, or what the environment says; set but empty is unset.
     pub fn root(&self) -> Option<PathBuf> {
-        self.root.clone().or_else(root_of_environment)
+        self.root.root.clone().or_else(root_of_environment)
     }
 }
 

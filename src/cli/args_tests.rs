@@ -76,7 +76,10 @@ fn logs_take_a_tail() {
 fn the_root_is_global() {
     for words in [["--root", "/x", "ps"], ["ps", "--root", "/x"]] {
         let words = std::iter::once("mossnet").chain(words);
-        assert_eq!(Cli::try_parse_from(words).unwrap().root, Some("/x".into()));
+        assert_eq!(
+            Cli::try_parse_from(words).unwrap().root.root,
+            Some("/x".into())
+        );
     }
 }
 

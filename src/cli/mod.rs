@@ -28,6 +28,7 @@ pub mod network_filter;
 mod networks;
 pub mod ports;
 mod process;
+mod quick;
 pub mod run_network;
 mod sandboxes;
 mod table;
@@ -52,7 +53,11 @@ use std::process::ExitCode;
 /// The command line, parsed; or the exit code after help, version, or a usage error was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     manual::complete_if_asked();
-    Cli::try_parse().map_err(|error| usage::explain(&error))
+    let words: Vec<_> = std::env::args_os().collect();
+    match quick::parse(&words) {
+        Some(cli) => Ok(cli),
+        None => Cli::try_parse_from(words).map_err(|error| usage::explain(&error)),
+    }
 }
 
 /// Performs every command but `daemon` and `doctor`, which `main` gives to those who know.
