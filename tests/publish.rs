@@ -1,6 +1,7 @@
 //! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`: through
 //! the real binary.
 
+mod attach;
 mod lifetime;
 mod ports;
 

@@ -3,6 +3,7 @@
 //! Invariant: what an endpoint may send from is known before its interface is up; an attach that fails
 //! leaves no interface, record or overflow bridge behind.
 
+use super::ready;
 use super::segment::{Endpoint, MOST_ENDPOINTS, MOST_OVERFLOWS, Place};
 use super::{Router, link_failure, require_link, usable};
 use crate::names::{IfName, MacAddr};
@@ -14,7 +15,7 @@ use crate::request::{DefaultRoute, EndpointSpec, Failure};
 use crate::ruleset::Families;
 use crate::sysctl;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 impl Router {
     /// Join a sandbox to a bridge.
@@ -119,7 +120,20 @@ impl Router {
         self.guard
             .change(&mut self.netfilter, &before, &[endpoint], &self.segments)?;
         let families = self.families;
-        in_netns(sandbox, || configure_endpoint(spec, families, moves))
+        in_netns(sandbox, || configure_endpoint(spec, families, moves))?;
+        self.wait_until_carried(spec, place)
+    }
+
+    /// The router's side: the port, its bridge, and the main bridge, which has had no carrier before its
+    /// first endpoint.
+    fn wait_until_carried(&mut self, spec: &EndpointSpec, place: Place) -> Result<(), Failure> {
+        let netns = self.netns.as_fd();
+        let near = Self::bridge_at(&spec.bridge, place)?;
+        for name in [&spec.router_ifname, &near, &spec.bridge] {
+            let changes = || in_netns(netns, ready::changes);
+            ready::carrier(&mut self.route, name, changes)?;
+        }
+        Ok(())
     }
 
     /// Remove an endpoint, and the overflow bridge that it was the last one on; already absent is
@@ -182,6 +196,8 @@ fn configure_endpoint(spec: &EndpointSpec, families: Families, moves: bool) -> R
     for gateway in gateways.filter(|gateway| families.ipv6 || gateway.is_ipv4()) {
         set_default_route(&mut route, gateway, index)?;
     }
+    ready::carrier(&mut route, &spec.ifname, ready::changes)?;
+    ready::solicited(usable(&spec.addresses, families).map(|net| net.addr()));
     Ok(())
 }
 

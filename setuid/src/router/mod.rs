@@ -17,6 +17,7 @@ mod bridge;
 mod endpoint;
 mod gate;
 mod guard;
+mod ready;
 mod segment;
 
 pub use gate::table_of;
