@@ -17,6 +17,10 @@ pub const PASTA_TAP: &str = "pasta0";
 /// The tap device that slirp4netns makes in the router netns.
 pub const SLIRP_TAP: &str = "slirp0";
 
+/// Destination unreachable, in ICMP and ICMPv6.
+const UNREACHABLE4: u8 = 3;
+const UNREACHABLE6: u8 = 1;
+
 const BRIDGES: &str = "br-";
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
@@ -148,6 +152,17 @@ fn prerouting(routed: bool) -> Chain {
     rules.extend(here);
     rules.push(vec![Clause::IifIn(SetId::Closed), Clause::Drop]);
     rules.extend(elsewhere);
+    // What a container answers instead of a service: for the socket that it is about.
+    rules.push(vec![
+        Clause::Icmp(UNREACHABLE4, UNREACHABLE4),
+        Clause::SetMark(RELAY_MARK),
+        Clause::Accept,
+    ]);
+    rules.push(vec![
+        Clause::Icmpv6(UNREACHABLE6, UNREACHABLE6),
+        Clause::SetMark(RELAY_MARK),
+        Clause::Accept,
+    ]);
     // Traceroute: on to the gate.
     rules.extend(BOTH.map(|family| {
         vec![

@@ -33,6 +33,9 @@ const ETHER_TYPE: u32 = 12;
 const ARP_SENDER: u32 = 8;
 const OPTION: u32 = 24;
 
+/// Before the packet that an ICMP error is about (RFC 792, RFC 4443).
+const ICMP_HEADER: u32 = 8;
+
 /// FIN, SYN, RST, ACK in the thirteenth byte of a TCP header (RFC 9293).
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FLAGS_MASK: u8 = 0x17;
@@ -42,6 +45,14 @@ const TCP_SYN: u8 = 0x02;
 const CT_REPLY: u32 = 0x2 | 0x4;
 
 const TPROXY_PORT: u16 = 7000;
+
+/// Where the destination is in an IP header, and how long it is.
+fn destination(family: Family) -> (u32, u32) {
+    match family {
+        Family::V4 => (16, 4),
+        Family::V6 => (24, 16),
+    }
+}
 
 /// Appends expressions to a rule.
 pub struct Writer<'a> {
@@ -84,7 +95,8 @@ impl<'a> Writer<'a> {
             Clause::ForeignMac => self.foreign_mac(),
             Clause::Saddr(family, set) => self.saddr(family, set),
             Clause::NoSource(family) => self.no_source(family),
-            Clause::Icmpv6(first, last) => self.icmpv6(first, last),
+            Clause::Icmp(first, last) => self.icmp(Protocol::Icmp, first, last),
+            Clause::Icmpv6(first, last) => self.icmp(Protocol::Icmpv6, first, last),
             Clause::Length(length) => self.length(length),
             Clause::NeighbourOption(kind) => self.neighbour_option(kind),
             Clause::UdpFrom(set) => self.udp_from(set),
@@ -160,10 +172,7 @@ impl<'a> Writer<'a> {
     }
 
     fn load_daddr(&mut self, family: Family, register: u32) {
-        let (offset, length) = match family {
-            Family::V4 => (16, 4),
-            Family::V6 => (24, 16),
-        };
+        let (offset, length) = destination(family);
         self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
     }
 
@@ -221,7 +230,7 @@ impl<'a> Writer<'a> {
         self.load_meta(MetaKeys::Iif);
         let network = PayloadBase::NetworkHeader;
         match own {
-            Own::Source(_) | Own::Target => {
+            Own::Source(_) | Own::Target | Own::Quoted(_) => {
                 self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
             }
             Own::ArpSender | Own::ArpMac => self.load_payload(network, ARP_SENDER, 6, AFTER_INDEX),
@@ -233,6 +242,11 @@ impl<'a> Writer<'a> {
             Own::Source(family) => self.load_saddr(family, AFTER_MAC),
             Own::ArpSender => self.load_payload(network, ARP_SENDER + 6, 4, AFTER_MAC),
             Own::Target => self.load_payload(PayloadBase::TransportHeader, 8, 16, AFTER_MAC),
+            Own::Quoted(family) => {
+                let (offset, length) = destination(family);
+                let offset = ICMP_HEADER + offset;
+                self.load_payload(PayloadBase::TransportHeader, offset, length, AFTER_MAC);
+            }
             Own::ArpMac | Own::OptionMac => {}
         }
         self.look_up(own.set(), false);
@@ -251,8 +265,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn icmpv6(&mut self, first: u8, last: u8) {
-        self.protocol(Protocol::Icmpv6);
+    fn icmp(&mut self, version: Protocol, first: u8, last: u8) {
+        self.protocol(version);
         self.load_payload(PayloadBase::TransportHeader, 0, 1, FIRST);
         if first == last {
             self.compare(CmpOps::Eq, &[first]);
@@ -458,6 +472,7 @@ impl Protocol {
         let number = match self {
             Self::Tcp => libc::IPPROTO_TCP,
             Self::Udp => libc::IPPROTO_UDP,
+            Self::Icmp => libc::IPPROTO_ICMP,
             Self::Icmpv6 => libc::IPPROTO_ICMPV6,
         };
         number as u8

@@ -6,9 +6,10 @@
 //! is neither IP nor ARP. Multicast listener reports too: snooping is off, so nobody needs them, and
 //! each would be flooded to every endpoint. In neighbour discovery a link-local address counts as the
 //! endpoint's own where it is the one that the kernel makes of the MAC address; elsewhere any
-//! link-local source passes.
+//! link-local source passes. An ICMP error must be about what was sent to its sender, or anybody could
+//! end other people's conversations with one.
 //!
-//! Sources: RFC 826, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980.
+//! Sources: RFC 792, RFC 826, RFC 4443 section 3, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980.
 
 use super::model::{
     Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Rule, Ruleset,
@@ -30,6 +31,10 @@ const SOLICIT: u8 = 135;
 const ADVERTISE: u8 = 136;
 const LAST_CHECKED: u8 = 137;
 const LISTENER_REPORT: u8 = 143;
+/// Errors: destination unreachable, source quench, redirect; time exceeded, parameter problem.
+const ERRORS4: [(u8, u8); 2] = [(3, 5), (11, 12)];
+/// Destination unreachable, packet too big, time exceeded, parameter problem.
+const ERRORS6: (u8, u8) = (1, 4);
 /// Payload lengths of neighbour solicitations and advertisements, without and with one link-layer
 /// address option; and the kinds of that option.
 const WITHOUT_OPTION: u16 = 24;
@@ -63,7 +68,7 @@ pub fn guard(owners: &[Owner], families: Families) -> Ruleset {
     let ruleset = Ruleset {
         table: TableFamily::Bridge,
         sets,
-        chains: vec![neighbours(), enter()],
+        chains: vec![neighbours(), errors(), enter()],
     };
     ruleset.for_families(families)
 }
@@ -112,6 +117,7 @@ pub fn owned(owners: &[Owner], families: Families) -> Vec<Set> {
 /// Frames that enter a bridge. The common ones first: one look-up lets them pass.
 fn enter() -> Chain {
     let own = |family| Clause::Own(Own::Source(family));
+    let ipv4 = Clause::Ether(EtherType::Ipv4);
     let ipv6 = Clause::Ether(EtherType::Ipv6);
     let arp = Clause::Ether(EtherType::Arp);
     let neighbours = |first, last| {
@@ -121,6 +127,8 @@ fn enter() -> Chain {
             Clause::Goto("neighbours"),
         ]
     };
+    let error4 = |(first, last)| vec![ipv4, Clause::Icmp(first, last), Clause::Goto("errors")];
+    let (first, last) = ERRORS6;
     let rules = vec![
         vec![
             Clause::L4(Protocol::Udp),
@@ -129,7 +137,8 @@ fn enter() -> Chain {
             Clause::Drop,
         ],
         vec![
-            Clause::Ether(EtherType::Ipv4),
+            Clause::NotL4(Protocol::Icmp),
+            ipv4,
             own(Family::V4),
             Clause::Accept,
         ],
@@ -143,6 +152,10 @@ fn enter() -> Chain {
         vec![Clause::ForeignMac, Clause::Drop],
         neighbours(FIRST_CHECKED, LAST_CHECKED),
         neighbours(LISTENER_REPORT, LISTENER_REPORT),
+        error4(ERRORS4[0]),
+        error4(ERRORS4[1]),
+        vec![ipv4, own(Family::V4), Clause::Accept],
+        vec![ipv6, Clause::Icmpv6(first, last), Clause::Goto("errors")],
         vec![ipv6, own(Family::V6), Clause::Accept],
         vec![
             ipv6,
@@ -166,6 +179,24 @@ fn enter() -> Chain {
             drop: true,
         }),
         rules,
+    }
+}
+
+/// ICMP errors, of both versions.
+fn errors() -> Chain {
+    let own = |kind, family| {
+        let quoted = Clause::Own(Own::Quoted(family));
+        let source = Clause::Own(Own::Source(family));
+        vec![Clause::Ether(kind), source, quoted, Clause::Accept]
+    };
+    Chain {
+        name: "errors",
+        base: None,
+        rules: vec![
+            own(EtherType::Ipv4, Family::V4),
+            own(EtherType::Ipv6, Family::V6),
+            vec![Clause::Drop],
+        ],
     }
 }
 

@@ -214,6 +214,8 @@ pub enum Clause {
     Saddr(Family, SetId),
     /// The unspecified source: `::`, or ARP's `0.0.0.0`.
     NoSource(Family),
+    /// ICMP types from one to another.
+    Icmp(u8, u8),
     /// ICMPv6 types from one to another.
     Icmpv6(u8, u8),
     /// Payload length of an IPv6 packet.
@@ -282,6 +284,7 @@ impl Clause {
             | Self::IifIn(_)
             | Self::IifNotIn(_)
             | Self::ForeignMac
+            | Self::Icmp(..)
             | Self::UdpFrom(_)
             | Self::Oif(_)
             | Self::OifIn(_)
@@ -324,21 +327,23 @@ pub enum Own {
     Target,
     /// The link-layer address in the first option of neighbour discovery.
     OptionMac,
+    /// Source MAC, and the destination of the packet that an ICMP error is about.
+    Quoted(Family),
 }
 
 impl Own {
     /// The set to look it up in.
     pub fn set(self) -> SetId {
         match self {
-            Self::Source(Family::V4) | Self::ArpSender => SetId::Own4,
-            Self::Source(Family::V6) | Self::Target => SetId::Own6,
+            Self::Source(Family::V4) | Self::Quoted(Family::V4) | Self::ArpSender => SetId::Own4,
+            Self::Source(Family::V6) | Self::Quoted(Family::V6) | Self::Target => SetId::Own6,
             Self::ArpMac | Self::OptionMac => SetId::OwnMac,
         }
     }
 
     fn is_ipv6(self) -> bool {
         match self {
-            Self::Source(family) => family == Family::V6,
+            Self::Source(family) | Self::Quoted(family) => family == Family::V6,
             Self::Target | Self::OptionMac => true,
             Self::ArpSender | Self::ArpMac => false,
         }
@@ -352,6 +357,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP.
+    Icmp,
     /// ICMPv6.
     Icmpv6,
 }

@@ -133,6 +133,8 @@ impl Display for Clause {
             Self::Saddr(family, set) => write!(f, "{} saddr @{}", family.header(), set.name()),
             Self::NoSource(Family::V4) => f.write_str("arp saddr ip 0.0.0.0"),
             Self::NoSource(Family::V6) => f.write_str("ip6 saddr ::"),
+            Self::Icmp(first, last) if first == last => write!(f, "icmp type {first}"),
+            Self::Icmp(first, last) => write!(f, "icmp type {first}-{last}"),
             Self::Icmpv6(first, last) if first == last => write!(f, "icmpv6 type {first}"),
             Self::Icmpv6(first, last) => write!(f, "icmpv6 type {first}-{last}"),
             Self::Length(length) => write!(f, "ip6 length {length}"),
@@ -195,6 +197,8 @@ impl Display for Own {
             Self::ArpMac => f.write_str("arp saddr ether"),
             Self::Target => f.write_str("ether saddr . @th,64,128"),
             Self::OptionMac => f.write_str("@th,208,48"),
+            Self::Quoted(Family::V4) => f.write_str("ether saddr . @th,192,32"),
+            Self::Quoted(Family::V6) => f.write_str("ether saddr . @th,256,128"),
         }
     }
 }
@@ -204,6 +208,7 @@ impl Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Icmp => "icmp",
             Self::Icmpv6 => "ipv6-icmp",
         })
     }

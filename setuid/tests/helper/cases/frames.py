@@ -46,6 +46,16 @@ def neighbour(kind, source, target, *options):
     return ip6(source, body, 58)
 
 
+def error4(source, about, kind=3):
+    quoted = ip4("192.0.2.1", udp(1000))[2:18] + v4(about)
+    return ip4(source, struct.pack("!BBHI", kind, 3, 0, 0) + quoted + udp(1000), 1)
+
+
+def error6(source, about, kind=1):
+    quoted = ip6("2001:db8::1", udp(1000))[2:26] + v6(about)
+    return ip6(source, struct.pack("!BBHI", kind, 4, 0, 0) + quoted + udp(1000), 58)
+
+
 def frames(me, my4, my6, link_local):
     """Name, which begins with "ok" where the frame must arrive; source MAC; what follows it."""
     other = VICTIM_MAC
@@ -53,6 +63,16 @@ def frames(me, my4, my6, link_local):
     yield "ok-ip6", me, ip6(my6, udp(1000))
     yield "ok-link-local", me, ip6("fe80::1234", udp(1000))
     yield "ok-echo", me, ip6("fe80::1234", struct.pack("!BBHI", 128, 0, 0, 0), 58)
+    yield "ok-echo4", me, ip4(my4, struct.pack("!BBHI", 8, 0, 0, 0), 1)
+    yield "ok-error", me, error4(my4, my4)
+    yield "ok-error6", me, error6(my6, my6)
+    yield "error", me, error4(my4, VICTIM_V4)
+    yield "error-exceeded", me, error4(my4, VICTIM_V4, 11)
+    yield "error-source", me, error4(VICTIM_V4, my4)
+    yield "error-short", me, ip4(my4, struct.pack("!BBHI", 3, 3, 0, 0), 1)
+    yield "error6", me, error6(my6, VICTIM_V6)
+    yield "error6-link-local", me, error6(link_local, VICTIM_V6)
+    yield "error6-too-big", me, error6(my6, VICTIM_V6, 2)
     yield "ok-arp", me, arp(me, my4)
     yield "ok-arp-reply", me, arp(me, my4, 2)
     yield "ok-arp-probe", me, arp(me, "0.0.0.0")
