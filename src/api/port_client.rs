@@ -2,13 +2,18 @@
 
 use super::call::{Call, parse};
 use super::client::{Client, ClientError, encoded};
-use super::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
+use super::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove, PortsTotal};
 use hyper::Method;
 
 impl Client {
     /// `GET /v1/sandboxes/{sandbox}/ports`.
     pub async fn ports(&self, sandbox: &str) -> Result<Vec<PortStatus>, ClientError> {
         self.get(ports_of(sandbox)).await
+    }
+
+    /// `GET /v1/sandboxes/{sandbox}/ports/total`.
+    pub async fn ports_total(&self, sandbox: &str) -> Result<PortsTotal, ClientError> {
+        self.get(ports_of(sandbox) + "/total").await
     }
 
     /// `POST /v1/sandboxes/{sandbox}/ports`.

@@ -101,3 +101,30 @@ impl PortStatus {
         }
     }
 }
+
+/// `GET /v1/sandboxes/{sandbox}/ports/total`: the sums over all ports that a sandbox publishes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortsTotal {
+    /// Connections, or UDP clients, that reached the container.
+    pub accepted: u64,
+    /// Those that did not.
+    pub refused: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+}
+
+impl PortsTotal {
+    /// Of these.
+    pub fn of(ports: &[PortStatus]) -> Self {
+        let add = |sum: Self, port: &PortStatus| Self {
+            accepted: sum.accepted.saturating_add(port.accepted),
+            refused: sum.refused.saturating_add(port.refused),
+            bytes_in: sum.bytes_in.saturating_add(port.bytes_in),
+            bytes_out: sum.bytes_out.saturating_add(port.bytes_out),
+        };
+        ports.iter().fold(Self::default(), add)
+    }
+}

@@ -49,6 +49,7 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("get", "/v1/sandboxes/{sandbox}/ports"),
     ("post", "/v1/sandboxes/{sandbox}/ports"),
     ("delete", "/v1/sandboxes/{sandbox}/ports"),
+    ("get", "/v1/sandboxes/{sandbox}/ports/total"),
     ("post", "/v1/exec/{id}/start"),
     ("post", "/v1/exec/{id}/kill"),
     ("get", "/v1/exec/{id}/wait"),

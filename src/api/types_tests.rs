@@ -6,7 +6,7 @@ use crate::api::network_types::{
     ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetnsCreate, NetnsCreated, NetworkConnect,
     NetworkCreate, NetworkDisconnect, NetworkInfo, NetworkPrune, Pruned,
 };
-use crate::api::port_types::{PortStatus, PortsRemove};
+use crate::api::port_types::{PortStatus, PortsRemove, PortsTotal};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -113,6 +113,8 @@ fn the_document_describes_ports() {
         fields.insert(name.to_owned(), json!(7));
     }
     agree::<PortStatus>("PortStatus", status);
+    let total = json!({"Accepted": 1, "Refused": 2, "BytesIn": 3, "BytesOut": 4});
+    agree::<PortsTotal>("PortsTotal", total);
     let malformed = json!({"ports": ["80/icmp"]});
     assert!(serde_json::from_value::<PortsPublish>(malformed).is_err());
 }

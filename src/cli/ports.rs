@@ -6,8 +6,8 @@ use super::listing::Columns;
 use super::{connect, names, table, value};
 use crate::api::paths::Paths;
 use crate::api::port_types::{
-    PortError, PortInfo, PortRange, PortStatus, PortsPublish, PortsRemove, Proto, PublishSpec,
-    SourceAddress,
+    PortError, PortInfo, PortRange, PortStatus, PortsPublish, PortsRemove, PortsTotal, Proto,
+    PublishSpec, SourceAddress,
 };
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -96,7 +96,8 @@ fn expose(text: &str) -> Result<PublishSpec, String> {
         mossnet port web 80/tcp\n  \
         mossnet port add web 8443:443 53:53/udp\n  \
         mossnet port rm web 8443:443\n  \
-        mossnet port ls web"
+        mossnet port ls web\n  \
+        mossnet port ls --total --format json web"
 )]
 pub struct PortArgs {
     /// What to do instead.
@@ -119,6 +120,9 @@ pub enum PortCommand {
         /// The sandbox.
         #[arg(value_name = "NAME", value_parser = value::given, add = names::sandboxes())]
         name: String,
+        /// One line for the sandbox: the sums over all that it publishes now.
+        #[arg(long, conflicts_with_all = ["quiet", "no_trunc"])]
+        total: bool,
         /// How to print it.
         #[command(flatten)]
         list: ListArgs,
@@ -149,7 +153,10 @@ pub enum PortCommand {
 
 pub(super) async fn port(paths: Paths, args: PortArgs) -> Result<u8, CliError> {
     match args.command {
-        Some(PortCommand::Ls { name, list }) => ls(paths, &name, &list).await,
+        Some(PortCommand::Ls { name, total, list }) => match total {
+            true => total_of(paths, name, &list).await,
+            false => ls(paths, &name, &list).await,
+        },
         Some(PortCommand::Add { how, name, ports }) => {
             let request = how.request(ports);
             let added = connect(paths).await?.add_ports(&name, &request).await?;
@@ -306,6 +313,34 @@ async fn ls(paths: Paths, name: &str, list: &ListArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
+const TOTAL_COLUMNS: Columns = Columns {
+    fields: &[
+        ("Sandbox", "SANDBOX"),
+        ("Accepted", "ACCEPTED"),
+        ("Refused", "REFUSED"),
+        ("BytesIn", "BYTES IN"),
+        ("BytesOut", "BYTES OUT"),
+    ],
+    table: &["Sandbox", "Accepted", "Refused", "BytesIn", "BytesOut"],
+};
+
+/// The line of `port ls --total`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TotalRow {
+    sandbox: String,
+    #[serde(flatten)]
+    total: PortsTotal,
+}
+
+async fn total_of(paths: Paths, sandbox: String, list: &ListArgs) -> Result<u8, CliError> {
+    TOTAL_COLUMNS.check(list)?;
+    let total = connect(paths).await?.ports_total(&sandbox).await?;
+    let row = TotalRow { sandbox, total };
+    table::print(&TOTAL_COLUMNS.text(&[row], list)?)?;
+    Ok(0)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -335,6 +370,27 @@ pub(super) mod tests {
         let wanted = PublishSpec::expose("8").unwrap();
         assert_eq!(places(&ports, &wanted), "[::1]:91\n");
         assert_eq!(places(&ports, &PublishSpec::expose("80/udp").unwrap()), "");
+    }
+
+    #[test]
+    fn a_total_is_the_sum_of_all_ports() {
+        let status = |accepted| PortStatus {
+            port: port("*", "8080", "80"),
+            accepted,
+            refused: 2,
+            bytes_in: 3,
+            bytes_out: u64::MAX,
+        };
+        let row = TotalRow {
+            sandbox: "web".to_owned(),
+            total: PortsTotal::of(&[status(1), status(4)]),
+        };
+        let json = serde_json::to_string(&row).unwrap();
+        let expected = format!(
+            r#"{{"Sandbox":"web","Accepted":5,"Refused":4,"BytesIn":6,"BytesOut":{}}}"#,
+            u64::MAX
+        );
+        assert_eq!(json, expected);
     }
 
     #[test]
