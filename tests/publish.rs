@@ -3,7 +3,9 @@
 
 mod attach;
 mod lifetime;
+mod peers;
 mod ports;
+mod programs;
 
 use crate::world::bare_relay::{BareRelay, listening};
 use crate::world::{World, eventually, ip, seconds, servers, within};

@@ -5,7 +5,7 @@ use crate::world::{SERVER, SERVER6, inspect};
 
 /// Tells every TCP client, and every datagram's sender, whom it takes them for; the second word of
 /// a TCP client is answered, too.
-const TELL: &str = "import socket,threading\n\
+pub(super) const TELL: &str = "import socket,threading\n\
     t=socket.create_server(('::',80),family=socket.AF_INET6,dualstack_ipv6=True,backlog=256)\n\
     u=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\n\
     u.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_V6ONLY,0)\n\
@@ -32,20 +32,20 @@ const TELL: &str = "import socket,threading\n\
     \x20threading.Thread(target=serve,args=(c,p),daemon=True).start()";
 
 /// A sandbox that tells, with these flags.
-fn tell(world: &World, name: &str, flags: &[&str]) {
+pub(super) fn tell(world: &World, name: &str, flags: &[&str]) {
     let head = ["run", "-d", "--name", name];
     let tail = ["--", "python3", "-c", TELL];
     world.mossnet([&head[..], flags, &tail[..]].concat()).ok();
     serves(world, name);
 }
 
-fn serves(world: &World, name: &str) {
+pub(super) fn serves(world: &World, name: &str) {
     eventually(seconds(20), "the service to listen", || {
         world.mossnet(["logs", name]).ok().contains("serves")
     });
 }
 
-fn line(stream: &mut TcpStream) -> String {
+pub(super) fn line(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte).expect("a line") == 1 && byte[0] != b'\n' {
@@ -55,7 +55,7 @@ fn line(stream: &mut TcpStream) -> String {
 }
 
 /// Whom the service takes a client for, and the client.
-fn told(from: &str, to: SocketAddr) -> (SocketAddr, TcpStream) {
+pub(super) fn told(from: &str, to: SocketAddr) -> (SocketAddr, TcpStream) {
     let mut stream = connect(from, to);
     let seen = line(&mut stream);
     let seen = seen
@@ -64,7 +64,7 @@ fn told(from: &str, to: SocketAddr) -> (SocketAddr, TcpStream) {
     (seen, stream)
 }
 
-fn answers(from: &str, to: SocketAddr) -> bool {
+pub(super) fn answers(from: &str, to: SocketAddr) -> bool {
     within(from, || {
         let Ok(mut stream) = TcpStream::connect_timeout(&to, seconds(2)) else {
             return false;
@@ -74,12 +74,12 @@ fn answers(from: &str, to: SocketAddr) -> bool {
     })
 }
 
-fn goes_on(stream: &mut TcpStream) {
+pub(super) fn goes_on(stream: &mut TcpStream) {
     stream.write_all(b"still there\n").unwrap();
     assert_eq!(line(stream), "still there");
 }
 
-fn end(world: &World) {
+pub(super) fn end(world: &World) {
     world.mossnet(["stop", "-t", "0", "--all"]).ok();
 }
 
