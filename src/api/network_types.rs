@@ -1,6 +1,7 @@
 //! Requests and answers of the API about networks. What is shown of a network has Docker's shape
 //! (`docker network inspect`), with our own facts beside it.
 
+use super::port_types::HostLoopback;
 use super::types::Uplink;
 use ipnet::IpNet;
 use mossnet_helper::{MacAddr, SandboxId};
@@ -40,7 +41,8 @@ pub struct NetworkCreate {
     /// Free for the user.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// `-o key=value`: `mtu`, `isolate`, `icc`, `mode`, `vlan`, and Docker's and podman's names.
+    /// `-o key=value`: `mtu`, `isolate`, `icc`, `mode`, `vlan`, `host_loopback`, `host_ports`, and
+    /// Docker's and podman's names.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
     /// Resolvers instead of the host's.
@@ -119,6 +121,9 @@ pub struct NetnsCreate {
     /// Sandboxes that it shall know by name.
     #[serde(default)]
     pub links: Vec<Link>,
+    /// How far the host's loopback is open to it: `all`, or ports as `5432,8000-8010,53/udp`.
+    #[serde(default)]
+    pub host_loopback: Option<HostLoopback>,
 }
 
 /// Answer to the creation of a network namespace.

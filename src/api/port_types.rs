@@ -1,7 +1,8 @@
 //! Published ports in the API: the words of `-p` as text, listings with Docker-like names.
 
 pub use crate::ports::{
-    HostAddr, HostPorts, Port, PortError, PortRange, Proto, PublishSpec, SourceAddress,
+    HostAddr, HostLoopback, HostPorts, Port, PortError, PortRange, PortSet, Proto, PublishSpec,
+    SourceAddress,
 };
 
 use crate::ports::Published;

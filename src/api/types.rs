@@ -2,7 +2,9 @@
 //! the thing (`docker ps --format json`, `docker inspect`).
 
 use super::network_types::{Link, LinkInfo, NetworkAttach};
-use super::port_types::{PortInfo, PortsPublish, PublishSpec};
+use super::port_types::{HostLoopback, PortInfo, PortsPublish, PublishSpec};
+pub use crate::network::host_loopback::HostTarget;
+
 use ipnet::IpNet;
 use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
@@ -26,8 +28,8 @@ pub struct SandboxCreate {
     pub dns: Vec<IpAddr>,
     /// Search domains instead of the host's.
     pub dns_search: Vec<String>,
-    /// Lines for `/etc/hosts`: (name, address).
-    pub add_host: Vec<(String, IpAddr)>,
+    /// Lines for `/etc/hosts`: name, and address or `host-gateway`.
+    pub add_host: Vec<(String, HostTarget)>,
     /// Whole environment of the command besides PATH, HOME, HOSTNAME and TERM.
     pub env: Vec<(String, String)>,
     /// Working directory.
@@ -64,6 +66,9 @@ pub struct SandboxCreate {
     /// Container ports, as `80` or `53/udp`.
     #[serde(default)]
     pub expose: Vec<PublishSpec>,
+    /// How far the host's loopback is open to it: `all`, or ports as `5432,8000-8010,53/udp`.
+    #[serde(default)]
+    pub host_loopback: Option<HostLoopback>,
 }
 
 #[cfg(test)]
@@ -94,6 +99,7 @@ impl SandboxCreate {
             publish: PortsPublish::default(),
             publish_all: false,
             expose: Vec::new(),
+            host_loopback: None,
         }
     }
 }
@@ -234,6 +240,9 @@ pub struct SandboxInfo {
     /// Its ports on the host, while it lives.
     #[serde(default)]
     pub ports: Vec<PortInfo>,
+    /// How far the host's loopback is open to it, whatever its networks say.
+    #[serde(default)]
+    pub host_loopback: Option<HostLoopback>,
     /// Of one without a process: a path that leads to its network namespace while it lives.
     pub netns_path: Option<PathBuf>,
     /// Where detached output goes.

@@ -40,11 +40,12 @@ fn the_document_describes_the_requests() {
         json!({
             "name": "web", "hostname": "web", "network": {"networks": [attach_json()]},
             "links": [{"sandbox": "db", "alias": "store"}],
-            "dns": ["1.1.1.1"], "dns_search": ["x"], "add_host": [["db", "10.0.0.1"]],
+            "dns": ["1.1.1.1"], "dns_search": ["x"], "add_host": [["db", "10.0.0.1"], ["host", "host-gateway"]],
             "env": [["A", "1"]], "workdir": "/", "caller_dir": "/", "caller_home": "/",
             "rootfs": "/r", "cap_add": [], "cap_drop": [], "command": ["sh"],
             "stdio": "attached", "interactive": true, "tty": true, "auto_remove": true, "uplink": "relay",
             "publish": publish_json(), "publish_all": true, "expose": ["80/tcp"],
+            "host_loopback": "5432,53/udp",
         }),
     );
     agree::<ExecCreate>(
@@ -70,7 +71,7 @@ fn the_document_describes_the_answers() {
             "Created": "2026-01-01T00:00:00Z", "Started": null, "Finished": null,
             "State": "created", "ExitCode": null, "Pid": null, "NetworkMode": "bridge",
             "Networks": ["bridge"], "Endpoints": [endpoint],
-            "Links": [{"Name": "db", "Alias": null}], "Ports": [port_json()], "NetnsPath": null, "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
+            "Links": [{"Name": "db", "Alias": null}], "Ports": [port_json()], "HostLoopback": "all", "NetnsPath": null, "LogPath": null, "HostsPath": "/h", "ResolvConfPath": "/r",
             "AutoRemove": false, "Tty": false, "Rootfs": null,
         }),
     );
@@ -133,7 +134,8 @@ fn the_document_describes_requests_about_networks() {
     agree::<Link>("Link", json!({"sandbox": "db", "alias": null}));
     agree::<NetnsCreate>(
         "NetnsCreate",
-        json!({"name": "ns", "hostname": "h", "networks": [attach_json()], "links": []}),
+        json!({"name": "ns", "hostname": "h", "networks": [attach_json()], "links": [],
+            "host_loopback": "all"}),
     );
     agree::<NetworkCreate>(
         "NetworkCreate",

@@ -54,6 +54,7 @@ impl FlagError {
         mossnet run -dit --name shell -- sh\n  \
         mossnet run -d --name web --ip 10.89.0.80 -- busybox httpd -f -p 80\n  \
         mossnet run -d -p 8080:80 -p 127.0.0.1:5353:53/udp -- CMD\n  \
+        mossnet run --host-ports 5432 -- psql -h host.mossnet.internal\n  \
         mossnet run --network mynet:ip=192.168.0.9,alias=db --network bridge -- ip addr\n  \
         mossnet run --network container:web -- ss -tln"
 )]
@@ -210,6 +211,7 @@ impl RunArgs {
             publish: self.ports.request(),
             publish_all: self.ports.publish_all,
             expose: self.ports.expose.clone(),
+            host_loopback: network.host.wish(),
         })
     }
 

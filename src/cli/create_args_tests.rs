@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::network_types::{Link, NetworkAttach};
 use crate::api::port_types::{PortsPublish, SourceAddress};
+use crate::api::types::HostTarget;
 use crate::api::types::NetworkMode;
 use crate::cli::{Cli, Command};
 use clap::Parser;
@@ -63,7 +64,7 @@ fn every_flag_of_run_reaches_the_request() {
     let rootfs = tempfile::tempdir().unwrap();
     let line = "-d --rm --name web -h box --net mine --net-alias db --link old:store --ip 10.89.0.9 --ip6 fd00::9 \
         --mac-address 02:42:0A:59:00:09 --dns 1.1.1.1 --dns ::1 --dns-search example.org \
-        --add-host db:10.89.0.5 -e A=1 --env B=2 -e A=3 -w /srv --cap-add sys_time --cap-drop ALL \
+        --add-host db:10.89.0.5 --add-host host:host-gateway --host-loopback --host-ports 53/udp,80 -e A=1 --env B=2 -e A=3 -w /srv --cap-add sys_time --cap-drop ALL \
         -p 8080:80 -p [::1]::53/udp -P --expose 9000 \
         --publish-iface eth1 --source-address gateway --uplink slirp --rootfs";
     let mut words: Vec<&str> = line.split_whitespace().collect();
@@ -86,7 +87,10 @@ fn every_flag_of_run_reaches_the_request() {
         }],
         dns: vec!["1.1.1.1".parse().unwrap(), "::1".parse().unwrap()],
         dns_search: vec!["example.org".into()],
-        add_host: vec![("db".into(), "10.89.0.5".parse().unwrap())],
+        add_host: vec![
+            ("db".into(), "10.89.0.5".parse().unwrap()),
+            ("host".into(), HostTarget::HostGateway),
+        ],
         env: vec![("B".into(), "2".into()), ("A".into(), "3".into())],
         workdir: Some("/srv".into()),
         caller_dir: std::env::current_dir().ok(),
@@ -109,6 +113,7 @@ fn every_flag_of_run_reaches_the_request() {
         },
         publish_all: true,
         expose: vec!["9000/tcp".parse().unwrap()],
+        host_loopback: Some("80,53/udp".to_owned().try_into().unwrap()),
     };
     assert_eq!(request, expected);
 }

@@ -1,7 +1,7 @@
 //! Docker-like words to API requests; tables, JSON, exit codes.
 //!
-//! `args`, `create_args`, `run_network`, `network_args`: the words (clap), with `value`, `attach`
-//! and `environment` for single values; `names`: what a shell may complete them to.
+//! `args`, `create_args`, `run_network`, `network_args`: the words (clap), with `host_loopback`, and
+//! `value`, `attach` and `environment` for single values; `names`: what a shell may complete them to.
 //! `attached`: a process whose streams and signals are ours, over a `terminal` or directly.
 //! `create`: `run`, `exec`. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`, `ports`,
 //! `process`: the rest. `listing`, with `table` and `template`, `age`, `graph`: how things are shown.
@@ -16,6 +16,7 @@ pub mod create_args;
 mod environment;
 mod error;
 pub mod graph;
+pub mod host_loopback;
 mod inspect;
 mod lifecycle;
 pub mod listing;

@@ -2,6 +2,7 @@
 
 use super::args::{ListArgs, Names};
 use super::error::CliError;
+use super::host_loopback::HostLoopbackArgs;
 use super::listing::Columns;
 use super::run_network::joins;
 use super::sandboxes::failed;
@@ -42,6 +43,9 @@ pub struct NetnsCreateArgs {
     /// Know another sandbox by its name, and ALIAS, in /etc/hosts; may be repeated.
     #[arg(long, value_name = "NAME[:ALIAS]", value_parser = attach::link, add = names::running())]
     pub link: Vec<Link>,
+    /// The host's loopback.
+    #[command(flatten)]
+    pub host: HostLoopbackArgs,
     /// Its name.
     #[arg(value_name = "NAME", value_parser = value::name)]
     pub name: String,
@@ -57,6 +61,7 @@ impl NetnsCreateArgs {
             words => joins(words)?,
         };
         Ok(NetnsCreate {
+            host_loopback: self.host.wish(),
             name: Some(self.name),
             hostname: self.hostname,
             networks,

@@ -3,6 +3,7 @@
 use super::args::ListArgs;
 use super::attach;
 use super::graph::GraphFormat;
+use super::host_loopback::HostLoopbackArgs;
 use super::listing::{self, Format};
 use super::names;
 use super::network_filter::{NetworkFilter, PruneFilter};
@@ -85,11 +86,14 @@ pub struct NetworkCreateArgs {
     /// Without a way out.
     #[arg(long)]
     pub internal: bool,
+    /// The host's loopback.
+    #[command(flatten)]
+    pub host: HostLoopbackArgs,
     /// Set a label; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = attach::key_value)]
     pub label: Vec<(String, String)>,
-    /// Set an option: mtu, isolate, icc, mode, vlan, or Docker's or podman's name for it; may be
-    /// repeated.
+    /// Set an option: mtu, isolate, icc, mode, vlan, host_loopback, host_ports, or Docker's or podman's
+    /// name for it; may be repeated.
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = attach::key_value)]
     pub opt: Vec<(String, String)>,
     /// Ask this name server instead of the host's; may be repeated.
@@ -109,6 +113,8 @@ pub struct NetworkCreateArgs {
 impl NetworkCreateArgs {
     /// What to ask of the daemon. Of a label or option that is given twice, the last counts.
     pub fn request(self) -> NetworkCreate {
+        let mut options = self.opt.into_iter().collect();
+        self.host.add_to(&mut options);
         NetworkCreate {
             name: self.name,
             driver: Some(self.driver),
@@ -119,7 +125,7 @@ impl NetworkCreateArgs {
             ipv6: self.ipv6,
             internal: self.internal,
             labels: self.label.into_iter().collect(),
-            options: self.opt.into_iter().collect(),
+            options,
             dns: self.dns,
             disable_dns: self.disable_dns,
             uplink: self.uplink.map(Into::into),

@@ -1,10 +1,11 @@
 //! The flags of `run` that say how a sandbox is joined to networks.
 
 use super::attach::{self, DEFAULT, NetworkWord};
+use super::host_loopback::HostLoopbackArgs;
 use super::names;
 use super::value;
 use crate::api::network_types::{Link, NetworkAttach};
-use crate::api::types::{NetworkMode, Uplink};
+use crate::api::types::{HostTarget, NetworkMode, Uplink};
 use clap::{Args, ValueEnum};
 use mossnet_helper::MacAddr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -86,9 +87,12 @@ pub struct NetworkArgs {
     /// Search domain instead of the host's; may be repeated; '.' for none.
     #[arg(long, value_name = "DOMAIN", value_parser = value::search_domain)]
     pub dns_search: Vec<String>,
-    /// A line for /etc/hosts; may be repeated.
+    /// A line for /etc/hosts; may be repeated; host-gateway for the host, as --host-loopback opens it.
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = value::host_line)]
-    pub add_host: Vec<(String, IpAddr)>,
+    pub add_host: Vec<(String, HostTarget)>,
+    /// The host's loopback.
+    #[command(flatten)]
+    pub host: HostLoopbackArgs,
     /// How traffic leaves: our own NAT, an installed pasta or slirp4netns, or not at all.
     #[arg(long, value_enum)]
     pub uplink: Option<UplinkWord>,
@@ -159,6 +163,8 @@ impl NetworkArgs {
             ("--network-alias", !self.network_alias.is_empty()),
             ("--link", !self.link.is_empty()),
             ("--uplink", self.uplink.is_some()),
+            ("--host-loopback", self.host.host_loopback),
+            ("--host-ports", !self.host.host_ports.is_empty()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(NetworkFlagError::NoEndpoint { flag, network }),
@@ -282,6 +288,14 @@ mod tests {
             (
                 "--net none --link web",
                 "--link cannot be used with --network none",
+            ),
+            (
+                "--net host --host-loopback",
+                "--host-loopback cannot be used with --network host",
+            ),
+            (
+                "--net none --host-ports 80",
+                "--host-ports cannot be used with --network none",
             ),
             (
                 "--net none --network-alias web",

@@ -37,6 +37,7 @@ pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
         networks: vec!["bridge".to_owned()],
         links: Vec::new(),
         ports: Vec::new(),
+        host_loopback: None,
         netns_path: None,
         log_path: None,
         hosts_path: "/h".into(),

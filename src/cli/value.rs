@@ -1,8 +1,8 @@
 //! Parsers of single values: names, signals, host lines. Each says what is wrong and what
 //! would be right; clap adds which flag it was.
 
+use crate::api::types::HostTarget;
 use nix::sys::signal::Signal;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Why a value was refused.
@@ -104,8 +104,9 @@ pub fn search_domain(text: &str) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
-/// `--add-host NAME:ADDRESS`, or with '='; IPv6 addresses with or without brackets.
-pub fn host_line(text: &str) -> Result<(String, IpAddr), ValueError> {
+/// `--add-host NAME:ADDRESS`, or with '='; IPv6 addresses with or without brackets;
+/// `host-gateway` for the host.
+pub fn host_line(text: &str) -> Result<(String, HostTarget), ValueError> {
     let (host, address) = text.split_once(['=', ':']).ok_or(ValueError::HostLine)?;
     let host = hostname(host)?;
     let bare = address
@@ -253,6 +254,8 @@ mod tests {
         assert_eq!(host_line("db=10.89.0.5"), line("db", "10.89.0.5"));
         assert_eq!(host_line("db:fd00::5"), line("db", "fd00::5"));
         assert_eq!(host_line("db:[fd00::5]"), line("db", "fd00::5"));
+        let host = Ok(("h".to_owned(), HostTarget::HostGateway));
+        assert_eq!(host_line("h:host-gateway"), host);
         assert_eq!(host_line("db"), Err(ValueError::HostLine));
         assert_eq!(host_line("db:"), Err(ValueError::HostLine));
         assert_eq!(host_line(":10.0.0.1"), Err(ValueError::Hostname));

@@ -226,6 +226,7 @@ impl Daemon {
         (sandbox.mode, sandbox.attachments) = (mode, attachments);
         sandbox.publishes.clone_from(&ports.publishes);
         model.join_all(&mut sandbox)?;
+        model.check_host_loopback(&sandbox)?;
         self.live().making(&sandbox.id);
         model.put_joined(sandbox.clone())?;
         Ok(sandbox)
@@ -259,6 +260,7 @@ impl Daemon {
         }
         sandbox.publishes.clone_from(&ports.publishes);
         model.join_all(&mut sandbox)?;
+        model.check_host_loopback(&sandbox)?;
         self.live().making(&sandbox.id);
         model.put_joined(sandbox.clone())?;
         Ok(sandbox)
@@ -287,6 +289,7 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
         endpoints: Vec::new(),
         links: Vec::new(),
         publishes: Vec::new(),
+        host_loopback: request.host_loopback.clone(),
         dns: request.dns.clone(),
         dns_search: request.dns_search.clone(),
         add_host: request.add_host.clone(),

@@ -2,6 +2,7 @@
 //! else there is. Pure.
 
 use super::files::check_hostname;
+use super::host_loopback;
 use super::joining::{check_attaches, default_attach};
 use super::publish::Wishes;
 use super::refusal::malformed;
@@ -61,6 +62,7 @@ pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
         publish: PortsPublish::default(),
         publish_all: false,
         expose: Vec::new(),
+        host_loopback: request.host_loopback,
     };
     let draft = check_common(request)?;
     if draft.network == NetworkMode::Host {
@@ -110,6 +112,7 @@ fn check_common(request: SandboxCreate) -> Answer<Draft> {
         check_attaches(joined)?;
     }
     check_mode(&request, &network)?;
+    host_loopback::check(&request, &network)?;
     let (publish, warnings) = publish(&request, &network)?;
     Ok(Draft {
         publish,
@@ -222,6 +225,7 @@ fn check_mode(request: &SandboxCreate, mode: &NetworkMode) -> Answer<()> {
         (request.uplink.is_some(), "--uplink"),
         (!request.links.is_empty(), "--link"),
         (publishes && !host, "--publish"),
+        (request.host_loopback.is_some(), "--host-loopback"),
         (joins && request.hostname.is_some(), "--hostname"),
         (joins && !request.dns.is_empty(), "--dns"),
         (joins && !request.dns_search.is_empty(), "--dns-search"),
@@ -269,6 +273,7 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::HostTarget;
 
     fn request() -> SandboxCreate {
         SandboxCreate {
@@ -345,7 +350,7 @@ mod tests {
             (|r| r.hostname = Some("a b".into()), "host name 'a b'"),
             (|r| r.cap_add = vec!["X".into()], "'X' is not a capability"),
             (
-                |r| r.add_host = vec![("a b".into(), [1, 1, 1, 1].into())],
+                |r| r.add_host = vec![("a b".into(), HostTarget::HostGateway)],
                 "host name 'a b'",
             ),
         ];

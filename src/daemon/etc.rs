@@ -91,6 +91,8 @@ impl Daemon {
             dns: &sandbox.dns,
             dns_search: &sandbox.dns_search,
         };
+        let host = model.host_lines(sandbox);
+        let links = [host.lines, model.link_lines(sandbox)].concat();
         let is_host = matches!(sandbox.mode, NetworkModeRecord::Host);
         let hosts_file = is_host.then(|| files::read_small("/etc/hosts"));
         let hosts = Hosts {
@@ -98,8 +100,8 @@ impl Daemon {
             addresses: &addresses,
             hostname: &sandbox.hostname,
             name: sandbox.name_chosen.then_some(sandbox.name.as_str()),
-            extra: &sandbox.add_host,
-            links: &model.link_lines(sandbox),
+            extra: &host.added,
+            links: &links,
         };
         Ok(Etc {
             hosts: hosts.render()?,

@@ -65,6 +65,7 @@ impl Daemon {
                 .collect(),
             links: sandbox.links.iter().map(link_info).collect(),
             ports: live_ports(sandbox).iter().map(PortInfo::of).collect(),
+            host_loopback: sandbox.host_loopback.clone(),
             netns_path: self.live().netns_path(&sandbox.id),
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),

@@ -20,7 +20,7 @@
 //! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
 //!   for it; `creation`: made. `session`: the life of a sandbox. `connect`: its networks change.
 //!   `exec`: a further process in one.
-//! * `publish`: ports of sandboxes on the host.
+//! * `publish`: ports of sandboxes on the host. `host_loopback`: the way to the host's own.
 //! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `etc`, `files`: a
 //!   sandbox's `/etc` and log. `streams`: stdin and output of the detached.
 //! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
@@ -35,6 +35,7 @@ mod endpoint;
 mod etc;
 mod exec;
 mod files;
+mod host_loopback;
 mod info;
 mod joining;
 mod leases;

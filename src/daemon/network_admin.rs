@@ -266,6 +266,7 @@ fn new_network(model: &Model, draft: NetworkDraft, host: &[IpNet]) -> Answer<Net
         vlan: options.vlan,
         inhibit_ipv4: options.inhibit_ipv4,
         ifname_prefix: options.ifname_prefix,
+        host_loopback: options.host_loopback,
         options: options.shown,
     })
 }

@@ -1,6 +1,7 @@
 //! A request to make a network, checked: everything that can be judged without looking at what else
 //! there is. Pure.
 
+use super::host_loopback::check_network;
 use super::refusal::malformed;
 use super::uplink::kind_of;
 use crate::api::control::{Answer, Refusal};
@@ -63,8 +64,12 @@ pub(super) fn check(request: NetworkCreate) -> Answer<NetworkDraft> {
         let message = format!("{address} cannot be a resolver");
         return Err(malformed(message).with_hint("give --dns the address of a name server"));
     }
+    let uplink = check_uplink(&request)?;
+    if options.host_loopback.is_some() {
+        check_network(request.internal, uplink)?;
+    }
     Ok(NetworkDraft {
-        uplink: check_uplink(&request)?,
+        uplink,
         name,
         subnets,
         ipv6,
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn wrong_requests_are_refused_with_one_line_and_what_to_do() {
         type Spoil = fn(&mut NetworkCreate);
-        let cases: [(Spoil, &str); 13] = [
+        let cases: [(Spoil, &str); 15] = [
             (|r| r.name = "a b".into(), "network name 'a b' is malformed"),
             (|r| r.name = "host".into(), "'host' is predefined"),
             (|r| r.name = "bridge".into(), "'bridge' is predefined"),
@@ -162,6 +167,20 @@ mod tests {
             (
                 |r| (r.internal, r.uplink) = (true, Some(Uplink::Pasta)),
                 "internal network has no uplink",
+            ),
+            (
+                |r| {
+                    r.internal = true;
+                    r.options.insert("host_ports".into(), "80".into());
+                },
+                "an internal network cannot reach the host's loopback",
+            ),
+            (
+                |r| {
+                    r.uplink = Some(Uplink::None);
+                    r.options.insert("host_loopback".into(), "1".into());
+                },
+                "uplink none cannot reach the host's loopback",
             ),
             (
                 |r| r.aux_addresses = vec![("a".into(), [1, 1, 1, 1].into())],

@@ -258,6 +258,7 @@ impl Daemon {
             vlan: None,
             inhibit_ipv4: false,
             ifname_prefix: None,
+            host_loopback: None,
             options: BTreeMap::new(),
         };
         info!(network.name = %network.name, subnets = ?network.prefixes(), "network made");

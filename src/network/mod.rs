@@ -7,6 +7,7 @@
 //! * `names`: names of networks and sandboxes, and names that are made up.
 //! * `subnet`: prefixes. `model`: [`Network`], [`Endpoint`]; `sandbox`: [`Sandbox`]; as they are
 //!   stored.
+//! * `host_loopback`: who may reach the host's loopback, and by which address.
 //! * `options`: `-o key=value` of a network. `routes`: which endpoint leads outside.
 //! * `capabilities`: what a sandbox may do in its own user namespace.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
@@ -16,6 +17,7 @@
 //! * `snapshot`: the relay's view (contract).
 
 pub mod capabilities;
+pub mod host_loopback;
 pub mod model;
 pub mod names;
 pub mod options;

@@ -5,6 +5,7 @@
 
 use super::names::NetworkName;
 use super::subnet::NetworkSubnet;
+use crate::ports::HostLoopback;
 use ipnet::IpNet;
 use mossnet_helper::request::UplinkKind;
 use mossnet_helper::{IfName, MacAddr, SandboxId};
@@ -74,6 +75,9 @@ pub struct Network {
     /// Interfaces in sandboxes are named so, with a number behind; else `eth`.
     #[serde(default)]
     pub ifname_prefix: Option<String>,
+    /// How far the host's loopback is open to whoever is on it.
+    #[serde(default)]
+    pub host_loopback: Option<HostLoopback>,
     /// Every option that was given, as it is shown.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
@@ -207,6 +211,7 @@ pub(crate) mod samples {
             vlan: None,
             inhibit_ipv4: false,
             ifname_prefix: None,
+            host_loopback: None,
             options: BTreeMap::new(),
         }
     }
@@ -269,6 +274,7 @@ pub(crate) mod samples {
             endpoints: vec![endpoint],
             links: Vec::new(),
             publishes: Vec::new(),
+            host_loopback: None,
             dns: Vec::new(),
             dns_search: Vec::new(),
             add_host: Vec::new(),

@@ -3,6 +3,7 @@
 //! Sources: docker network create (bridge driver options), podman-network-create(1).
 
 use super::model::DEFAULT_MTU;
+use crate::ports::{HostLoopback, PortSet};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -10,8 +11,7 @@ use std::net::Ipv4Addr;
 const MAX_PREFIX: usize = 11;
 
 /// Names that a message lists.
-const KNOWN: &str =
-    "mtu, isolate, icc, mode, vlan, and Docker's com.docker.network.* names for them";
+const KNOWN: &str = "mtu, isolate, icc, mode, vlan, host_loopback, host_ports, and Docker's com.docker.network.* names for them";
 
 /// An option was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,8 @@ pub struct NetworkOptions {
     pub inhibit_ipv4: bool,
     /// Beginning of the interfaces' names.
     pub ifname_prefix: Option<String>,
+    /// How far the host's loopback is open.
+    pub host_loopback: Option<HostLoopback>,
     /// What was given, under our own names where there are any.
     pub shown: BTreeMap<String, String>,
 }
@@ -81,6 +83,7 @@ impl Default for NetworkOptions {
             vlan: None,
             inhibit_ipv4: false,
             ifname_prefix: None,
+            host_loopback: None,
             shown: BTreeMap::new(),
         }
     }
@@ -96,6 +99,8 @@ fn canonical(name: &str) -> Option<&'static str> {
         | "com.docker.network.bridge.gateway_mode_ipv4"
         | "com.docker.network.bridge.gateway_mode_ipv6" => "mode",
         "vlan" => "vlan",
+        "host_loopback" => "host_loopback",
+        "host_ports" => "host_ports",
         "com.docker.network.bridge.name" => "com.docker.network.bridge.name",
         "com.docker.network.container_iface_prefix" => "com.docker.network.container_iface_prefix",
         "com.docker.network.bridge.enable_ip_masquerade" => {
@@ -180,6 +185,26 @@ impl NetworkOptions {
                     return Err(given.wrong(wanted));
                 }
                 self.vlan = Some(vlan);
+            }
+            // In the order of the names: it comes before host_ports, which narrows it.
+            "host_loopback" => {
+                let open = given.truth()?;
+                self.host_loopback = open.then_some(HostLoopback::All);
+                return Ok(open.to_string());
+            }
+            "host_ports" => {
+                if self
+                    .shown
+                    .get("host_loopback")
+                    .is_some_and(|open| open == "false")
+                {
+                    return Err(given.impossible("host_loopback=false closes them all"));
+                }
+                let wanted = "a list of ports, such as 5432,8000-8010,53/udp";
+                let ports: PortSet = given.value.parse().map_err(|_| given.wrong(wanted))?;
+                let shown = ports.to_string();
+                self.host_loopback = Some(HostLoopback::Ports(ports));
+                return Ok(shown);
             }
             "isolate" if given.value == "strict" => {}
             "isolate" => {
@@ -275,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_loopback_is_closed_unless_it_is_asked_for() {
+        let open = |given: &[(&str, &str)]| {
+            let options = read(given).unwrap();
+            options.host_loopback.map(|open| open.to_string())
+        };
+        assert_eq!(open(&[]), None);
+        assert_eq!(open(&[("host_loopback", "false")]), None);
+        assert_eq!(open(&[("host_loopback", "1")]).as_deref(), Some("all"));
+        let ports = ("host_ports", "6379,5432,53/udp");
+        assert_eq!(open(&[ports]).as_deref(), Some("5432,6379,53/udp"));
+        let both = [("host_loopback", "true"), ports];
+        assert_eq!(open(&both).as_deref(), Some("5432,6379,53/udp"));
+        let error = read(&[("host_loopback", "0"), ports]).unwrap_err();
+        assert!(error.to_string().contains("closes them all"), "{error}");
+    }
+
+    #[test]
     fn wrong_options_say_what_would_be_right() {
         for (name, value, part) in [
             ("mtu", "67", "68 to 65535"),
@@ -304,6 +346,8 @@ mod tests {
                 "a/b",
                 "a letter first",
             ),
+            ("host_loopback", "perhaps", "true or false"),
+            ("host_ports", "0", "a list of ports, such as 5432"),
             ("nonsense", "1", "'nonsense' is not known"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();

@@ -244,9 +244,9 @@ pub struct Hosts<'a> {
     pub hostname: &'a str,
     /// Its name, where the host name is another.
     pub name: Option<&'a str>,
-    /// `--add-host` and the host's aliases: (name, address).
+    /// `--add-host`: (name, address).
     pub extra: &'a [(String, IpAddr)],
-    /// Linked sandboxes: an address of each and its names.
+    /// The host where it may be reached, and linked sandboxes: an address of each and its names.
     pub links: &'a [(IpAddr, Vec<String>)],
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: all three are functions of the model alone, so that telling them again after any
 //! crash brings back the same kernel state.
 
+use super::host_loopback;
 use super::model::{Endpoint, Network};
 use super::publish::publish_views;
 use super::sandbox::Sandbox;
@@ -44,6 +45,10 @@ pub fn snapshot<'a>(
     sandboxes: impl IntoIterator<Item = &'a Sandbox> + Clone,
     resolver: &ResolverView,
 ) -> Snapshot {
+    let networks: Vec<&Network> = networks.into_iter().collect();
+    let by_id: HashMap<&SandboxId, &Network> = networks.iter().map(|n| (&n.id, *n)).collect();
+    let open = |sandbox| host_loopback::view(sandbox, |id| by_id.get(id).copied());
+    let host_loopback = sandboxes.clone().into_iter().filter_map(open).collect();
     let mut names = names_by_network(sandboxes.clone());
     let mut names_on = |network: &Network| match network.serves_names() {
         true => names.remove(&network.id).unwrap_or_default(),
@@ -66,6 +71,7 @@ pub fn snapshot<'a>(
             .filter_map(several_homes)
             .collect(),
         publishes: sandboxes.into_iter().flat_map(publish_views).collect(),
+        host_loopback,
     }
 }
 
@@ -190,6 +196,24 @@ mod tests {
         second.disable_dns = true;
         let quiet = snapshot([&first, &second], &sandboxes, &resolver);
         assert!(quiet.networks[1].names.is_empty());
+    }
+
+    #[test]
+    fn the_snapshot_names_those_to_whom_the_host_is_open() {
+        let network = samples::network("mynet", 0x11, "10.89.3.0/24");
+        let mut web = samples::sandbox("web", 0x33, &network, "10.89.3.2/24");
+        let db = samples::sandbox("db", 0x44, &network, "10.89.3.3/24");
+        let seen =
+            |sandboxes: &[Sandbox]| snapshot([&network], sandboxes, &ResolverView::default());
+        let closed = seen(&[web.clone(), db.clone()]);
+        assert!(closed.host_loopback.is_empty());
+        // A relay of an earlier build reads it as long as nothing is open.
+        let text = serde_json::to_string(&closed).unwrap();
+        assert!(!text.contains("host_loopback"), "{text}");
+        web.host_loopback = Some("80".to_owned().try_into().unwrap());
+        let open = seen(&[web, db]).host_loopback;
+        let names: Vec<_> = open.iter().map(|view| view.sandbox.as_str()).collect();
+        assert_eq!(names, ["web"]);
     }
 
     #[test]

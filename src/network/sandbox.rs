@@ -3,9 +3,10 @@
 //! Invariant: `attachments` say where a sandbox wants to be and outlive its run; `endpoints` say
 //! where it is. A live sandbox has an endpoint for each attachment, in the same order.
 
+use super::host_loopback::HostTarget;
 use super::model::{Attachment, Endpoint, Millis};
 use super::names::{NetworkName, SandboxName};
-use crate::ports::Published;
+use crate::ports::{HostLoopback, Published};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,9 @@ pub struct Sandbox {
     /// Its ports on the host, bound whenever it lives and is on a network.
     #[serde(default)]
     pub publishes: Vec<Published>,
+    /// How far the host's loopback is open to it, whatever its networks say.
+    #[serde(default)]
+    pub host_loopback: Option<HostLoopback>,
     /// Resolvers instead of its networks'.
     #[serde(default)]
     pub dns: Vec<IpAddr>,
@@ -138,7 +142,7 @@ pub struct Sandbox {
     pub dns_search: Vec<String>,
     /// Lines of its `/etc/hosts`.
     #[serde(default)]
-    pub add_host: Vec<(String, IpAddr)>,
+    pub add_host: Vec<(String, HostTarget)>,
     /// Without a process: a network namespace with endpoints.
     #[serde(default)]
     pub bare: bool,
@@ -300,6 +304,7 @@ mod tests {
             "attachments",
             "links",
             "publishes",
+            "host_loopback",
             "dns",
             "dns_search",
             "add_host",

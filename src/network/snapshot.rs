@@ -4,7 +4,7 @@
 //! Travels as JSON. It names everything that the relay may need to know of the networks and of the
 //! host's resolver configuration, since the relay has no file system to read it from.
 
-use crate::ports::Publish;
+use crate::ports::{HostLoopback, Publish};
 use ipnet::IpNet;
 use mossnet_helper::IfName;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,23 @@ pub struct Snapshot {
     /// no publish names are closed.
     #[serde(default)]
     pub publishes: Vec<PublishView>,
+    /// Sandboxes to which the host's loopback is open; to all others it is closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_loopback: Vec<HostLoopbackView>,
+}
+
+/// A sandbox that may reach the host's loopback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostLoopbackView {
+    /// Its name, for logs.
+    pub sandbox: String,
+    /// How far.
+    pub open: HostLoopback,
+    /// From which of its addresses.
+    pub sources: Vec<IpAddr>,
+    /// The others, from which it may ask for the host's names all the same.
+    pub others: Vec<IpAddr>,
 }
 
 /// A published port, or a range of them.

@@ -65,12 +65,14 @@ impl TryFrom<IpNet> for Subnet {
             });
         }
         let subnet = Self(prefix);
-        const UNUSABLE: [&str; 7] = [
+        const UNUSABLE: [&str; 8] = [
             "0.0.0.0/8",
             "127.0.0.0/8",
             "169.254.0.0/16",
             "224.0.0.0/3",
             "::/16",
+            // That of `host_loopback::HOST_V6`.
+            "fd8d:5ead:b037::/64",
             "fe80::/10",
             "ff00::/8",
         ];

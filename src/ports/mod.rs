@@ -1,4 +1,5 @@
-//! Published ports: what `-p` means, which wishes collide, and what becomes of a range.
+//! Published ports: what `-p` means, which wishes collide, and what becomes of a range; and which
+//! ports of the host's loopback are open to a sandbox (`loopback`).
 //!
 //! Path: `cli` and `compat` parse here; `daemon` checks for conflicts and chooses ports; the relay
 //! reads the same types from its snapshot. Pure. Invariants: no port is 0; a range has as many host
@@ -8,6 +9,7 @@
 
 mod change;
 mod conflict;
+mod loopback;
 mod parse;
 mod types;
 
@@ -15,6 +17,7 @@ mod types;
 pub(crate) use change::tests::published;
 pub use change::{HostChoice, Published};
 pub use conflict::{Claim, conflict};
+pub use loopback::{HostLoopback, PortSet};
 pub use parse::PortError;
 pub use types::{HostAddr, HostPorts, Port, PortRange, Proto, Publish, PublishSpec, SourceAddress};
 

@@ -29,6 +29,9 @@ pub enum PortError {
     /// Neither tcp nor udp.
     #[error("protocol '{0}' cannot be published")]
     Proto(String),
+    /// The same where ports are opened.
+    #[error("protocol '{0}' cannot be opened")]
+    OpenedProto(String),
     /// Not an IP address.
     #[error("'{0}' is not an IP address of this host")]
     Address(String),
@@ -52,6 +55,7 @@ impl PortError {
             }
             Self::Beyond(..) => "give fewer ports",
             Self::Proto(_) => "publish tcp or udp, such as 53:53/udp",
+            Self::OpenedProto(_) => "give tcp or udp, such as 5432,53/udp",
             Self::Address(_) => {
                 "give an address such as 127.0.0.1 or [::1], no name and no interface"
             }

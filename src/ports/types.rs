@@ -174,6 +174,19 @@ impl PortRange {
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
+
+    /// Both in one, where no port lies between them.
+    pub fn joined(self, other: Self) -> Option<Self> {
+        let (low, high) = (self.min(other), self.max(other));
+        let gap = low
+            .last
+            .checked_add(1)
+            .is_some_and(|next| next < high.first);
+        (!gap).then(|| Self {
+            first: low.first,
+            last: low.last.max(high.last),
+        })
+    }
 }
 
 impl fmt::Display for PortRange {

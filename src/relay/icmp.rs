@@ -15,6 +15,7 @@
 
 use super::event_loop::{Interest, Key, Owner, Readiness, Token};
 use super::flows::{Flows, Limits};
+use super::host_loopback::Asked;
 use super::offender;
 use super::wire::fragments::{Reassembly, split};
 use super::wire::icmp::{Echo, Family, Message, Notice};
@@ -60,7 +61,7 @@ struct EchoKey {
 
 struct EchoFlow {
     key: EchoKey,
-    /// Connected to the destination.
+    /// Connected to the destination, or to what that stands for.
     host: OwnedFd,
     /// The longest packet seen of the client, so that the way back carries as much.
     mtu: usize,
@@ -168,7 +169,8 @@ impl Icmp {
             let Some(key) = self.flows.get(id).map(|flow| flow.key) else {
                 continue;
             };
-            if cx.rules.admit(key.client, key.destination).is_err() {
+            let admitted = cx.rules.admit(key.client, key.destination, Asked::Echo);
+            if admitted.is_err() {
                 self.close(id, cx);
             }
         }
@@ -219,11 +221,14 @@ impl Icmp {
 
     fn admit(&mut self, key: EchoKey, request: &Request<'_>, cx: &mut Context<'_>) -> Option<Key> {
         let packet = &request.packet;
-        if let Err(refusal) = cx.rules.admit(key.client, key.destination) {
-            tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason = refusal.reason(), "echo flow denied");
-            offender::refuse(refusal, packet, cx);
-            return None;
-        }
+        let peer = match cx.rules.admit(key.client, key.destination, Asked::Echo) {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason = refusal.reason(), "echo flow denied");
+                offender::refuse(refusal, packet, cx);
+                return None;
+            }
+        };
         while let Some(victim) = self.flows.victim(key.client) {
             self.close(victim, cx);
         }
@@ -235,7 +240,7 @@ impl Icmp {
                 return None;
             }
         }
-        match self.open(key, cx) {
+        match self.open(key, peer, cx) {
             Ok(id) => Some(id),
             Err(error) => {
                 cx.budget.release(1);
@@ -248,8 +253,8 @@ impl Icmp {
         }
     }
 
-    fn open(&mut self, key: EchoKey, cx: &mut Context<'_>) -> io::Result<Key> {
-        let host = ping_socket(key.destination)?;
+    fn open(&mut self, key: EchoKey, peer: IpAddr, cx: &mut Context<'_>) -> io::Result<Key> {
+        let host = ping_socket(peer)?;
         let flow = EchoFlow {
             key,
             host,

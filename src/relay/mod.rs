@@ -3,7 +3,7 @@
 //!
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
-//! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
+//! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
 //! ([`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
 //! [`socket_pool`], [`budget`]; then [`control`].
 //!
@@ -15,6 +15,7 @@ pub mod dns;
 pub mod event_loop;
 pub mod flows;
 pub mod gate;
+pub mod host_loopback;
 pub mod icmp;
 pub mod offender;
 pub mod pending;

@@ -5,8 +5,10 @@
 
 use super::rules::{Refusal, Rules};
 use super::wire::icmp::Notice;
-use super::wire::ip::Packet;
+use super::wire::ip::{Packet, Protocol};
+use super::wire::reset::reset;
 use super::worker::Context;
+use crate::network::host_loopback::loopback_behind;
 use crate::sys::udp::{Origin, QueuedError};
 use std::io;
 use std::net::IpAddr;
@@ -14,10 +16,13 @@ use std::net::IpAddr;
 /// Tells the sender of `offending` what a socket's error queue says about it.
 pub fn tell(error: &QueuedError, offending: &Packet<'_>, cx: &mut Context<'_>) {
     let Some(notice) = notice(error) else { return };
-    match error
-        .offender
-        .filter(|offender| is_fit(*offender, cx.rules))
-    {
+    let host = offending.destination();
+    let offender = match error.offender {
+        // The host's loopback goes by another address there.
+        Some(offender) if loopback_behind(host) == Some(offender) => Some(host),
+        offender => offender.filter(|offender| is_fit(*offender, cx.rules)),
+    };
+    match offender {
         Some(offender) => cx.gate.notify_from(notice, offending, offender),
         None => cx.gate.notify(notice, offending),
     }
@@ -29,9 +34,25 @@ pub fn refuse(refusal: Refusal, packet: &Packet<'_>, cx: &mut Context<'_>) {
         Refusal::Internal | Refusal::OwnNetwork | Refusal::Loopback | Refusal::Link => {
             cx.gate.notify(Notice::Prohibited, packet);
         }
+        Refusal::HostClosed => refuse_port(packet, cx),
         // Nobody to tell, or nothing that may be told about.
         Refusal::UnknownSource | Refusal::Unspecified | Refusal::Multicast => {}
     }
+}
+
+/// As a host answers that is there and serves nobody: an opening tells no more than a closed port.
+fn refuse_port(packet: &Packet<'_>, cx: &mut Context<'_>) {
+    let notice = match packet.protocol() {
+        Protocol::Tcp => {
+            if let Ok(Some(reset)) = reset(packet) {
+                cx.gate.inject(&reset);
+            }
+            return;
+        }
+        Protocol::Udp => Notice::PortUnreachable,
+        Protocol::Icmp | Protocol::Icmpv6 | Protocol::Other(_) => Notice::Prohibited,
+    };
+    cx.gate.notify_from(notice, packet, packet.destination());
 }
 
 /// What an entry of the error queue means to the container.

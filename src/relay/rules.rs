@@ -2,13 +2,16 @@
 //!
 //! On the path: every first packet of a flow is judged here before anything is done for it.
 //!
-//! Invariant: nothing that a container sends reaches another network, the host's loopback, our own
-//! link to the router netns, or a destination that is not one host. The nftables rules say the
-//! same; this is the second lock, on the side where the sockets are.
+//! Invariant: nothing that a container sends reaches another network, our own link to the router
+//! netns, or a destination that is not one host; nor the host's loopback, but by the address that
+//! stands for it and as far as it is open to the sender. The nftables rules say the same, apart from
+//! that; this is the second lock, on the side where the sockets are.
 //!
 //! Sources: RFC 6890 (special addresses), RFC 4291 §2.5.5 (IPv4 in IPv6).
 
+use super::host_loopback::{Asked, Openings};
 use super::publish::table::Table;
+use crate::network::host_loopback::loopback_behind;
 use crate::network::snapshot::Snapshot;
 use ipnet::IpNet;
 use nix::sys::eventfd::EventFd;
@@ -27,6 +30,8 @@ pub enum Refusal {
     OwnNetwork,
     /// The host's loopback, also in the guise of IPv4-mapped or IPv4-compatible IPv6.
     Loopback,
+    /// The host's loopback by the address that stands for it, and it is not open.
+    HostClosed,
     /// The link between router netns and relay (169.254.77.0/24), or an IPv6 link.
     Link,
     /// No destination (0.0.0.0/8, ::). Linux takes 0.0.0.0 for the loopback.
@@ -43,6 +48,7 @@ impl Refusal {
             Self::Internal => "internal_network",
             Self::OwnNetwork => "other_network",
             Self::Loopback => "host_loopback",
+            Self::HostClosed => "host_loopback_closed",
             Self::Link => "link",
             Self::Unspecified => "unspecified",
             Self::Multicast => "multicast",
@@ -72,6 +78,8 @@ pub struct Rules {
     /// Sorted; prefixes of one router never overlap.
     v4: Vec<Range<Ipv4Addr>>,
     v6: Vec<Range<Ipv6Addr>>,
+    /// What of the host's loopback is open.
+    openings: Openings,
     /// What may come in.
     publishes: Arc<Table>,
 }
@@ -99,6 +107,7 @@ impl Rules {
                 }
             }
         }
+        rules.openings = Openings::new(&snapshot.host_loopback);
         rules.v4.sort_unstable();
         rules.v6.sort_unstable();
         rules.snapshot = Arc::new(snapshot);
@@ -121,22 +130,33 @@ impl Rules {
         &self.snapshot
     }
 
-    /// Whether a packet may leave for the world.
-    pub fn admit(&self, source: IpAddr, destination: IpAddr) -> Result<(), Refusal> {
+    /// Whether a packet may leave for the world, and to which address: the one that it bears, unless
+    /// it is for the host's loopback.
+    pub fn admit(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        asked: Asked,
+    ) -> Result<IpAddr, Refusal> {
         let network = self.network_of(source).ok_or(Refusal::UnknownSource)?;
         if network.internal {
             return Err(Refusal::Internal);
+        }
+        if let Some(loopback) = loopback_behind(destination) {
+            let open = self.openings.admit(source, asked);
+            return open.then_some(loopback).ok_or(Refusal::HostClosed);
         }
         forbidden(destination).map_or(Ok(()), Err)?;
         if self.network_of(destination).is_some() {
             return Err(Refusal::OwnNetwork);
         }
-        Ok(())
+        Ok(destination)
     }
 
     /// Whether `other` lets exactly the same leave; names, resolvers and published ports aside.
     pub fn admits_as(&self, other: &Self) -> bool {
         (&self.networks, &self.v4, &self.v6) == (&other.networks, &other.v4, &other.v6)
+            && self.openings == other.openings
     }
 
     /// Whether an address lies in one of our networks.
@@ -265,7 +285,8 @@ impl RulesReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::snapshot::NetworkView;
+    use crate::network::host_loopback::{HOST_V4, HOST_V6};
+    use crate::network::snapshot::{HostLoopbackView, NetworkView};
 
     fn network(name: &str, subnets: &[&str], internal: bool) -> NetworkView {
         NetworkView {
@@ -291,7 +312,10 @@ mod tests {
     }
 
     fn admit(source: &str, destination: &str) -> Result<(), Refusal> {
-        rules().admit(source.parse().unwrap(), destination.parse().unwrap())
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        let admitted = rules().admit(source, destination, Asked::Tcp(80))?;
+        assert_eq!(admitted, destination);
+        Ok(())
     }
 
     #[test]
@@ -364,6 +388,44 @@ mod tests {
             assert_eq!(admit(source, "192.0.2.9"), Err(Refusal::UnknownSource));
         }
         assert_eq!(admit("10.89.7.2", "192.0.2.9"), Err(Refusal::Internal));
+    }
+
+    #[test]
+    fn the_host_is_open_to_who_is_listed() {
+        let mut snapshot = (**rules().snapshot()).clone();
+        let closed = Rules::new(snapshot.clone());
+        let sources = ["10.89.0.2", "fd00:1::2", "10.89.7.2"];
+        snapshot.host_loopback = vec![HostLoopbackView {
+            sandbox: "web".to_owned(),
+            open: "80".to_owned().try_into().unwrap(),
+            sources: sources.map(|source| source.parse().unwrap()).into(),
+            others: Vec::new(),
+        }];
+        let rules = Rules::new(snapshot);
+        assert!(!rules.admits_as(&closed) && rules.admits_as(&rules));
+        let (v4, v6) = (IpAddr::V4(HOST_V4), IpAddr::V6(HOST_V6));
+        let admit = |rules: &Rules, source: &str, host, port| {
+            rules.admit(source.parse().unwrap(), host, Asked::Tcp(port))
+        };
+        assert_eq!(
+            admit(&rules, "10.89.0.2", v4, 80),
+            Ok([127, 0, 0, 1].into())
+        );
+        assert_eq!(
+            admit(&rules, "fd00:1::2", v6, 80),
+            Ok("::1".parse().unwrap())
+        );
+        let refused = Err(Refusal::HostClosed);
+        assert_eq!(admit(&rules, "10.89.0.2", v4, 81), refused);
+        assert_eq!(admit(&rules, "10.89.0.3", v4, 80), refused);
+        assert_eq!(admit(&closed, "10.89.0.2", v4, 80), refused);
+        // What the second lock says, whatever it was told.
+        assert_eq!(admit(&rules, "10.89.7.2", v4, 80), Err(Refusal::Internal));
+        let stranger = Err(Refusal::UnknownSource);
+        assert_eq!(admit(&rules, "192.0.2.1", v4, 80), stranger);
+        let loopback = [127, 0, 0, 1].into();
+        let by_name_only = admit(&rules, "10.89.0.2", loopback, 80);
+        assert_eq!(by_name_only, Err(Refusal::Loopback));
     }
 
     #[test]

@@ -18,12 +18,16 @@
 //! every server and reports "temporary failure", musl waits out its whole timeout; NXDOMAIN ends
 //! both at once, and without an SOA record nobody caches it (RFC 2308 §5).
 //!
+//! The host has names ([`HOST_ALIASES`]) for those sandboxes that may reach its loopback, before any
+//! endpoint that calls itself so; for all others they do not exist, nor do they outside.
+//!
 //! Who a client is, its address tells: bridges let no sandbox send from another's.
 //!
 //! Sources: RFC 6761 §6 (localhost, invalid), RFC 6303 (local reverse zones), RFC 8482 (ANY).
 
+use crate::network::host_loopback::loopback_behind;
 use crate::network::resolv::HOST_ALIASES;
-use crate::network::snapshot::{NetworkView, Snapshot};
+use crate::network::snapshot::{HostLoopbackView, NetworkView, Snapshot};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, RecordType};
 use ipnet::IpNet;
@@ -35,6 +39,8 @@ use std::rc::Rc;
 
 /// Our own domain.
 const OWN_DOMAIN: &str = "mossnet.internal";
+/// The host's own name, to which its addresses lead back.
+const HOST_NAME: &str = HOST_ALIASES[0];
 
 /// Every network's zone, by the addresses on which it is served.
 #[derive(Debug, Default)]
@@ -42,6 +48,9 @@ pub struct Zones {
     by_gateway: HashMap<IpAddr, Rc<Zone>>,
     /// Of sandboxes on several networks: all their zones, by each of their addresses.
     multihomed: HashMap<IpAddr, Rc<[Rc<Zone>]>>,
+    /// Of sandboxes that may reach the host's loopback: what that is to them, by each of their
+    /// addresses.
+    hosts: HashMap<IpAddr, Rc<[IpAddr]>>,
 }
 
 impl Zones {
@@ -76,6 +85,7 @@ impl Zones {
         Self {
             by_gateway,
             multihomed,
+            hosts: hosts(&snapshot.host_loopback),
         }
     }
 
@@ -85,8 +95,19 @@ impl Zones {
         zone.holds(client).then(|| View {
             zone: Rc::clone(zone),
             all: self.multihomed.get(&client).map(Rc::clone),
+            host: self.hosts.get(&client).map(Rc::clone),
         })
     }
+}
+
+fn hosts(views: &[HostLoopbackView]) -> HashMap<IpAddr, Rc<[IpAddr]>> {
+    let mut index = HashMap::new();
+    for view in views {
+        let addresses: Rc<[IpAddr]> = view.host_addresses().into();
+        let clients = view.sources.iter().chain(&view.others);
+        index.extend(clients.map(|client| (*client, Rc::clone(&addresses))));
+    }
+    index
 }
 
 fn multihomed(groups: &[Vec<IpAddr>], zones: &[Rc<Zone>]) -> HashMap<IpAddr, Rc<[Rc<Zone>]>> {
@@ -139,6 +160,8 @@ pub struct View {
     pub zone: Rc<Zone>,
     /// All that its sandbox is on, where that is on several.
     all: Option<Rc<[Rc<Zone>]>>,
+    /// The host's addresses, where it may reach them.
+    host: Option<Rc<[IpAddr]>>,
 }
 
 /// What becomes of a question.
@@ -219,6 +242,9 @@ impl Entry {
 impl View {
     /// Decides on `name`, given as [`super::message::ClientQuery::name`] gives it.
     pub fn decide(&self, name: &str, kind: RecordType) -> Verdict {
+        if let Some(host) = self.host.as_ref().filter(|_| HOST_ALIASES.contains(&name)) {
+            return address_records(host, kind, 0);
+        }
         if let Some(verdict) = self.decide_endpoint(name, kind) {
             return verdict;
         }
@@ -265,7 +291,9 @@ impl View {
 
     fn decide_reverse(&self, address: IpAddr, kind: RecordType) -> Option<Verdict> {
         let known = self.zones().find_map(|zone| zone.reverse.get(&address));
-        let name = known.cloned().or_else(|| {
+        let host = self.host.as_ref().filter(|host| host.contains(&address));
+        let host = host.and_then(|_| Name::from_ascii(format!("{HOST_NAME}.")).ok());
+        let name = known.cloned().or(host).or_else(|| {
             let localhost = || Name::from_ascii("localhost.").ok();
             address.is_loopback().then(localhost).flatten()
         });
@@ -276,7 +304,8 @@ impl View {
         }
         // Other networks' addresses too: no outside resolver can know them.
         let mut subnets = self.zone.every_subnet.iter();
-        let ours = subnets.any(|subnet| subnet.contains(&address));
+        let ours =
+            subnets.any(|subnet| subnet.contains(&address)) || loopback_behind(address).is_some();
         ours.then_some(Verdict::NoSuchName)
     }
 
@@ -307,7 +336,12 @@ fn is_ours_alone(name: &str) -> bool {
         name.strip_suffix(domain)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    HOST_ALIASES.contains(&name) || within(OWN_DOMAIN) || within("invalid")
+    // With a search domain behind it, too: a stub resolver tries that where the name is none.
+    let is_host = |alias: &&str| {
+        let rest = name.strip_prefix(alias);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    HOST_ALIASES.iter().any(is_host) || within(OWN_DOMAIN) || within("invalid")
 }
 
 /// The address records of a name that exists.

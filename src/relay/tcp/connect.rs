@@ -8,8 +8,10 @@
 use super::flow::{DESCRIPTORS, reset_on_close};
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::host_loopback::{Asked, is_own_peer};
 use crate::relay::offender;
 use crate::relay::pending::{FourTuple, Pending, Syn};
+use crate::relay::rules::Refusal;
 use crate::relay::slots::Slots;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::{ethernet, reset, tcp};
@@ -70,15 +72,12 @@ impl Connects {
             client: SocketAddr::new(packet.source(), segment.source_port()),
             destination: SocketAddr::new(packet.destination(), segment.destination_port()),
         };
-        if let Err(refusal) = cx.rules.admit(tuple.client.ip(), tuple.destination.ip()) {
-            tracing::debug!(
-                flow.client = %tuple.client,
-                flow.destination = %tuple.destination,
-                reason = refusal.reason(),
-                "flow denied"
-            );
-            return offender::refuse(refusal, packet, cx);
-        }
+        let asked = Asked::Tcp(tuple.destination.port());
+        let admitted = (cx.rules).admit(tuple.client.ip(), tuple.destination.ip(), asked);
+        let peer = match admitted {
+            Ok(address) => SocketAddr::new(address, tuple.destination.port()),
+            Err(refusal) => return deny(refusal, tuple, packet, cx),
+        };
         let isn = segment.sequence();
         match self.pending.syn(tuple, isn, cx.now) {
             Syn::Connecting | Syn::TooMany => return,
@@ -93,7 +92,9 @@ impl Connects {
             self.pending.forget(tuple, isn);
             return refuse(packet, Answer::Reset, cx);
         }
-        if let Err(error) = self.start(tuple, isn, frame, packet.ttl(), cx) {
+        let host = host_socket(peer, packet.ttl());
+        let started = host.and_then(|host| self.start(host, peer, (tuple, isn), frame, cx));
+        if let Err(error) = started {
             cx.budget.release(DESCRIPTORS);
             self.pending.forget(tuple, isn);
             tracing::debug!(flow.destination = %tuple.destination, %error, "connect not begun");
@@ -101,16 +102,16 @@ impl Connects {
         }
     }
 
+    /// `peer`: where the connection leads, be it called otherwise in the container.
     fn start(
         &mut self,
-        tuple: FourTuple,
-        isn: u32,
+        host: OwnedFd,
+        peer: SocketAddr,
+        (tuple, isn): (FourTuple, u32),
         frame: &[u8],
-        ttl: u8,
         cx: &Context<'_>,
     ) -> io::Result<()> {
-        let host = host_socket(tuple.destination, ttl)?;
-        match SockRef::from(&host).connect(&SockAddr::from(tuple.destination)) {
+        match SockRef::from(&host).connect(&SockAddr::from(peer)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
@@ -138,6 +139,12 @@ impl Connects {
             return;
         };
         match SockRef::from(&attempt.host).take_error() {
+            Ok(None) if is_own_peer(&attempt.host) => {
+                let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+                // Closed without a reset it would keep the port in TIME_WAIT.
+                reset_on_close(&attempt.host);
+                self.failed(&attempt, &refused, cx);
+            }
             Ok(None) => self.connected(attempt, cx),
             // A peer that refuses gives another error: this one accepted, and reset at once. The
             // container gets its connection, and then the reset.
@@ -206,6 +213,17 @@ impl Connects {
             abandon(&host, cx);
         }
     }
+}
+
+/// The rules do not let it out.
+fn deny(refusal: Refusal, tuple: FourTuple, packet: &Packet<'_>, cx: &mut Context<'_>) {
+    tracing::debug!(
+        flow.client = %tuple.client,
+        flow.destination = %tuple.destination,
+        reason = refusal.reason(),
+        "flow denied"
+    );
+    offender::refuse(refusal, packet, cx);
 }
 
 fn is_reset(error: &io::Error) -> bool {

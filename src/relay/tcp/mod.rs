@@ -23,6 +23,7 @@ pub mod refusal;
 mod tests;
 
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
+use super::host_loopback::Asked;
 use super::pending::{FourTuple, Pending};
 use super::publish::listener::Counters;
 use super::slots::Slots;
@@ -178,8 +179,9 @@ impl Tcp {
                         // the peer is the container.
                         return cx.rules.is_ours(tuple.client.ip());
                     }
+                    let asked = Asked::Tcp(tuple.destination.port());
                     cx.rules
-                        .admit(tuple.client.ip(), tuple.destination.ip())
+                        .admit(tuple.client.ip(), tuple.destination.ip(), asked)
                         .is_ok()
                 });
                 admitted == Some(false)

@@ -1,6 +1,8 @@
 //! One UDP flow: who talks to whom, its sockets, and how long it may be idle.
 
 use super::transmit::Segmentation;
+use crate::relay::host_loopback::{Asked, is_own_peer};
+use crate::relay::rules::{Refusal, Rules};
 use crate::relay::socket_pool::deepen;
 use crate::sys::udp::{self, Datagram, Report};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -36,10 +38,20 @@ pub(super) struct FlowKey {
     pub(super) destination: SocketAddr,
 }
 
+impl FlowKey {
+    /// Whether the rules let it out, and to whom.
+    pub(super) fn admitted(&self, rules: &Rules) -> Result<SocketAddr, Refusal> {
+        let port = self.destination.port();
+        let asked = Asked::Udp(port);
+        let address = rules.admit(self.client.ip(), self.destination.ip(), asked)?;
+        Ok(SocketAddr::new(address, port))
+    }
+}
+
 /// The state of a flow.
 pub(super) struct Flow {
     pub(super) key: FlowKey,
-    /// Connected to the destination.
+    /// Connected to the destination, or to what that stands for.
     pub(super) host: OwnedFd,
     /// What the host side carries in one message.
     pub(super) segmentation: Segmentation,
@@ -79,9 +91,9 @@ struct Waiting {
 }
 
 impl Flow {
-    /// Opens the host side. `ttl`: of the first datagram.
-    pub(super) fn open(key: FlowKey, ttl: Option<u8>) -> io::Result<Self> {
-        let v6 = key.destination.is_ipv6();
+    /// Opens the host side, to `peer`. `ttl`: of the first datagram.
+    pub(super) fn open(key: FlowKey, peer: SocketAddr, ttl: Option<u8>) -> io::Result<Self> {
+        let v6 = peer.is_ipv6();
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new(domain, kind, Some(Protocol::UDP))?;
@@ -102,10 +114,14 @@ impl Flow {
                 setsockopt(&socket, sockopt::Ipv4Ttl, &ttl)?;
             }
         }
-        socket.connect(&SockAddr::from(key.destination))?;
+        socket.connect(&SockAddr::from(peer))?;
+        let host = socket.into();
+        if is_own_peer(&host) {
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        }
         Ok(Self {
             key,
-            host: socket.into(),
+            host,
             segmentation: Segmentation::UNTRIED,
             router: RouterSide::Shared,
             outward: 0,
@@ -197,7 +213,7 @@ mod tests {
             client: "10.89.0.2:4000".parse().unwrap(),
             destination: SocketAddr::from(([127, 0, 0, 1], port)),
         };
-        Flow::open(key, Some(64)).unwrap()
+        Flow::open(key, key.destination, Some(64)).unwrap()
     }
 
     #[test]

@@ -177,11 +177,7 @@ impl Udp {
             let Some(key) = state.flows.get(id).map(|flow| flow.key) else {
                 continue;
             };
-            if cx
-                .rules
-                .admit(key.client.ip(), key.destination.ip())
-                .is_err()
-            {
+            if key.admitted(cx.rules).is_err() {
                 state.close(id, cx.budget);
             }
         }

@@ -6,6 +6,7 @@ use super::transmit::{Segmentation, Way, transmit};
 use super::{FLOW_BUFFER, State, Udp, about, enlarge};
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::offender;
+use crate::relay::rules::Refusal;
 use crate::relay::wire::icmp::Notice;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::udp as wire_udp;
@@ -154,26 +155,25 @@ impl State {
         if key.destination.port() == 0 || key.client.port() == 0 {
             return None;
         }
-        if let Err(refusal) = cx.rules.admit(key.client.ip(), key.destination.ip()) {
-            let reason = refusal.reason();
-            tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason, "UDP flow denied");
-            for datagram in datagrams {
-                about(key, datagram.data, datagram.ttl, |packet| {
-                    offender::refuse(refusal, packet, cx);
-                });
+        let peer = match key.admitted(cx.rules) {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                deny(key, refusal, datagrams, cx);
+                return None;
             }
-            return None;
-        }
+        };
         self.make_room(key.client.ip(), cx);
-        let opened = self.open_within_budget(key, ttl, cx).or_else(|error| {
-            if !ran_out(&error) {
-                return Err(error);
-            }
-            // Descriptors or ports of the host: at the cost of whoever has most of them.
-            let victim = self.flows.oldest_of_largest().ok_or(error)?;
-            self.evict(victim, cx);
-            self.open_within_budget(key, ttl, cx)
-        });
+        let opened = self
+            .open_within_budget(key, peer, ttl, cx)
+            .or_else(|error| {
+                if !ran_out(&error) {
+                    return Err(error);
+                }
+                // Descriptors or ports of the host: at the cost of whoever has most of them.
+                let victim = self.flows.oldest_of_largest().ok_or(error)?;
+                self.evict(victim, cx);
+                self.open_within_budget(key, peer, ttl, cx)
+            });
         opened
             .inspect_err(|error| {
                 tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, %error, "UDP flow not opened");
@@ -189,6 +189,7 @@ impl State {
     fn open_within_budget(
         &mut self,
         key: FlowKey,
+        peer: SocketAddr,
         ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> io::Result<Key> {
@@ -196,13 +197,19 @@ impl State {
         if !cx.budget.take(2, cx.now) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        self.open(key, ttl, cx)
+        self.open(key, peer, ttl, cx)
             .inspect_err(|_| cx.budget.release(2))
     }
 
     /// Opens the sockets of a flow, for which two descriptors were taken from the budget.
-    fn open(&mut self, key: FlowKey, ttl: Option<u8>, cx: &mut Context<'_>) -> io::Result<Key> {
-        let flow = Flow::open(key, ttl)?;
+    fn open(
+        &mut self,
+        key: FlowKey,
+        peer: SocketAddr,
+        ttl: Option<u8>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Key> {
+        let flow = Flow::open(key, peer, ttl)?;
         let mut made = false;
         self.replies.enter(key.destination, || {
             made = true;
@@ -360,6 +367,17 @@ fn watch(flow: &Flow, id: Key, cx: &mut Context<'_>) {
     }
     if let Err(error) = result {
         tracing::warn!(%error, "UDP flow not watched");
+    }
+}
+
+/// The rules do not let a new flow out.
+fn deny(key: FlowKey, refusal: Refusal, datagrams: &[Datagram<'_>], cx: &mut Context<'_>) {
+    let reason = refusal.reason();
+    tracing::debug!(flow.client = %key.client, flow.destination = %key.destination, reason, "UDP flow denied");
+    for datagram in datagrams {
+        about(key, datagram.data, datagram.ttl, |packet| {
+            offender::refuse(refusal, packet, cx);
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::network::snapshot::{NameRecord, ResolverView};
+use crate::ports::HostLoopback;
 
 fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -32,6 +33,15 @@ fn network(index: u8, name: &str, internal: bool, names: Vec<NameRecord>) -> Net
     }
 }
 
+fn host(sources: &[&str], others: &[&str]) -> HostLoopbackView {
+    HostLoopbackView {
+        sandbox: "x".into(),
+        open: HostLoopback::All,
+        sources: addresses(sources),
+        others: addresses(others),
+    }
+}
+
 fn world() -> Zones {
     let mynet = vec![
         name("web", &["10.89.1.2", "fd00:89:1::2"]),
@@ -39,6 +49,7 @@ fn world() -> Zones {
         name("db", &["10.89.1.3"]),
         name("pool", &["10.89.1.4", "10.89.1.5", "10.89.1.6"]),
         name("twin", &["10.89.1.5", "fd00:89:1::5"]),
+        name("host.docker.internal", &["10.89.1.66"]),
     ];
     let inner = vec![name("safe", &["10.89.2.2"]), name("twin", &["10.89.2.5"])];
     let mut own_dns = network(3, "own", false, vec![name("a", &["10.89.3.2"])]);
@@ -60,6 +71,10 @@ fn world() -> Zones {
             addresses(&["10.89.2.8", "10.89.1.8", "10.89.3.8"]),
         ],
         publishes: Vec::new(),
+        host_loopback: vec![
+            host(&["10.89.1.20", "fd00:89:1::20"], &["10.89.2.20"]),
+            host(&["10.89.0.20"], &[]),
+        ],
     })
 }
 
@@ -331,4 +346,65 @@ fn a_networks_own_resolvers_replace_the_hosts() {
     };
     assert_eq!(upstreams(3), ["192.0.2.53".parse::<IpAddr>().unwrap()]);
     assert_eq!(upstreams(1), ["127.0.0.53".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn the_host_has_names_for_whoever_may_reach_it() {
+    let v4 = Verdict::Records(vec![a("169.254.77.77")]);
+    let v6 = "fd8d:5ead:b037::77".parse().unwrap();
+    let v6 = Verdict::Records(vec![RData::AAAA(AAAA(v6))]);
+    let ask = |network: u8, client: &str, name: &str, kind| ask_as(network, client, name, kind);
+    for name in HOST_ALIASES {
+        // An endpoint that calls itself so is not taken for it.
+        assert_eq!(ask(1, "10.89.1.20", name, RecordType::A), v4);
+        assert_eq!(ask(1, "10.89.1.20", name, RecordType::AAAA), v6);
+        assert_eq!(ask(1, "10.89.1.20", name, RecordType::MX), Verdict::NoData);
+        assert_eq!(
+            ask(1, "10.89.1.20", name, RecordType::HTTPS),
+            Verdict::NoData
+        );
+        // From an address of its that does not lead there, at the gateway of an internal network.
+        assert_eq!(ask(2, "10.89.2.20", name, RecordType::A), v4);
+        // Without IPv6, on the network without names.
+        assert_eq!(ask(0, "10.89.0.20", name, RecordType::A), v4);
+        assert_eq!(
+            ask(0, "10.89.0.20", name, RecordType::AAAA),
+            Verdict::NoData
+        );
+        for kind in [RecordType::A, RecordType::AAAA, RecordType::MX] {
+            let strangers = [
+                ask(0, "10.89.0.21", name, kind),
+                ask(3, "10.89.3.9", name, kind),
+            ];
+            assert_eq!(
+                strangers,
+                [Verdict::NoSuchName, Verdict::NoSuchName],
+                "{name}"
+            );
+            let searched = format!("{name}.some.domain");
+            assert_eq!(ask(1, "10.89.1.20", &searched, kind), Verdict::NoSuchName);
+        }
+    }
+    let outside = ask(0, "10.89.0.20", "host.docker.internals", RecordType::A);
+    assert_eq!(outside, Verdict::Forward);
+}
+
+#[test]
+fn the_hosts_addresses_lead_back_to_its_name() {
+    let v4 = "77.77.254.169.in-addr.arpa";
+    let v6 = "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.3.0.b.d.a.e.5.d.8.d.f.ip6.arpa";
+    let name = Name::from_ascii("host.mossnet.internal.").unwrap();
+    let known = Verdict::Records(vec![RData::PTR(PTR(name))]);
+    for reverse in [v4, v6] {
+        assert_eq!(ask_as(1, "10.89.1.20", reverse, RecordType::PTR), known);
+        assert_eq!(
+            ask_as(1, "10.89.1.20", reverse, RecordType::A),
+            Verdict::NoData
+        );
+        let stranger = ask_as(1, "10.89.1.21", reverse, RecordType::PTR);
+        assert_eq!(stranger, Verdict::NoSuchName);
+    }
+    // Of IPv6 it has nothing.
+    let stranger = ask_as(0, "10.89.0.20", v6, RecordType::PTR);
+    assert_eq!(stranger, Verdict::NoSuchName);
 }
