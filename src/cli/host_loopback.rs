@@ -62,10 +62,10 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(options(""), []);
         let open = pair("host_loopback", "true");
-        assert_eq!(options("--host-loopback"), [open.clone()]);
+        assert_eq!(options("--host-loopback"), std::slice::from_ref(&open));
         let ports = pair("host_ports", "80,443,53/udp");
         let flags = "--host-ports 443,53/udp --host-ports 80";
-        assert_eq!(options(flags), [ports.clone()]);
+        assert_eq!(options(flags), std::slice::from_ref(&ports));
         let both = format!("--host-loopback {flags}");
         assert_eq!(options(&both), [open, ports]);
     }

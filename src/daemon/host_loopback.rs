@@ -218,7 +218,7 @@ mod tests {
         assert!(message.ends_with("it is internal"), "{message}");
         let db = ("db".to_owned(), [10, 0, 0, 1].into());
         let closed = model.host_lines(&web);
-        assert_eq!(closed.added, [db.clone()]);
+        assert_eq!(closed.added, std::slice::from_ref(&db));
         assert!(closed.lines.is_empty());
         let way_out = samples::endpoint(0x77, &outer, "10.89.2.2/24", 1);
         web.endpoints.push(way_out);

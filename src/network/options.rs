@@ -186,26 +186,7 @@ impl NetworkOptions {
                 }
                 self.vlan = Some(vlan);
             }
-            // In the order of the names: it comes before host_ports, which narrows it.
-            "host_loopback" => {
-                let open = given.truth()?;
-                self.host_loopback = open.then_some(HostLoopback::All);
-                return Ok(open.to_string());
-            }
-            "host_ports" => {
-                if self
-                    .shown
-                    .get("host_loopback")
-                    .is_some_and(|open| open == "false")
-                {
-                    return Err(given.impossible("host_loopback=false closes them all"));
-                }
-                let wanted = "a list of ports, such as 5432,8000-8010,53/udp";
-                let ports: PortSet = given.value.parse().map_err(|_| given.wrong(wanted))?;
-                let shown = ports.to_string();
-                self.host_loopback = Some(HostLoopback::Ports(ports));
-                return Ok(shown);
-            }
+            "host_loopback" | "host_ports" => return self.open_host(ours, given),
             "isolate" if given.value == "strict" => {}
             "isolate" => {
                 if !given.truth()? {
@@ -244,6 +225,24 @@ impl NetworkOptions {
             }
         }
         Ok(given.value.to_owned())
+    }
+
+    /// Options come in the order of their names: host_ports after host_loopback, which it narrows.
+    fn open_host(&mut self, ours: &str, given: Given<'_>) -> Result<String, OptionError> {
+        if ours == "host_loopback" {
+            let open = given.truth()?;
+            self.host_loopback = open.then_some(HostLoopback::All);
+            return Ok(open.to_string());
+        }
+        let said = self.shown.get("host_loopback");
+        if said.is_some_and(|open| open == "false") {
+            return Err(given.impossible("host_loopback=false closes them all"));
+        }
+        let wanted = "a list of ports, such as 5432,8000-8010,53/udp";
+        let ports: PortSet = given.value.parse().map_err(|_| given.wrong(wanted))?;
+        let shown = ports.to_string();
+        self.host_loopback = Some(HostLoopback::Ports(ports));
+        Ok(shown)
     }
 }
 
