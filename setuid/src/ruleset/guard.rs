@@ -119,7 +119,6 @@ fn enter() -> Chain {
     let own = |family| Clause::Own(Own::Source(family));
     let ipv4 = Clause::Ether(EtherType::Ipv4);
     let ipv6 = Clause::Ether(EtherType::Ipv6);
-    let arp = Clause::Ether(EtherType::Arp);
     let neighbours = |first, last| {
         vec![
             ipv6,
@@ -162,13 +161,6 @@ fn enter() -> Chain {
             Clause::Saddr(Family::V6, SetId::LinkLocal),
             Clause::Accept,
         ],
-        vec![arp, Clause::Own(Own::ArpSender), Clause::Accept],
-        vec![
-            arp,
-            Clause::NoSource(Family::V4),
-            Clause::Own(Own::ArpMac),
-            Clause::Accept,
-        ],
     ];
     Chain {
         name: "enter",
@@ -178,8 +170,23 @@ fn enter() -> Chain {
             priority: Priority::BridgeFilter,
             drop: true,
         }),
-        rules,
+        rules: rules.into_iter().chain(arp()).collect(),
     }
+}
+
+/// Who speaks ARP speaks of itself.
+fn arp() -> [Rule; 2] {
+    let arp = Clause::Ether(EtherType::Arp);
+    let probe = vec![
+        arp,
+        Clause::NoSource(Family::V4),
+        Clause::Own(Own::ArpMac),
+        Clause::Accept,
+    ];
+    [
+        vec![arp, Clause::Own(Own::ArpSender), Clause::Accept],
+        probe,
+    ]
 }
 
 /// ICMP errors, of both versions.
