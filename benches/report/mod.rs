@@ -48,7 +48,7 @@ impl Results {
         }
     }
 
-    /// Markdown: medians, and in brackets the ratio to the first contender.
+    /// Markdown: medians, and in brackets the ratio to the first contender (of per cents, none).
     pub fn table(&self) -> String {
         let mut text = format!("\n| | {} |\n|---|", self.contenders.join(" | "));
         text.push_str(&"---|".repeat(self.contenders.len()));
@@ -60,10 +60,10 @@ impl Results {
                 .and_then(|first| self.median(metric, first));
             for contender in &self.contenders {
                 let cell = match (self.median(metric, contender), base) {
-                    (Some(value), Some(base)) => {
+                    (Some(value), Some(base)) if *unit != "%" => {
                         format!("{} ({:.2})", shown(value), value / base)
                     }
-                    (Some(value), None) => shown(value),
+                    (Some(value), _) => shown(value),
                     (None, _) => "failed".to_owned(),
                 };
                 let _ = write!(text, " {cell} |");

@@ -1,0 +1,32 @@
+//! What mossnet's published ports shall reach, and whether they did.
+
+use crate::contender::{MOSSNET, PASTA, ROOTLESSPORT};
+use crate::report::Results;
+use crate::{DATAGRAMS, EXCHANGES, STREAMS};
+
+/// One line for each goal that was measured: row, ratio, verdict.
+pub fn tell(results: &Results) {
+    for (row, _) in STREAMS {
+        judge(results, row, &ROOTLESSPORT, 1.0);
+        judge(results, row, &PASTA, 1.0);
+    }
+    for (row, kind, _) in EXCHANGES {
+        if kind == "connections" {
+            judge(results, row, &ROOTLESSPORT, 2.0);
+        }
+        judge(results, row, &PASTA, 1.0);
+    }
+    for (row, ..) in DATAGRAMS {
+        judge(results, row, &PASTA, 1.5);
+    }
+}
+
+fn judge(results: &Results, row: &'static str, peers: &[&'static str], goal: f64) {
+    for peer in peers {
+        let Some(ratio) = results.ratio(row, MOSSNET, peer) else {
+            continue;
+        };
+        let word = if ratio >= goal { "reached" } else { "MISSED" };
+        println!("{row}: {ratio:.2} of {peer}; goal {goal}: {word}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Published ports: mossnet beside native, `pasta -t` and podman's rootlessport, in one run.
+//!
+//! Job: `cargo bench --bench publish`, as root or as any user. One client, in the netns of another
+//! host, asks the same server in every contender's container; rounds are interleaved, so that a noisy
+//! minute hits everybody; the table shows medians and their ratio to native, and a line for each goal
+//! says whether it was reached. Invariants: every contender has a host netns of its own and the same
+//! cable to the client; every container has reno inside, the rest of the machine keeps its own
+//! congestion control (named in the output).
+//!
+//! * `contender`: who they are. `hosts`: cables and namespaces. `datagrams`: load generator for UDP.
+//! * The load generator for TCP is `first_light`'s.
+//!
+//! `MOSSNET_BENCH_ROUNDS` (5), `MOSSNET_BENCH_SECONDS` (1) for each measurement,
+//! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_ROWS=UDP,connections` for
+//! some rows, `MOSSNET_BENCH_OUTSIDE=reno` for another congestion control of hosts and client,
+//! `MOSSNET_BENCH_JSON=FILE`.
+
+// A benchmark that panics is a benchmark that failed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/world/mod.rs"]
+mod world;
+
+#[allow(dead_code)] // Not every benchmark wants everything.
+#[path = "../report/mod.rs"]
+mod report;
+
+#[path = "../first_light/load.rs"]
+mod load;
+
+mod contender;
+mod datagrams;
+mod goals;
+mod hosts;
+
+use contender::Contender;
+use report::{Results, number};
+use std::time::Duration;
+use world::{World, enter};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some("load") => return load::client(&args[2..]),
+        Some("udp") => return datagrams::client(&args[2..]),
+        Some("serve") => return serve(),
+        _ => {}
+    }
+    let rounds = number("MOSSNET_BENCH_ROUNDS", 5);
+    let duration = number("MOSSNET_BENCH_SECONDS", 1);
+    let deadline = Duration::from_secs(60 + rounds * (duration + 3) * 100);
+    let builder = World::builder().tun().deadline(deadline.as_secs());
+    let text = enter::enter_live(deadline, "publish", || {
+        builder.run_here(|world| measure(world, rounds, duration));
+    });
+    report::keep(&text, "publish");
+}
+
+/// What answers in a container: everything but iperf3.
+fn serve() {
+    load::serve("host");
+    datagrams::serve();
+    println!("serves");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn measure(world: &World, rounds: u64, duration: u64) {
+    let list = |name| std::env::var(name).unwrap_or_default();
+    let mut contenders = contender::all(world, &list("MOSSNET_BENCH_ONLY"));
+    let rows = list("MOSSNET_BENCH_ROWS");
+    let mut results = Results::default();
+    for round in 1..=rounds {
+        for contender in &mut contenders {
+            println!("round {round} of {rounds}: {}", contender.name);
+            measure_one(contender, &rows, duration, &mut results);
+        }
+    }
+    print!("{}", results.table());
+    goals::tell(&results);
+    let outside = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    let conditions = serde_json::json!({
+        "congestion_control_outside": outside.unwrap_or_default().trim(),
+        "congestion_control_inside": "reno",
+        "rounds": rounds,
+        "seconds": duration,
+        "client_mtu": 1500,
+    });
+    println!("{}{}", report::MARK, results.json(&conditions));
+}
+
+/// Row, flags of iperf3.
+pub const STREAMS: [(&str, &str); 4] = [
+    ("TCP in, 1 stream", ""),
+    ("TCP out, 1 stream", "-R"),
+    ("TCP in, 4 streams", "-P 4"),
+    ("TCP out, 4 streams", "-P 4 -R"),
+];
+
+/// Row, kind of load, how many at once.
+pub const EXCHANGES: [(&str, &str, u32); 4] = [
+    ("requests, 1 connection", "requests", 1),
+    ("requests, 32 connections", "requests", 32),
+    ("connections, 1 at once", "connections", 1),
+    ("connections, 32 at once", "connections", 32),
+];
+
+/// Row, row of its loss, kind of load, bytes.
+pub const DATAGRAMS: [(&str, &str, &str, u32); 4] = [
+    ("UDP in, 64 bytes", "UDP in, 64 bytes, lost", "flood", 64),
+    (
+        "UDP in, 1,400 bytes",
+        "UDP in, 1,400 bytes, lost",
+        "flood",
+        1400,
+    ),
+    ("UDP echo, 64 bytes", "UDP echo, 64 bytes, lost", "echo", 64),
+    (
+        "UDP echo, 1,400 bytes",
+        "UDP echo, 1,400 bytes, lost",
+        "echo",
+        1400,
+    ),
+];
+
+fn measure_one(contender: &mut Contender, rows: &str, duration: u64, results: &mut Results) {
+    let wanted = |row: &str| rows.is_empty() || rows.split(',').any(|part| row.starts_with(part));
+    let name = contender.name;
+    for (row, flags) in STREAMS.into_iter().filter(|(row, ..)| wanted(row)) {
+        results.add(row, "Gbit/s", name, contender.iperf3(duration, flags));
+    }
+    for (row, kind, count) in EXCHANGES.into_iter().filter(|(row, ..)| wanted(row)) {
+        results.add(row, "1/s", name, contender.load(kind, count, duration));
+    }
+    for (row, lost, kind, bytes) in DATAGRAMS.into_iter().filter(|(row, ..)| wanted(row)) {
+        let (rate, loss) = contender.datagrams(kind, bytes, duration).unzip();
+        results.add(row, "1/s", name, rate);
+        results.add(lost, "%", name, loss);
+    }
+}
