@@ -8,7 +8,7 @@ use super::args::{Cli, Command, Root};
 use super::netns::NetnsCommand;
 use super::network_args::NetworkCommand;
 use clap::{ArgMatches, Args, FromArgMatches};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 /// The command line, where it is one of these and nothing about it is odd.
 pub(super) fn parse(words: &[OsString]) -> Option<Cli> {
@@ -69,9 +69,7 @@ fn one<A: Args>(
         table = clap::Command::new(*parent).subcommand(table);
     }
     let mut table = Root::augment_args(clap::Command::new("mossnet")).subcommand(table);
-    let whole = table
-        .try_get_matches_from_mut(words.iter().map(OsString::as_os_str).map(OsStr::to_owned))
-        .ok()?;
+    let whole = table.try_get_matches_from_mut(words).ok()?;
     let mut matches: &ArgMatches = &whole;
     for name in path {
         matches = matches.subcommand_matches(name)?;
