@@ -1,6 +1,5 @@
 //! mossnet's command line, in its two ways to put something on a network: a network namespace that
-//! is made with an endpoint (what netavark is handed was made by podman before), and an endpoint for
-//! a sandbox that runs.
+//! is made with an endpoint, and an endpoint for a sandbox that runs.
 
 use crate::Contender;
 use crate::caller::Caller;
@@ -9,10 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-const NETNS: &str = "mossnet netns create, rm";
-const CONNECT: &str = "mossnet network connect, disconnect";
-/// Both.
-pub const NAMES: [&str; 2] = [NETNS, CONNECT];
+/// A network namespace with an endpoint.
+pub const NETNS: &str = "mossnet netns create, rm";
+/// An endpoint for one that is there.
+pub const CONNECT: &str = "mossnet network connect, disconnect";
 
 struct Mossnet {
     name: &'static str,

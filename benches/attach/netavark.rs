@@ -1,8 +1,9 @@
 //! Debian's netavark, called as podman calls it without root: in a user and network namespace of its
 //! own, with one network as JSON on stdin, aardvark-dns off.
 //!
-//! Two ways: with the firewall it takes by default (iptables), and on an internal network, for which
-//! it makes no firewall rules; version 1.4 knows no `NETAVARK_FW=none`.
+//! Three ways: with the firewall it takes by default (iptables); the same together with the `ip netns
+//! add` and `delete` that somebody must do for it; and on an internal network, for which it makes no
+//! firewall rules (version 1.4 knows no `NETAVARK_FW=none`).
 
 use crate::Contender;
 use crate::caller::Caller;
@@ -13,8 +14,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What mossnet is compared with.
+/// What an endpoint for a network namespace that is there is compared with.
 pub const USUAL: &str = "netavark";
+/// What a network namespace with its endpoint is compared with.
+pub const WITH_NETNS: &str = "netavark and ip netns add, delete";
 const INTERNAL: &str = "netavark, no firewall";
 
 /// Where distributions put it; podman does not look at PATH for it.
@@ -37,6 +40,8 @@ pub fn version() -> String {
 
 struct Netavark {
     name: &'static str,
+    /// In `/run/netns`.
+    guest: String,
     program: &'static str,
     config: String,
     caller: Rc<RefCell<Caller>>,
@@ -60,14 +65,15 @@ pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
     let mut caller = Caller::start(&["unshare", "-Urnm", "sh", "-c", script, "caller"]);
     let status = world.host(["ip", "-V"]).ok();
     println!("netavark: {} ({})", version(), status.trim());
-    for netns in ["resident0", "resident1", "guest0", "guest1"] {
+    for netns in ["resident0", "resident1", "resident2", "guest0", "guest2"] {
         caller.call(&["ip", "netns", "add", netns], "");
     }
     let caller = Rc::new(RefCell::new(caller));
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for (number, name) in [USUAL, INTERNAL].into_iter().enumerate() {
+    for (number, name) in [USUAL, WITH_NETNS, INTERNAL].into_iter().enumerate() {
         let make = |host| Netavark {
             name,
+            guest: format!("guest{number}"),
             program,
             config: config(number, host, name == INTERNAL),
             caller: Rc::clone(&caller),
@@ -126,9 +132,17 @@ impl Netavark {
         self.caller.borrow_mut().call(&argv, &self.config)
     }
 
-    fn guest(&self) -> String {
-        let number = usize::from(self.name == INTERNAL);
-        format!("/run/netns/guest{number}")
+    fn netns(&self, act: &str) -> Duration {
+        let argv = ["ip", "netns", act, &self.guest];
+        self.caller.borrow_mut().call(&argv, "")
+    }
+
+    fn makes_netns(&self) -> bool {
+        self.name == WITH_NETNS
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.guest)
     }
 }
 
@@ -138,10 +152,15 @@ impl Contender for Netavark {
     }
 
     fn set_up(&mut self) -> Duration {
-        self.call("setup", &self.guest())
+        let made = self.makes_netns().then(|| self.netns("add"));
+        made.unwrap_or_default() + self.call("setup", &self.path())
     }
 
     fn tear_down(&mut self) -> Duration {
-        self.call("teardown", &self.guest())
+        let gone = self.call("teardown", &self.path());
+        gone + self
+            .makes_netns()
+            .then(|| self.netns("delete"))
+            .unwrap_or_default()
     }
 }

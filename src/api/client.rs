@@ -1,8 +1,8 @@
 //! What the CLI calls: one method for each request of the API, over the daemon's unix socket.
 //!
 //! A client keeps one connection open for its whole life, so that the daemon does not end of
-//! idleness between two requests; each request but `create` has a connection of its own, so that
-//! one may wait while others are made.
+//! idleness between two requests. Requests go over it, one after the other; one that is made while
+//! another has no answer yet has a connection of its own, as has each wait.
 
 use super::call::{Call, Sender, parse};
 use super::launch::{self, LaunchError};
@@ -140,6 +140,11 @@ impl ClientError {
                 | Self::Refused { status: 503, .. }
                 | Self::Stdio(StdioError::Socket { .. })
         )
+    }
+
+    /// The connection had ended before the request was sent.
+    fn unseen(&self) -> bool {
+        matches!(self, Self::Broken { source, .. } if source.is_canceled() || source.is_closed())
     }
 
     /// Nobody is there, and nobody has seen the request.
@@ -345,6 +350,12 @@ impl Client {
     }
 
     pub(super) async fn ask(&self, call: &Call) -> Result<Bytes, ClientError> {
+        if let Ok(mut anchor) = self.anchor.try_lock() {
+            match call.send(&mut anchor).await {
+                Err(error) if error.unseen() => {}
+                answer => return answer,
+            }
+        }
         let mut sender = self.open_again().await?;
         call.send(&mut sender).await
     }
