@@ -46,7 +46,7 @@ impl Refusal {
 pub type Answer<T> = Result<T, Refusal>;
 
 /// What a daemon can do. `sandbox` and `network` arguments are a name, a full id, or an unambiguous
-/// beginning of an id.
+/// beginning of an id, 4 digits at least.
 pub trait Control: Send + Sync + 'static {
     /// Make a sandbox with its endpoints; its process waits for `start`.
     fn create(&self, request: SandboxCreate) -> impl Future<Output = Answer<Created>> + Send;

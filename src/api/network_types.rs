@@ -60,7 +60,7 @@ pub struct NetworkCreate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkAttach {
-    /// Name, id, or an unambiguous beginning of an id.
+    /// Name, id, or an unambiguous beginning of an id, 4 digits at least.
     pub network: String,
     /// Fixed IPv4 address.
     #[serde(default)]

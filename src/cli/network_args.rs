@@ -41,7 +41,7 @@ pub enum NetworkCommand {
     Prune(NetworkPruneArgs),
     /// Exit with 0 if a network exists, with 1 if not; prints nothing.
     Exists {
-        /// Name, id, or unambiguous beginning of an id.
+        /// Name, id, or unambiguous beginning of an id (4 digits at least).
         #[arg(value_name = "NETWORK", value_parser = value::given, add = names::networks())]
         name: String,
     },
@@ -159,7 +159,7 @@ pub struct NetworkInspectArgs {
 /// Networks to work on.
 #[derive(Debug, Args)]
 pub struct NetworkNames {
-    /// Names, ids, or unambiguous beginnings of ids.
+    /// Names, ids, or unambiguous beginnings of ids (4 digits at least).
     #[arg(value_name = "NETWORK", required = true, value_parser = value::given, add = names::networks())]
     pub names: Vec<String>,
 }

@@ -3,6 +3,7 @@
 use super::Daemon;
 use super::clock::rfc3339;
 use super::model::Model;
+use super::reference::Begins;
 use super::uplink::word_for;
 use crate::api::control::Answer;
 use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo};
@@ -33,7 +34,19 @@ impl Daemon {
             return Ok(found);
         }
         let model = self.0.model.lock().await;
-        Ok(shown(&model, model.find_network(text)?))
+        match model.find_network(text) {
+            Ok(network) => Ok(shown(&model, network)),
+            Err(refusal) => predefined_by_id(text).ok_or(refusal),
+        }
+    }
+}
+
+/// `host` or `none`, by the beginning of its id.
+pub(super) fn predefined_by_id(text: &str) -> Option<NetworkInfo> {
+    let all = PREDEFINED.map(|(name, driver)| predefined(name, driver));
+    match Begins::of(text, all.iter().map(|network| (&network.id, network))) {
+        Begins::One(network) => Some(network.clone()),
+        Begins::Nothing | Begins::Several | Begins::TooShort => None,
     }
 }
 
