@@ -109,7 +109,7 @@ pub trait Control: Send + Sync + 'static {
     fn networks(&self) -> impl Future<Output = Answer<Vec<NetworkInfo>>> + Send;
     /// One network.
     fn network(&self, network: &str) -> impl Future<Output = Answer<NetworkInfo>> + Send;
-    /// Remove a network that nobody is on; with `force` whoever is on it too, and none is success.
+    /// Remove a network that nobody is on; with `force` whoever is on it too.
     fn remove_network(&self, network: &str, force: bool)
     -> impl Future<Output = Answer<()>> + Send;
     /// Remove every network that nobody is on.

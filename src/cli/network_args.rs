@@ -239,7 +239,7 @@ pub struct NetworkDisconnectArgs {
 /// `network rm`.
 #[derive(Debug, Args)]
 pub struct NetworkRmArgs {
-    /// Also remove the sandboxes that are on it; a network that does not exist is no error.
+    /// Also remove the sandboxes that are on it; a network that does not exist is passed over.
     #[arg(short, long)]
     pub force: bool,
     /// The networks.

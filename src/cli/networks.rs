@@ -10,6 +10,7 @@ use super::network_args::{
 use super::network_filter::passes;
 use super::sandboxes::each;
 use super::{connect, inspect, table};
+use crate::api::client::ClientError;
 use crate::api::network_types::{NetworkDisconnect, NetworkInfo, NetworkPrune};
 use crate::api::paths::Paths;
 use crate::api::types::Uplink;
@@ -143,7 +144,12 @@ async fn rm(paths: Paths, args: NetworkRmArgs) -> Result<u8, CliError> {
     let client = connect(paths).await?;
     let mut results = Vec::new();
     for name in &args.names.names {
-        results.push((name, client.remove_network(name, args.force).await));
+        let result = client.remove_network(name, args.force).await;
+        // As Docker has it: no error, but nothing was removed either.
+        if args.force && result.as_ref().is_err_and(ClientError::is_not_found) {
+            continue;
+        }
+        results.push((name, result));
     }
     each(results)
 }

@@ -89,11 +89,7 @@ impl Daemon {
             return Err(predefined(text));
         }
         for _ in 0..ATTEMPTS {
-            let users = match self.remove_unused(text).await {
-                Err(refusal) if force && refusal.status == 404 => return Ok(()),
-                outcome => outcome?,
-            };
-            match users {
+            match self.remove_unused(text).await? {
                 None => {
                     // What is left in the kernel goes now, not with the next sandbox.
                     self.refresh().await;
