@@ -151,6 +151,9 @@ pub struct NetworkInspectArgs {
     /// json, or a template such as '{{json .IPAM.Config}}'.
     #[arg(short, long, value_name = "FORMAT", value_parser = listing::inspect_format)]
     pub format: Option<Format>,
+    /// As in Docker; there is nothing more to show.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// The networks.
     #[command(flatten)]
     pub names: NetworkNames,
@@ -225,7 +228,7 @@ impl NetworkConnectArgs {
 /// `network disconnect`.
 #[derive(Debug, Args)]
 pub struct NetworkDisconnectArgs {
-    /// Not being connected is no error.
+    /// Also where its side of the endpoint cannot be taken down in order.
     #[arg(short, long)]
     pub force: bool,
     /// The network.

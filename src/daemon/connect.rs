@@ -206,16 +206,9 @@ impl Daemon {
         self.refresh().await;
     }
 
-    /// Takes a sandbox off a network.
+    /// Takes a sandbox off a network; with `force` also where the kernel does not do it in order. A
+    /// stranger to the network is an error all the same, as in Docker.
     pub(super) async fn disconnect(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
-        let force = request.force;
-        match self.try_disconnect(network, request).await {
-            Err(refusal) if force && matches!(refusal.status, 404 | 409) => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    async fn try_disconnect(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
         let NetworkDisconnect { sandbox, force } = request;
         let (id, _) = self.phase_of(&sandbox).await?;
         let _turn = self.0.turns.take(&id).await;

@@ -6,7 +6,9 @@ use super::model::Model;
 use super::reference::Begins;
 use super::uplink::word_for;
 use crate::api::control::Answer;
-use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo};
+use crate::api::network_types::{
+    ConfigFrom, ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo,
+};
 use crate::api::types::Uplink;
 use crate::network::model::Driver;
 use crate::network::{Endpoint, Network, NetworkSubnet, Sandbox};
@@ -156,6 +158,7 @@ fn predefined(name: &str, driver: &str) -> NetworkInfo {
         internal: false,
         attachable: false,
         ingress: false,
+        config_from: ConfigFrom::default(),
         config_only: false,
         containers: BTreeMap::new(),
         options: BTreeMap::new(),

@@ -376,13 +376,11 @@ async fn never_there_stopped_and_gone_are_told_apart() {
 
     // One that is stopped joins and leaves all the same.
     running(&daemon, request("web")).await;
-    daemon
-        .0
-        .model
-        .lock()
-        .await
-        .change_sandbox(&daemon.inspect("web").await.unwrap().id, |s| s.exit(1, 0))
-        .unwrap();
+    let id = daemon.inspect("web").await.unwrap().id;
+    let ended = |sandbox: &mut crate::network::Sandbox| sandbox.exit(1, 0);
+    let mut model = daemon.0.model.lock().await;
+    model.change_sandbox(&id, ended).unwrap();
+    drop(model);
     daemon.connect_network("mynet", plain("web")).await.unwrap();
     daemon
         .disconnect_network("mynet", disconnect("web", false))
