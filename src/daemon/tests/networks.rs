@@ -61,12 +61,7 @@ impl World {
     }
 
     pub(super) fn last_snapshot(&self) -> serde_json::Value {
-        let asked = self.asked.lock().unwrap();
-        let snapshot = asked.iter().rev().find_map(|request| match request {
-            Request::RelaySnapshot { snapshot, .. } => Some(snapshot.clone()),
-            _ => None,
-        });
-        serde_json::from_str(&snapshot.unwrap()).unwrap()
+        serde_json::from_slice(&self.snapshot.lock().unwrap()).unwrap()
     }
 
     pub(super) fn file(&self, id: &SandboxId, name: &str) -> String {
