@@ -21,7 +21,7 @@ registered=$(complete -p mossnet | sed 's/.*-F \([^ ]*\) .*/\1/')
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// What bash offers after `line`, flags aside.
+/// What bash offers after `line`, in its order.
 #[track_caller]
 fn offered(world: &World, line: &str) -> Vec<String> {
     let bash = ["bash", "--norc", "-c", PRESS_TAB, "bash", line];
@@ -32,7 +32,7 @@ fn offered(world: &World, line: &str) -> Vec<String> {
     printed
         .lines()
         .map(|word| word.trim_end().to_owned())
-        .filter(|word| !word.is_empty() && !word.starts_with("--"))
+        .filter(|word| !word.is_empty())
         .collect()
 }
 
@@ -61,6 +61,15 @@ fn bash_knows_names() {
             ("mossnet run --name x --link w", &["web"]),
             ("mossnet network graph --format s", &["svg"]),
             ("mossnet rm nobody", &[]),
+            // An empty word asks for names; flags are for whoever types a dash.
+            ("mossnet rm ", &["done", "web"]),
+            (
+                "mossnet inspect ",
+                &["bridge", "done", "host", "lab", "none", "web"],
+            ),
+            ("mossnet network disconnect -f lab ", &["done", "web"]),
+            ("mossnet network rm --f", &["--force"]),
+            ("mossnet network rm -", &["--root", "-V", "-f", "-h"]),
         ] {
             let mut found = offered(world, line);
             let mut expected = words.to_vec();
@@ -79,7 +88,10 @@ fn no_daemon_is_started_to_complete() {
         if !installed("bash") {
             return;
         }
-        assert!(offered(world, "mossnet network rm ").is_empty());
+        // No name is known, so there is nothing but flags.
+        let flags = offered(world, "mossnet network rm ");
+        assert!(flags.contains(&"--force".to_owned()), "{flags:?}");
+        assert!(flags.iter().all(|word| word.starts_with('-')), "{flags:?}");
         assert!(inspect::mossnet_processes("daemon").is_empty());
         assert!(!std::path::Path::new(crate::world::ROOT).exists());
         world.detached("web", ["sleep", "1000"]);
@@ -92,7 +104,8 @@ fn no_daemon_is_started_to_complete() {
             inspect::mossnet_processes("daemon").is_empty()
         });
         // Its socket may still be there.
-        assert!(offered(world, "mossnet network rm ").is_empty());
+        let flags = offered(world, "mossnet network rm ");
+        assert!(flags.iter().all(|word| word.starts_with('-')), "{flags:?}");
         assert!(inspect::mossnet_processes("daemon").is_empty());
     });
 }

@@ -13,6 +13,7 @@ use crate::request::{
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
+use crate::sealed::Sealed;
 use crate::unsent;
 use crate::uplink::Uplinks;
 use ipnet::IpNet;
@@ -112,10 +113,7 @@ impl Helper {
                     other => other,
                 }))
             }
-            Request::RelaySnapshot {
-                snapshot,
-                listeners,
-            } => done(self.relay.load(snapshot, listeners)),
+            Request::RelaySnapshot { listeners } => done(self.load(listeners, fds)),
             Request::Listeners { keys } => done(self.relay.keep(keys, fds)),
             Request::Counters { sandbox } => {
                 let ports = self.relay.counters(&sandbox)?;
@@ -130,6 +128,12 @@ impl Helper {
             }
             Request::Shutdown => Ok(Reply::Done),
         }
+    }
+
+    fn load(&mut self, listeners: Vec<String>, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        let [snapshot] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|_| Failure::invalid("a snapshot comes in one descriptor"))?;
+        self.relay.load(Sealed::check(snapshot)?, listeners)
     }
 
     fn attach(&mut self, spec: &EndpointSpec) -> Result<(), Failure> {

@@ -25,6 +25,7 @@ pub mod request;
 pub mod router;
 pub mod ruleset;
 pub mod sandbox;
+pub mod sealed;
 pub mod serve;
 mod sys;
 pub mod sysctl;

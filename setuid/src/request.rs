@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -95,12 +95,11 @@ pub enum Request {
         /// Sandbox or exec id.
         id: SandboxId,
     },
-    /// Hand the relay its view of the networks. The text is kept, opaque, and given again to a
-    /// relay that had to be restarted; it starts the relay when none runs. Answer: `Done` when the
-    /// relay has taken it up.
+    /// Hand the relay its view of the networks: carries one descriptor, a sealed memfd
+    /// ([`crate::sealed`]) with the JSON of `mossnet::network::snapshot::Snapshot`. It is kept,
+    /// unread, and given again to a relay that had to be restarted; it starts the relay when none
+    /// runs. Answer: `Done` when the relay has taken it up.
     RelaySnapshot {
-        /// JSON of `mossnet::network::snapshot::Snapshot`.
-        snapshot: String,
         /// Keys of the listening sockets that it needs; the helper lets go of all others. One that
         /// it does not hold: [`FailureKind::NotFound`].
         listeners: Vec<String>,

@@ -131,6 +131,11 @@ impl ClientError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// It contradicts something, or could mean several things.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+
     /// Another daemon may know the answer, or do what this one did not.
     pub fn daemon_ended(&self) -> bool {
         matches!(

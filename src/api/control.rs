@@ -46,7 +46,7 @@ impl Refusal {
 pub type Answer<T> = Result<T, Refusal>;
 
 /// What a daemon can do. `sandbox` and `network` arguments are a name, a full id, or an unambiguous
-/// beginning of an id.
+/// beginning of an id, 4 digits at least.
 pub trait Control: Send + Sync + 'static {
     /// Make a sandbox with its endpoints; its process waits for `start`.
     fn create(&self, request: SandboxCreate) -> impl Future<Output = Answer<Created>> + Send;
@@ -109,7 +109,7 @@ pub trait Control: Send + Sync + 'static {
     fn networks(&self) -> impl Future<Output = Answer<Vec<NetworkInfo>>> + Send;
     /// One network.
     fn network(&self, network: &str) -> impl Future<Output = Answer<NetworkInfo>> + Send;
-    /// Remove a network that nobody is on; with `force` whoever is on it too, and none is success.
+    /// Remove a network that nobody is on; with `force` whoever is on it too.
     fn remove_network(&self, network: &str, force: bool)
     -> impl Future<Output = Answer<()>> + Send;
     /// Remove every network that nobody is on.

@@ -32,8 +32,7 @@ impl Client {
         self.get(of_network(network, "")).await
     }
 
-    /// `DELETE /v1/networks/{network}`; with `force` together with the sandboxes on it, and one
-    /// that is not there is success.
+    /// `DELETE /v1/networks/{network}`; with `force` together with the sandboxes on it.
     pub async fn remove_network(&self, network: &str, force: bool) -> Result<(), ClientError> {
         let path = of_network(network, &format!("?force={force}"));
         self.change(Call::new(Method::DELETE, path)).await

@@ -60,7 +60,7 @@ pub struct NetworkCreate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkAttach {
-    /// Name, id, or an unambiguous beginning of an id.
+    /// Name, id, or an unambiguous beginning of an id, 4 digits at least.
     pub network: String,
     /// Fixed IPv4 address.
     #[serde(default)]
@@ -180,7 +180,8 @@ pub struct ConnectOptions {
 pub struct NetworkDisconnect {
     /// Which sandbox.
     pub sandbox: String,
-    /// Not being connected, or not existing, is success; what is left of it is cleaned up.
+    /// Also where the kernel does not take its endpoint down in order. Not being connected is an error all
+    /// the same.
     #[serde(default)]
     pub force: bool,
 }
@@ -227,10 +228,12 @@ pub struct NetworkInfo {
     pub ipam: IpamInfo,
     /// Without a way out.
     pub internal: bool,
-    /// As Docker shows it; always false, as are the next two.
+    /// As Docker shows it; always false or empty, as are the next three.
     pub attachable: bool,
     /// See [`Self::attachable`].
     pub ingress: bool,
+    /// See [`Self::attachable`].
+    pub config_from: ConfigFrom,
     /// See [`Self::attachable`].
     pub config_only: bool,
     /// Live endpoints, by the full id of their sandbox.
@@ -251,6 +254,14 @@ pub struct NetworkInfo {
     pub dns: Vec<IpAddr>,
     /// Addresses remembered for sandboxes that do not run.
     pub leases: Vec<LeaseInfo>,
+}
+
+/// Docker's network that another has its configuration from; there are none here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConfigFrom {
+    /// Always empty.
+    pub network: String,
 }
 
 /// Prefixes of a network, as Docker shows them.

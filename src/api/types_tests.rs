@@ -189,7 +189,7 @@ fn the_document_describes_networks() {
         json!({
             "Name": "mynet", "Id": id, "Created": "2026-01-01T00:00:00Z", "Scope": "local",
             "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false, "IPAM": ipam,
-            "Internal": false, "Attachable": false, "Ingress": false, "ConfigOnly": false,
+            "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" }, "ConfigOnly": false,
             "Containers": {&id: container}, "Options": {"mtu": "1400"}, "Labels": {"a": "b"},
             "Bridge": "br-0", "Uplink": "relay", "Mtu": 1400, "DnsEnabled": true, "Dns": [],
             "Leases": [lease],

@@ -15,6 +15,20 @@ pub(super) fn since(time: &str, now: SystemTime) -> String {
     words(Duration::from_secs(now.saturating_sub(then)))
 }
 
+/// An RFC 3339 time in UTC as Go prints one, and Docker with it: `2026-11-24 15:04:05.12 +0000 UTC`; the
+/// text itself where it is none.
+pub(super) fn as_go_prints(time: &str) -> String {
+    let parts = time.strip_suffix('Z').and_then(|time| time.split_once('T'));
+    let Some((date, clock)) = parts else {
+        return time.to_owned();
+    };
+    let clock = match clock.split_once('.') {
+        Some(_) => clock.trim_end_matches('0').trim_end_matches('.'),
+        None => clock,
+    };
+    format!("{date} {clock} +0000 UTC")
+}
+
 /// A length of time in words.
 fn words(length: Duration) -> String {
     let seconds = length.as_secs();
@@ -100,5 +114,20 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(90);
         assert_eq!(since("1970-01-01T00:01:00Z", now), "30 seconds");
         assert_eq!(since("soon", now), "soon");
+    }
+
+    #[test]
+    fn go_prints_no_more_of_a_fraction_than_it_has() {
+        for (time, printed) in [
+            ("2026-11-24T15:04:05Z", "2026-11-24 15:04:05 +0000 UTC"),
+            (
+                "2026-11-24T15:04:10.120Z",
+                "2026-11-24 15:04:10.12 +0000 UTC",
+            ),
+            ("2026-11-24T15:04:10.000Z", "2026-11-24 15:04:10 +0000 UTC"),
+            ("yesterday", "yesterday"),
+        ] {
+            assert_eq!(as_go_prints(time), printed);
+        }
     }
 }

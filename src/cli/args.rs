@@ -157,7 +157,7 @@ pub enum Command {
 /// Sandboxes to work on.
 #[derive(Debug, Args)]
 pub struct Names {
-    /// Names, ids, or unambiguous beginnings of ids.
+    /// Names, ids, or unambiguous beginnings of ids (4 digits at least).
     #[arg(value_name = "NAME", required = true, value_parser = value::given, add = names::sandboxes())]
     pub names: Vec<String>,
 }
@@ -168,7 +168,7 @@ pub struct InspectArgs {
     /// json, or a template such as '{{.State}}'.
     #[arg(short, long, value_name = "FORMAT", value_parser = listing::inspect_format)]
     pub format: Option<listing::Format>,
-    /// Names, ids, or unambiguous beginnings of ids.
+    /// Names, ids, or unambiguous beginnings of ids (4 digits at least).
     #[arg(value_name = "NAME", required = true, value_parser = value::given, add = names::anything())]
     pub names: Vec<String>,
 }
@@ -254,7 +254,7 @@ pub struct StopArgs {
     /// Every sandbox that runs.
     #[arg(long, conflicts_with = "names")]
     pub all: bool,
-    /// Names, ids, or unambiguous beginnings of ids.
+    /// Names, ids, or unambiguous beginnings of ids (4 digits at least).
     #[arg(value_name = "NAME", required_unless_present = "all", value_parser = value::given, add = names::running())]
     pub names: Vec<String>,
 }
@@ -290,7 +290,7 @@ pub struct LogsArgs {
     /// Only the last N lines.
     #[arg(short = 'n', long, value_name = "N", value_parser = value::tail, default_value = "all")]
     pub tail: value::Tail,
-    /// Name, id, or unambiguous beginning of an id.
+    /// Name, id, or unambiguous beginning of an id (4 digits at least).
     #[arg(value_name = "NAME", value_parser = value::given, add = names::sandboxes())]
     pub name: String,
 }

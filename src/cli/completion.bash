@@ -24,4 +24,6 @@ _mossnet() {
     local kept=${current%"${current##*[:=]}"}
     COMPREPLY=("${COMPREPLY[@]#"$kept"}")
 }
-complete -o nospace -o bashdefault -F _mossnet mossnet
+# In our order where bash can keep it.
+complete -o nospace -o bashdefault -o nosort -F _mossnet mossnet 2>/dev/null ||
+    complete -o nospace -o bashdefault -F _mossnet mossnet

@@ -140,7 +140,7 @@ pub struct ExecArgs {
     /// Environment and working directory.
     #[command(flatten)]
     pub process: ProcessArgs,
-    /// Name, id, or unambiguous beginning of an id.
+    /// Name, id, or unambiguous beginning of an id (4 digits at least).
     #[arg(value_name = "NAME", value_parser = value::given, add = names::running())]
     pub sandbox: String,
     /// The command and its arguments.

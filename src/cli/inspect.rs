@@ -40,16 +40,25 @@ pub(super) async fn networks(paths: Paths, args: NetworkInspectArgs) -> Result<u
     found.print(args.format.as_ref())
 }
 
+/// A sandbox before a network, but a whole name before the beginning of an id.
 async fn one(client: &Client, name: &str) -> Result<Inspected, CliError> {
-    match client.inspect(name).await {
-        Ok(sandbox) => return Ok(Inspected::Sandbox(Box::new(sandbox))),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+    let sandbox = client.inspect(name).await;
+    let found = |sandbox: SandboxInfo| Inspected::Sandbox(Box::new(sandbox));
+    match sandbox {
+        Ok(sandbox) if [&sandbox.name, sandbox.id.as_str()].contains(&name) => {
+            return Ok(found(sandbox));
+        }
+        Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
+        Ok(_) | Err(_) => {}
     }
-    match client.network(name).await {
-        Ok(network) => Ok(Inspected::Network(Box::new(network))),
-        Err(error) if error.is_not_found() => Err(CliError::Unknown(name.to_owned())),
-        Err(error) => Err(error.into()),
+    let network = client.network(name).await;
+    match (sandbox, network) {
+        (_, Ok(network)) if network.name == name => Ok(Inspected::Network(Box::new(network))),
+        (Ok(sandbox), _) => Ok(found(sandbox)),
+        (Err(error), _) if error.is_conflict() => Err(error.into()),
+        (Err(_), Ok(network)) => Ok(Inspected::Network(Box::new(network))),
+        (Err(_), Err(error)) if error.is_not_found() => Err(CliError::Unknown(name.to_owned())),
+        (Err(_), Err(error)) => Err(error.into()),
     }
 }
 

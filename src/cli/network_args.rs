@@ -41,7 +41,7 @@ pub enum NetworkCommand {
     Prune(NetworkPruneArgs),
     /// Exit with 0 if a network exists, with 1 if not; prints nothing.
     Exists {
-        /// Name, id, or unambiguous beginning of an id.
+        /// Name, id, or unambiguous beginning of an id (4 digits at least).
         #[arg(value_name = "NETWORK", value_parser = value::given, add = names::networks())]
         name: String,
     },
@@ -151,6 +151,9 @@ pub struct NetworkInspectArgs {
     /// json, or a template such as '{{json .IPAM.Config}}'.
     #[arg(short, long, value_name = "FORMAT", value_parser = listing::inspect_format)]
     pub format: Option<Format>,
+    /// As in Docker; there is nothing more to show.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// The networks.
     #[command(flatten)]
     pub names: NetworkNames,
@@ -159,7 +162,7 @@ pub struct NetworkInspectArgs {
 /// Networks to work on.
 #[derive(Debug, Args)]
 pub struct NetworkNames {
-    /// Names, ids, or unambiguous beginnings of ids.
+    /// Names, ids, or unambiguous beginnings of ids (4 digits at least).
     #[arg(value_name = "NETWORK", required = true, value_parser = value::given, add = names::networks())]
     pub names: Vec<String>,
 }
@@ -225,7 +228,7 @@ impl NetworkConnectArgs {
 /// `network disconnect`.
 #[derive(Debug, Args)]
 pub struct NetworkDisconnectArgs {
-    /// Not being connected is no error.
+    /// Also where its side of the endpoint cannot be taken down in order.
     #[arg(short, long)]
     pub force: bool,
     /// The network.
@@ -239,7 +242,7 @@ pub struct NetworkDisconnectArgs {
 /// `network rm`.
 #[derive(Debug, Args)]
 pub struct NetworkRmArgs {
-    /// Also remove the sandboxes that are on it; a network that does not exist is no error.
+    /// Also remove the sandboxes that are on it; a network that does not exist is passed over.
     #[arg(short, long)]
     pub force: bool,
     /// The networks.

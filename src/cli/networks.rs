@@ -9,11 +9,13 @@ use super::network_args::{
 };
 use super::network_filter::passes;
 use super::sandboxes::each;
-use super::{connect, inspect, table};
+use super::{age, connect, inspect, table};
+use crate::api::client::ClientError;
 use crate::api::network_types::{NetworkDisconnect, NetworkInfo, NetworkPrune};
 use crate::api::paths::Paths;
 use crate::api::types::Uplink;
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::io::{self, BufRead, Read};
 
 /// Longest answer to a question that is read.
@@ -94,7 +96,7 @@ impl Row {
             .collect();
         let prefixes = network.ipam.config.iter();
         Self {
-            created_at: network.created.clone(),
+            created_at: age::as_go_prints(&network.created),
             driver: network.driver.clone(),
             id: id.to_owned(),
             ipv4: network.enable_ipv4.to_string(),
@@ -111,7 +113,8 @@ impl Row {
 
 async fn ls(paths: Paths, args: NetworkLsArgs) -> Result<u8, CliError> {
     COLUMNS.check(&args.list)?;
-    let networks = connect(paths).await?.networks().await?;
+    let mut networks = connect(paths).await?.networks().await?;
+    networks.sort_by(|a, b| natural(&a.name, &b.name));
     let rows: Vec<Row> = networks
         .iter()
         .filter(|network| passes(&args.filter, network))
@@ -119,6 +122,37 @@ async fn ls(paths: Paths, args: NetworkLsArgs) -> Result<u8, CliError> {
         .collect();
     table::print(&COLUMNS.text(&rows, &args.list)?)?;
     Ok(0)
+}
+
+/// Docker's order of a list: numbers in names count as numbers, `net9` before `net10`.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (part_a, part_b) = (run(a), run(b));
+        let is_number = |part: &str| part.starts_with(|c: char| c.is_ascii_digit());
+        let (bare_a, bare_b) = (
+            part_a.trim_start_matches('0'),
+            part_b.trim_start_matches('0'),
+        );
+        let order = if is_number(part_a) && is_number(part_b) {
+            // Without leading zeros the longer one is the greater.
+            let by_value = bare_a.len().cmp(&bare_b.len()).then(bare_a.cmp(bare_b));
+            by_value.then(part_a.len().cmp(&part_b.len()))
+        } else {
+            part_a.cmp(part_b)
+        };
+        if order != Ordering::Equal || part_a.is_empty() {
+            return order;
+        }
+        (a, b) = (&a[part_a.len()..], &b[part_b.len()..]);
+    }
+}
+
+/// The digits that a text begins with, else what it has before its first digit.
+fn run(text: &str) -> &str {
+    let digits = text.starts_with(|c: char| c.is_ascii_digit());
+    let end = text.find(|c: char| c.is_ascii_digit() != digits);
+    &text[..end.unwrap_or(text.len())]
 }
 
 async fn join(paths: Paths, args: NetworkConnectArgs) -> Result<u8, CliError> {
@@ -143,7 +177,12 @@ async fn rm(paths: Paths, args: NetworkRmArgs) -> Result<u8, CliError> {
     let client = connect(paths).await?;
     let mut results = Vec::new();
     for name in &args.names.names {
-        results.push((name, client.remove_network(name, args.force).await));
+        let result = client.remove_network(name, args.force).await;
+        // As Docker has it: no error, but nothing was removed either.
+        if args.force && result.as_ref().is_err_and(ClientError::is_not_found) {
+            continue;
+        }
+        results.push((name, result));
     }
     each(results)
 }
@@ -225,7 +264,7 @@ NETWORK ID     NAME      DRIVER    SCOPE
         assert_eq!(COLUMNS.text(&rows, &args).unwrap(), expected);
         assert_eq!(
             serde_json::to_string(&rows[1]).unwrap(),
-            r#"{"CreatedAt":"2026-01-01T00:00:00Z","Driver":"bridge","ID":"020202020202","IPv4":"true","IPv6":"true","Internal":"false","Labels":"env=lab","Name":"mynet","Scope":"local","Subnets":["192.168.0.0/16","fd00:5::/64"],"Uplink":"relay"}"#
+            r#"{"CreatedAt":"2026-01-01 00:00:00 +0000 UTC","Driver":"bridge","ID":"020202020202","IPv4":"true","IPv6":"true","Internal":"false","Labels":"env=lab","Name":"mynet","Scope":"local","Subnets":["192.168.0.0/16","fd00:5::/64"],"Uplink":"relay"}"#
         );
     }
 
@@ -241,6 +280,18 @@ NETWORK ID     NAME      DRIVER    SCOPE
         fields.sort();
         headed.sort();
         assert_eq!(fields, headed);
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = [
+            "net10", "none", "net9", "net", "bridge", "a2b", "a02b", "a10", "host",
+        ];
+        names.sort_by(|a, b| natural(a, b));
+        let expected = [
+            "a2b", "a02b", "a10", "bridge", "host", "net", "net9", "net10", "none",
+        ];
+        assert_eq!(names, expected);
     }
 
     #[test]

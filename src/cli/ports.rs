@@ -103,7 +103,7 @@ pub struct PortArgs {
     /// What to do instead.
     #[command(subcommand)]
     pub command: Option<PortCommand>,
-    /// Name, id, or unambiguous beginning of an id.
+    /// Name, id, or unambiguous beginning of an id (4 digits at least).
     #[arg(value_name = "NAME", required = true, value_parser = value::given, add = names::running())]
     pub name: Option<String>,
     /// Only where this container port is published, such as 80 or 53/udp.

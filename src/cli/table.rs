@@ -2,6 +2,8 @@
 
 use super::error::CliError;
 use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::PrettyFormatter;
 use std::io::{self, Write};
 
 /// Space between columns, as in Docker's tables.
@@ -23,9 +25,12 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
         .map_err(CliError::Output)
 }
 
-/// One JSON value over several lines.
+/// One JSON value over several lines, indented as Docker does it.
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
-    line(&serde_json::to_string_pretty(value)?)
+    let mut text = Vec::new();
+    let indented = PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut Serializer::with_formatter(&mut text, indented))?;
+    line(&String::from_utf8_lossy(&text))
 }
 
 /// Lines of cells, each but the last of a line padded to the widest of its column.

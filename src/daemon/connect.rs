@@ -5,15 +5,17 @@
 //! finds which of the two is missing; whatever fails on the way is taken back.
 
 use super::joining::{attachment, check_attach, of_connect};
-use super::refusal::{conflict, malformed};
+use super::model::Model;
+use super::refusal::{conflict, failed, malformed};
 use super::{Daemon, apply};
 use crate::api::control::{Answer, Refusal};
-use crate::api::network_types::{Link, NetworkAttach, NetworkConnect, NetworkDisconnect};
+use crate::api::network_types::{NetworkAttach, NetworkConnect, NetworkDisconnect};
 use crate::kernel::helper::Helper;
 use crate::network::model::DEFAULT_NETWORK;
 use crate::network::plan::{connect_plan, detach, disconnect_plan};
 use crate::network::{Attachment, Endpoint, LinkRecord, NetworkModeRecord, Sandbox, SandboxPhase};
 use mossnet_helper::SandboxId;
+use mossnet_helper::request::{ProcessInfo, ProcessState};
 use tracing::{debug, error, info, warn};
 
 /// What a connect changed in the records.
@@ -51,10 +53,8 @@ impl Daemon {
             true => Some(self.helper().await?),
             false => None,
         };
-        self.make_way_for(&id, &attach).await?;
-        let joined = self
-            .record_connect(&id, &attach, &request.attach.links)
-            .await?;
+        self.make_way_for(&id, &request.sandbox, &attach).await?;
+        let joined = self.record_connect(&id, &request, &attach).await?;
         if let (Some(helper), Some(endpoint)) = (&helper, &joined.endpoint)
             && let Err(refusal) = self.bring_up(helper, &joined.sandbox, endpoint).await
         {
@@ -67,11 +67,16 @@ impl Daemon {
         Ok(())
     }
 
-    async fn make_way_for(&self, id: &SandboxId, attach: &NetworkAttach) -> Answer<()> {
+    async fn make_way_for(
+        &self,
+        id: &SandboxId,
+        sandbox: &str,
+        attach: &NetworkAttach,
+    ) -> Answer<()> {
         let (name, wanted) = {
             let model = self.0.model.lock().await;
             let network = model.find_network(&attach.network)?;
-            let name = model.find(id.as_str())?.name.clone();
+            let name = model.still(id, sandbox)?.name.clone();
             (name, attachment(network, attach)?)
         };
         self.make_way(Some(&name), &[wanted]).await;
@@ -95,11 +100,12 @@ impl Daemon {
     async fn record_connect(
         &self,
         id: &SandboxId,
+        request: &NetworkConnect,
         attach: &NetworkAttach,
-        links: &[Link],
     ) -> Answer<Joined> {
+        let (text, links) = (request.sandbox.as_str(), &request.attach.links);
         let mut model = self.0.model.lock().await;
-        let mut sandbox = model.find(id.as_str())?.clone();
+        let mut sandbox = model.still(id, text)?.clone();
         check_mode(&sandbox)?;
         let network = model.find_network(&attach.network)?.clone();
         if on(&sandbox, &network.id, network.name.as_str()).is_some() {
@@ -146,19 +152,31 @@ impl Daemon {
             return Ok(());
         }
         match apply::perform(helper, connect_plan(sandbox, endpoint), None).await {
-            // The helper knows it by its id only.
+            // The sandbox, or the bridge: the helper knows both by its own names for them.
             Err(error) if error.is_not_found() => {
                 debug!(%error, "connected too late");
-                return Err(ended_meanwhile(sandbox));
+                self.check_lives(helper, sandbox).await?;
+                return Err(error.into());
             }
             performed => drop(performed?),
         }
         let model = self.0.model.lock().await;
-        let still = model
-            .sandbox(&sandbox.id)
-            .and_then(|s| s.endpoint_on(&endpoint.network));
-        match still {
+        let still = recorded_as_live(&model, sandbox)?;
+        match still.endpoint_on(&endpoint.network) {
             Some(still) if still.id == endpoint.id => Ok(()),
+            Some(_) | None => Err(taken_off(sandbox, endpoint)),
+        }
+    }
+
+    /// Refuses with the truth where a sandbox ended or was removed since it was looked up. The helper
+    /// knows of an end before it is recorded.
+    async fn check_lives(&self, helper: &Helper, sandbox: &Sandbox) -> Answer<()> {
+        recorded_as_live(&*self.0.model.lock().await, sandbox)?;
+        let inventory = helper.inventory().await?;
+        let lives = |process: &ProcessInfo| !matches!(process.state, ProcessState::Exited(_));
+        let mut processes = inventory.processes.iter();
+        match processes.find(|process| process.id == sandbox.id) {
+            Some(process) if lives(process) => Ok(()),
             Some(_) | None => Err(ended_meanwhile(sandbox)),
         }
     }
@@ -188,20 +206,13 @@ impl Daemon {
         self.refresh().await;
     }
 
-    /// Takes a sandbox off a network.
+    /// Takes a sandbox off a network; with `force` also where the kernel does not do it in order. A
+    /// stranger to the network is an error all the same, as in Docker.
     pub(super) async fn disconnect(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
-        let force = request.force;
-        match self.try_disconnect(network, request).await {
-            Err(refusal) if force && matches!(refusal.status, 404 | 409) => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    async fn try_disconnect(&self, network: &str, request: NetworkDisconnect) -> Answer<()> {
         let NetworkDisconnect { sandbox, force } = request;
         let (id, _) = self.phase_of(&sandbox).await?;
         let _turn = self.0.turns.take(&id).await;
-        let (sandbox, left) = self.find_attachment(&id, network).await?;
+        let (sandbox, left) = self.find_attachment(&id, &sandbox, network).await?;
         let endpoint = sandbox.endpoint_on(&left.network).cloned();
         if let Some(endpoint) = endpoint.as_ref().filter(|_| self.is_made(&sandbox)) {
             let helper = self.helper().await?;
@@ -235,10 +246,11 @@ impl Daemon {
     async fn find_attachment(
         &self,
         id: &SandboxId,
+        text: &str,
         network: &str,
     ) -> Answer<(Sandbox, Attachment)> {
         let model = self.0.model.lock().await;
-        let sandbox = model.find(id.as_str())?;
+        let sandbox = model.still(id, text)?;
         let stranger = |name: &str| {
             conflict(format!(
                 "sandbox '{}' is not connected to network '{name}'",
@@ -298,8 +310,27 @@ fn on<'a>(sandbox: &'a Sandbox, id: &SandboxId, name: &str) -> Option<&'a Attach
     attachments.find(|a| a.network == *id || a.network_name.as_str() == name)
 }
 
+/// A sandbox as it is recorded now, unless it ended or was removed since `then`.
+fn recorded_as_live<'a>(model: &'a Model, then: &Sandbox) -> Answer<&'a Sandbox> {
+    let now = model.still(&then.id, then.name.as_str())?;
+    match now.is_live() {
+        true => Ok(now),
+        false => Err(ended_meanwhile(then)),
+    }
+}
+
 fn ended_meanwhile(sandbox: &Sandbox) -> Refusal {
     conflict(format!("sandbox '{}' ended meanwhile", sandbox.name))
+        .with_hint("connect it again, and it joins the network when it is started")
+}
+
+/// It lives, but without the endpoint that was just recorded: a repair took that for a leftover.
+fn taken_off(sandbox: &Sandbox, endpoint: &Endpoint) -> Refusal {
+    let (name, interface) = (&sandbox.name, &endpoint.ifname);
+    failed(format!(
+        "{interface} of sandbox '{name}' was taken away while it was made"
+    ))
+    .with_hint("try again; daemon.log in the runtime directory (`mossnet info`) may say why")
 }
 
 fn check_mode(sandbox: &Sandbox) -> Answer<()> {

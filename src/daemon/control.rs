@@ -65,7 +65,7 @@ impl Control for Daemon {
     async fn inspect(&self, sandbox: &str) -> Answer<SandboxInfo> {
         let (id, _) = self.phase_of(sandbox).await?;
         let model = self.0.model.lock().await;
-        Ok(self.sandbox_info(model.find(id.as_str())?))
+        Ok(self.sandbox_info(model.still(&id, sandbox)?))
     }
 
     async fn log_path(&self, sandbox: &str) -> Answer<PathBuf> {

@@ -122,7 +122,7 @@ impl Daemon {
     /// Takes the streams of an attached sandbox, and makes its process with them.
     pub(super) async fn attach_sandbox(&self, id: &SandboxId, stdio: [OwnedFd; 3]) -> Answer<()> {
         let _turn = self.0.turns.take(id).await;
-        let sandbox = self.0.model.lock().await.find(id.as_str())?.clone();
+        let sandbox = self.0.model.lock().await.still(id, id.short())?.clone();
         if sandbox.detached || sandbox.bare {
             return Err(conflict(format!("sandbox '{}' is detached", sandbox.name)));
         }
@@ -244,7 +244,7 @@ impl Daemon {
                 .await;
         }
         let mut model = self.0.model.lock().await;
-        let mut sandbox = model.find(id.as_str())?.clone();
+        let mut sandbox = model.still(id, id.short())?.clone();
         if let NetworkModeRecord::Container { id, name } = &sandbox.mode {
             let other = model.sandbox(id).map(|other| other.phase);
             if !matches!(other, Some(SandboxPhase::Running { .. })) {

@@ -11,6 +11,7 @@
 //! * `startup`: one daemon per root, background start, signals, idleness.
 //! * `model`: networks, sandboxes, leases, in memory and in the stores; `members` and `leases` are
 //!   its indices. `turns`: one change of a sandbox at a time.
+//! * `reference`: what a user calls one of them.
 //! * `live`: what belongs to this process alone: waiters, prepared execs.
 //! * `link`: the connection to the helper, its events, and what it was told.
 //! * `linger`: endpoints of the ended that have something to deliver.
@@ -52,6 +53,7 @@ mod network_info;
 mod networks;
 mod publish;
 mod reconcile;
+mod reference;
 mod refusal;
 mod session;
 mod startup;

@@ -7,11 +7,11 @@
 use super::leases::Leases;
 use super::linger::Lingering;
 use super::members::Members;
-use super::refusal::{conflict, unknown};
+use super::refusal::conflict;
 use crate::api::control::{Answer, Refusal};
 use crate::api::paths::Paths;
 use crate::ipam::{Pool, ula_pool};
-use crate::network::model::{DEFAULT_NETWORK, Millis};
+use crate::network::model::Millis;
 use crate::network::{Network, NetworkName, Sandbox, SandboxName, SandboxPhase};
 use crate::state::{DataStore, Lease, RuntimeStore, StateError};
 use mossnet_helper::SandboxId;
@@ -96,36 +96,6 @@ impl Model {
         self.networks().find(|network| network.id == *id)
     }
 
-    /// By name, id, or an unambiguous beginning of an id.
-    pub(super) fn find_network(&self, text: &str) -> Answer<&Network> {
-        let text = if text == "default" {
-            DEFAULT_NETWORK
-        } else {
-            text
-        };
-        if let Some(network) = self.network(text) {
-            return Ok(network);
-        }
-        let mut matching = self.networks().filter(|n| n.id.as_str().starts_with(text));
-        match (matching.next(), matching.next()) {
-            (Some(network), None) if !text.is_empty() => Ok(network),
-            (Some(_), Some(_)) if !text.is_empty() => Err(conflict(format!(
-                "'{text}' begins the ids of several networks"
-            ))
-            .with_hint("give more of the id, or the name")),
-            _ => Err(self.no_such_network(text)),
-        }
-    }
-
-    /// For whoever names a network that is not there.
-    pub(super) fn no_such_network(&self, text: &str) -> Refusal {
-        let mut known = vec![DEFAULT_NETWORK, "host", "none"];
-        let others = self.networks().filter(|network| !network.is_default());
-        known.extend(others.map(|network| network.name.as_str()));
-        unknown(format!("no such network: {text}"))
-            .with_hint(format!("there are: {}", known.join(", ")))
-    }
-
     /// Adds or replaces a network.
     pub(super) fn put_network(&mut self, network: Network) -> Result<(), StateError> {
         self.data.put_network(&network)?;
@@ -175,25 +145,6 @@ impl Model {
     /// By id.
     pub(super) fn sandbox(&self, id: &SandboxId) -> Option<&Sandbox> {
         self.sandboxes.get(id)
-    }
-
-    /// By name, id, or an unambiguous beginning of an id.
-    pub(super) fn find(&self, text: &str) -> Answer<&Sandbox> {
-        if let Some(sandbox) = self.named(text) {
-            return Ok(sandbox);
-        }
-        let mut matching = self.sandboxes().filter(|s| s.id.as_str().starts_with(text));
-        match (matching.next(), matching.next()) {
-            (Some(sandbox), None) if !text.is_empty() => Ok(sandbox),
-            (Some(_), Some(_)) if !text.is_empty() => Err(conflict(format!(
-                "'{text}' begins the ids of several sandboxes"
-            ))
-            .with_hint("give more of the id, or the name")),
-            _ => {
-                Err(unknown(format!("no such sandbox: {text}"))
-                    .with_hint("`mossnet ps -a` lists them"))
-            }
-        }
     }
 
     /// By exactly this name.
@@ -385,45 +336,6 @@ mod tests {
         paths.prepare().unwrap();
         let model = Model::open(&paths, "boot", [0; 5]).unwrap();
         (directory, model)
-    }
-
-    #[test]
-    fn sandboxes_are_found_by_name_and_by_the_beginning_of_the_id() {
-        let (_directory, mut model) = model();
-        let network = samples::network("mynet", 1, "10.89.3.0/24");
-        for (name, id) in [("web", 0x21), ("22222222", 0x23), ("db", 0x22)] {
-            let sandbox = samples::sandbox(name, id, &network, "10.89.3.2/24");
-            model.put_sandbox(sandbox).unwrap();
-        }
-        let found = |text: &str| model.find(text).map(|s| s.name.to_string());
-        assert_eq!(found("web").unwrap(), "web");
-        assert_eq!(found("2121").unwrap(), "web");
-        assert_eq!(found("22222222").unwrap(), "22222222");
-        assert_eq!(found("222222222").unwrap(), "db");
-        assert_eq!(found("2").unwrap_err().status, 409);
-        for none in ["", "nobody", "99"] {
-            assert_eq!(found(none).unwrap_err().status, 404, "{none}");
-        }
-        assert!(model.check_name_free(&"web".parse().unwrap()).is_err());
-    }
-
-    #[test]
-    fn networks_are_found_by_name_and_by_the_beginning_of_the_id() {
-        let (_directory, mut model) = model();
-        for (name, id) in [("mynet", 0x21), ("other", 0x22), ("bridge", 0x31)] {
-            let network = samples::network(name, id, "10.89.3.0/24");
-            model.put_network(network).unwrap();
-        }
-        let found = |text: &str| model.find_network(text).map(|n| n.name.to_string());
-        assert_eq!(found("mynet").unwrap(), "mynet");
-        assert_eq!(found("default").unwrap(), "bridge");
-        assert_eq!(found("22").unwrap(), "other");
-        assert_eq!(found("2").unwrap_err().status, 409);
-        let refusal = found("nonet").unwrap_err();
-        assert_eq!(refusal.body.message, "no such network: nonet");
-        let hint = refusal.body.hint.unwrap();
-        assert_eq!(hint, "there are: bridge, host, none, mynet, other");
-        assert_eq!(found("").unwrap_err().status, 404);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::model::Model;
 use super::network_draft::{self, NetworkDraft};
 use super::network_filter::Filter;
+use super::network_info::predefined_by_id;
 use super::networks::{new_subnets, random_mac};
 use super::refusal::{conflict, failed, malformed};
 use super::uplink::uplink;
@@ -88,11 +89,7 @@ impl Daemon {
             return Err(predefined(text));
         }
         for _ in 0..ATTEMPTS {
-            let users = match self.remove_unused(text).await {
-                Err(refusal) if force && refusal.status == 404 => return Ok(()),
-                outcome => outcome?,
-            };
-            match users {
+            match self.remove_unused(text).await? {
                 None => {
                     // What is left in the kernel goes now, not with the next sandbox.
                     self.refresh().await;
@@ -118,8 +115,15 @@ impl Daemon {
 
     /// Removes the record of a network that nobody is on; else says who is.
     async fn remove_unused(&self, text: &str) -> Answer<Option<Users>> {
-        let id = self.0.model.lock().await.find_network(text)?.id.clone();
-        self.end_linger_on(&id).await;
+        let found = {
+            let model = self.0.model.lock().await;
+            model.find_network(text).map(|network| network.id.clone())
+        };
+        let or_predefined = |refusal| match predefined_by_id(text) {
+            Some(known) => predefined(&known.name),
+            None => refusal,
+        };
+        self.end_linger_on(&found.map_err(or_predefined)?).await;
         let mut model = self.0.model.lock().await;
         let network = model.find_network(text)?.clone();
         if network.is_default() {

@@ -3,9 +3,12 @@
 use super::Daemon;
 use super::clock::rfc3339;
 use super::model::Model;
+use super::reference::Begins;
 use super::uplink::word_for;
 use crate::api::control::Answer;
-use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo};
+use crate::api::network_types::{
+    ConfigFrom, ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, NetworkInfo,
+};
 use crate::api::types::Uplink;
 use crate::network::model::Driver;
 use crate::network::{Endpoint, Network, NetworkSubnet, Sandbox};
@@ -33,7 +36,19 @@ impl Daemon {
             return Ok(found);
         }
         let model = self.0.model.lock().await;
-        Ok(shown(&model, model.find_network(text)?))
+        match model.find_network(text) {
+            Ok(network) => Ok(shown(&model, network)),
+            Err(refusal) => predefined_by_id(text).ok_or(refusal),
+        }
+    }
+}
+
+/// `host` or `none`, by the beginning of its id.
+pub(super) fn predefined_by_id(text: &str) -> Option<NetworkInfo> {
+    let all = PREDEFINED.map(|(name, driver)| predefined(name, driver));
+    match Begins::of(text, all.iter().map(|network| (&network.id, network))) {
+        Begins::One(network) => Some(network.clone()),
+        Begins::Nothing | Begins::Several | Begins::TooShort => None,
     }
 }
 
@@ -143,6 +158,7 @@ fn predefined(name: &str, driver: &str) -> NetworkInfo {
         internal: false,
         attachable: false,
         ingress: false,
+        config_from: ConfigFrom::default(),
         config_only: false,
         containers: BTreeMap::new(),
         options: BTreeMap::new(),

@@ -124,14 +124,10 @@ impl Daemon {
             return Ok(());
         }
         wanted.generation += 1;
-        let snapshot = serde_json::to_string(&wanted)
+        let snapshot = serde_json::to_vec(&wanted)
             .map_err(|error| failed(format!("write the relay's snapshot: {error}")))?;
         let keys = listeners.iter().cloned().collect();
-        let request = Request::RelaySnapshot {
-            snapshot,
-            listeners: keys,
-        };
-        helper.call(request).await?;
+        helper.load_relay(&snapshot, keys).await?;
         *told = Some(wanted);
         link.told.listeners = listeners;
         Ok(())

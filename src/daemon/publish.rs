@@ -249,7 +249,7 @@ impl Daemon {
         wishes.check()?;
         let (id, _) = self.phase_of(text).await?;
         let _turn = self.0.turns.take(&id).await;
-        let sandbox = self.0.model.lock().await.find(id.as_str())?.clone();
+        let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         check_mode(&sandbox)?;
         let parked = self.bind(&wishes).await?;
         let added = parked.publishes.clone();
@@ -265,7 +265,7 @@ impl Daemon {
     pub(super) async fn unpublish(&self, text: &str, request: PortsRemove) -> Answer<()> {
         let (id, _) = self.phase_of(text).await?;
         let _turn = self.0.turns.take(&id).await;
-        let sandbox = self.0.model.lock().await.find(id.as_str())?.clone();
+        let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         let mut wanted = sandbox.publishes.clone();
         for gone in &request.ports {
             let mut found = false;
@@ -322,7 +322,7 @@ impl Daemon {
     /// What a sandbox publishes, with what was seen of it.
     pub(super) async fn ports_of(&self, text: &str) -> Answer<Vec<PortStatus>> {
         let (id, _) = self.phase_of(text).await?;
-        let sandbox = self.0.model.lock().await.find(id.as_str())?.clone();
+        let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         let counts = match self.current_helper().await {
             Some(helper) if !live_ports(&sandbox).is_empty() => {
                 helper.counters(sandbox.name.as_str()).await?

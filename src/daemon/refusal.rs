@@ -139,6 +139,9 @@ impl From<HelperError> for Refusal {
             HelperError::Version { pid, .. } => format!(
                 "end the sandboxes with the mossnet that started them, or all at once: kill {pid}"
             ),
+            HelperError::Snapshot(_) => {
+                "check free memory and the limit of open files (ulimit -n)".to_owned()
+            }
             HelperError::Gone | HelperError::OutOfTurn => {
                 "try again; helper.log in the runtime directory may say why".to_owned()
             }

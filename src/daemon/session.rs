@@ -26,7 +26,7 @@ impl Daemon {
         let (id, _) = self.phase_of(text).await?;
         self.cleaned_up(&id).await;
         let _turn = self.0.turns.take(&id).await;
-        let sandbox = self.0.model.lock().await.find(id.as_str())?.clone();
+        let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         match sandbox.phase {
             SandboxPhase::Created => {}
             SandboxPhase::Running { .. } => {
@@ -239,19 +239,19 @@ impl Daemon {
 
     /// Where it is in its life; one that is being started has been, or has failed.
     pub(super) async fn phase_of(&self, text: &str) -> Answer<(SandboxId, SandboxPhase)> {
-        let look = async || {
+        let (id, phase) = {
             let model = self.0.model.lock().await;
-            model
-                .find(text)
-                .map(|sandbox| (sandbox.id.clone(), sandbox.phase))
+            let sandbox = model.find(text)?;
+            (sandbox.id.clone(), sandbox.phase)
         };
-        match look().await? {
-            (id, SandboxPhase::Created) => {
+        let settled = match phase {
+            SandboxPhase::Created => {
                 drop(self.0.turns.take(&id).await);
-                look().await
+                self.0.model.lock().await.still(&id, text)?.phase
             }
-            settled => Ok(settled),
-        }
+            SandboxPhase::Running { .. } | SandboxPhase::Exited { .. } => phase,
+        };
+        Ok((id, settled))
     }
 }
 

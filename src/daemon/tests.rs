@@ -21,6 +21,7 @@ mod refused;
 struct World {
     paths: Paths,
     asked: Asked,
+    snapshot: fake::LastSnapshot,
     _directory: tempfile::TempDir,
 }
 
@@ -48,10 +49,13 @@ fn world(mut script: impl FnMut(&Request) -> Option<Said> + Send + 'static) -> W
             _ => done(),
         })
     };
-    let asked = fake::serve(&paths.helper_socket(), usual);
+    let snapshot = fake::LastSnapshot::default();
+    let kept = Arc::clone(&snapshot);
+    let asked = fake::serve_keeping(&paths.helper_socket(), usual, kept);
     World {
         paths,
         asked,
+        snapshot,
         _directory: directory,
     }
 }

@@ -9,6 +9,7 @@ use mossnet_helper::request::{
     Event, Failure, FailureKind, Frame, Inventory, MAX_LISTENERS, PROTOCOL_VERSION, PortCount,
     Reply, Request,
 };
+use mossnet_helper::sealed::Sealed;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::VecDeque;
 use std::io;
@@ -53,6 +54,9 @@ pub enum HelperError {
     /// It answered something else than what was asked.
     #[error("the helper answered out of turn")]
     OutOfTurn,
+    /// No memory for what it is to be handed.
+    #[error("write the relay's snapshot into memory")]
+    Snapshot(#[source] io::Error),
     /// It did not perform the request.
     #[error(transparent)]
     Refused(#[from] Failure),
@@ -67,7 +71,8 @@ impl HelperError {
             | Self::Connect { .. }
             | Self::Version { .. }
             | Self::Gone
-            | Self::OutOfTurn => None,
+            | Self::OutOfTurn
+            | Self::Snapshot(_) => None,
         }
     }
 
@@ -265,6 +270,18 @@ impl Helper {
             sockets = rest;
         }
         Ok(())
+    }
+
+    /// Hands the relay a snapshot, which needs the listening sockets with these keys.
+    pub async fn load_relay(
+        &self,
+        snapshot: &[u8],
+        listeners: Vec<String>,
+    ) -> Result<(), HelperError> {
+        let sealed = Sealed::of(snapshot).and_then(|sealed| sealed.duplicate());
+        let sealed = sealed.map_err(HelperError::Snapshot)?;
+        let request = Request::RelaySnapshot { listeners };
+        self.call_with(request, vec![sealed]).await.map(drop)
     }
 
     /// What the published ports of a sandbox have seen.

@@ -1,6 +1,6 @@
 //! Connect and disconnect while a sandbox runs: interfaces, routes, files and names follow at once.
 
-use crate::world::{World, inspect, installed, seconds};
+use crate::world::{World, eventually, inspect, installed, seconds};
 use std::collections::BTreeSet;
 
 /// Names of the interfaces in a sandbox, loopback aside.
@@ -291,5 +291,58 @@ fn what_is_inspected_is_what_is_there() {
             serde_json::json!({})
         );
         world.mossnet(["rm", "-f", "box"]).ok();
+    });
+}
+
+/// A sandbox that never was, one that is stopped, one that ends or goes during the call: four things,
+/// four answers.
+#[test]
+fn whoever_comes_too_late_is_told_the_truth() {
+    World::test(|world| {
+        world.network("create mynet").ok();
+        let never = world.refuses("network connect mynet brief", "no such sandbox: brief");
+        assert_eq!(never.code, 1, "{never}");
+        world.refuses("network disconnect mynet brief", "no such sandbox: brief");
+
+        // Stopped, it joins all the same, and leaves; for the next start.
+        world.sleeper("brief", "");
+        world.line("stop -t 0 brief").ok();
+        world.network("connect mynet brief").ok();
+        world.line("start brief").ok();
+        assert_eq!(interfaces(world, "brief"), set(["eth0", "eth1"]));
+        world.line("stop -t 0 brief").ok();
+        world.network("disconnect mynet brief").ok();
+        world.refuses("network disconnect mynet brief", "is not connected");
+        world.line("rm brief").ok();
+
+        let (mut met, mut missed) = (0, 0);
+        for round in 0..12 {
+            let removed = round % 2 == 1;
+            world.sleeper("brief", if removed { "--rm" } else { "" });
+            let ending = world.line("kill brief").start();
+            let joined = world.network("connect mynet brief").run();
+            ending.wait().expect_code(0);
+            let text = &joined.stderr;
+            if joined.code == 0 {
+                missed += 1;
+            } else {
+                met += 1;
+                let ended = text.contains("sandbox 'brief' ended meanwhile");
+                let gone = text.contains("no such sandbox: brief")
+                    || text.contains("sandbox 'brief' was removed meanwhile");
+                assert!(ended || gone && removed, "{joined}");
+                joined.expect_one_clear_line();
+            }
+            eventually(seconds(5), "its end is recorded", || {
+                let listed = world.line("ps -a --format {{.Names}}={{.State}}").ok();
+                !listed.contains("brief") || listed.contains("brief=exited")
+            });
+            if !removed {
+                world.line("rm brief").ok();
+            }
+            world.check_networks();
+        }
+        eprintln!("connects that met the end: {met}, that were in time: {missed}");
+        world.network("rm mynet").ok();
     });
 }

@@ -9,6 +9,7 @@ mod links;
 mod modes;
 mod names;
 mod picture;
+mod references;
 mod refusals;
 mod remove;
 mod scale;

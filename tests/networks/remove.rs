@@ -25,7 +25,29 @@ fn who_is_on_it_is_named() {
         world.network("rm mynet").ok();
         assert!(inspect::router_interfaces(&bridge).is_empty());
         world.refuses("network rm mynet", "mynet");
-        world.network("rm -f mynet").ok();
+        // Only what was removed is printed.
+        assert_eq!(world.network("rm -f mynet").ok(), "");
+        world.network("create again").ok();
+        assert_eq!(world.network("rm -f mynet again nonet").ok(), "again\n");
+        let mixed = world.network("rm -f bridge nonet").run().expect_code(1);
+        assert_eq!(mixed.stdout, "", "{mixed}");
+        mixed.expect_text("pre-defined").expect_one_clear_line();
+        // A program asks the API, and is told.
+        let socket = format!("{}/run/api.sock", crate::world::ROOT);
+        let url = "http://mossnet/v1/networks/mynet?force=true";
+        let argv = [
+            "curl",
+            "-sS",
+            "-o",
+            "-",
+            "-w",
+            " %{http_code}",
+            "-X",
+            "DELETE",
+        ];
+        let told = world.user(argv).then(["--unix-socket", &socket, url]).ok();
+        assert!(told.contains("no such network: mynet"), "{told}");
+        assert!(told.ends_with(" 404"), "{told}");
     });
 }
 

@@ -13,6 +13,7 @@
 mod parcel;
 
 use crate::request::{ExitStatus, Failure, PortCount};
+use crate::sealed::Sealed;
 use crate::sys::child::bind_to_parent;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -56,7 +57,7 @@ pub struct Relay {
 /// A snapshot, and the keys of the sockets that it needs.
 #[derive(Debug, Clone)]
 struct Accepted {
-    snapshot: String,
+    snapshot: Sealed,
     listeners: BTreeSet<String>,
 }
 
@@ -197,7 +198,7 @@ impl Relay {
 
     /// Give it a snapshot, and what it lacks of the sockets that this needs, and wait until it has
     /// taken them up, starting it if need be. All other sockets are let go.
-    pub fn load(&mut self, snapshot: String, listeners: Vec<String>) -> Result<(), Failure> {
+    pub fn load(&mut self, snapshot: Sealed, listeners: Vec<String>) -> Result<(), Failure> {
         let listeners: BTreeSet<String> = listeners.into_iter().collect();
         self.held.check(&listeners)?;
         let wanted = Accepted {

@@ -9,14 +9,14 @@
 //! Sources: memfd_create(2), unix(7), cmsg(3).
 
 use crate::request::{Failure, MAX_LISTENERS, PortCount};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use crate::sealed::Sealed;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{IoSlice, Seek, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 /// More bytes of counters are a mistake: 65,535 ports need a fifth of it.
@@ -30,13 +30,13 @@ pub(super) enum Parcel {
     /// Sockets with these keys.
     Listeners(Vec<String>),
     /// JSON.
-    Snapshot(String),
+    Snapshot(Sealed),
     /// Where to write.
     Counters(File),
 }
 
 /// Sockets, in as many messages as it takes, then the snapshot that needs them.
-pub(super) fn parcels(keys: Vec<String>, snapshot: String) -> VecDeque<Parcel> {
+pub(super) fn parcels(keys: Vec<String>, snapshot: Sealed) -> VecDeque<Parcel> {
     let sockets = keys.chunks(MAX_LISTENERS);
     let sockets = sockets.map(|keys| Parcel::Listeners(keys.to_vec()));
     sockets.chain([Parcel::Snapshot(snapshot)]).collect()
@@ -100,11 +100,10 @@ impl Held {
                 let what = "hand the relay the sockets of published ports";
                 send(relay, b"listeners", &sockets, what)
             }
-            Parcel::Snapshot(text) => {
+            Parcel::Snapshot(sealed) => {
                 let what = "hand the relay its snapshot";
-                let memory = sealed(text).map_err(|e| Failure::kernel(what, e))?;
-                let length = (text.len() as u64).to_le_bytes();
-                send(relay, &length, &[memory.as_raw_fd()], what)
+                let length = sealed.length().to_le_bytes();
+                send(relay, &length, &[sealed.as_fd().as_raw_fd()], what)
             }
             Parcel::Counters(file) => {
                 let what = "ask the relay for its counters";
@@ -159,20 +158,6 @@ impl Counting {
     }
 }
 
-/// An anonymous file that nobody can change any more, read from its beginning.
-fn sealed(text: &str) -> std::io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(c"snapshot", flags)?);
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    let seals = SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,8 +185,9 @@ mod tests {
 
     #[test]
     fn many_sockets_take_several_messages() {
+        let snapshot = Sealed::of(b"{}").unwrap();
         let keys: Vec<String> = (0..MAX_LISTENERS + 1).map(|n| n.to_string()).collect();
-        let sent = parcels(keys, "{}".to_owned());
+        let sent = parcels(keys, snapshot.clone());
         let lengths: Vec<_> = sent
             .iter()
             .map(|parcel| match parcel {
@@ -210,7 +196,7 @@ mod tests {
             })
             .collect();
         assert_eq!(lengths, [MAX_LISTENERS, 1, 0]);
-        assert_eq!(parcels(Vec::new(), "{}".to_owned()).len(), 1);
+        assert_eq!(parcels(Vec::new(), snapshot).len(), 1);
     }
 
     #[test]

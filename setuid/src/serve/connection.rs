@@ -130,6 +130,7 @@ fn descriptors_of(request: &Request) -> usize {
         Request::CreateSandbox(spec) if spec.process.is_none() => 0,
         Request::CreateSandbox(_) | Request::Exec(_) => 3,
         Request::Listeners { keys } => keys.len(),
+        Request::RelaySnapshot { .. } => 1,
         Request::Hello { .. }
         | Request::Inventory
         | Request::Bridge(_)
@@ -142,7 +143,6 @@ fn descriptors_of(request: &Request) -> usize {
         | Request::Signal { .. }
         | Request::Unsent { .. }
         | Request::Forget { .. }
-        | Request::RelaySnapshot { .. }
         | Request::Counters { .. }
         | Request::StartUplink(_)
         | Request::StopUplink { .. }

@@ -1,6 +1,7 @@
 //! The smallest daemon: blocking, one request at a time.
 
 use mossnet_helper::request::{Event, Failure, Frame, PROTOCOL_VERSION, Reply, Request};
+use mossnet_helper::sealed::Sealed;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::collections::VecDeque;
 use std::io::{IoSlice, Read, Write};
@@ -57,6 +58,13 @@ impl Client {
     pub fn ask_with(&mut self, request: Request, fds: &[OwnedFd]) -> Result<Reply, Failure> {
         self.send(&serde_json::to_vec(&request).unwrap(), fds);
         self.reply()
+    }
+
+    /// A snapshot for the relay.
+    pub fn load(&mut self, text: &str, listeners: Vec<String>) -> Result<Reply, Failure> {
+        let sealed = Sealed::of(text.as_bytes()).unwrap();
+        let request = Request::RelaySnapshot { listeners };
+        self.ask_with(request, &[sealed.duplicate().unwrap()])
     }
 
     /// A request that must succeed.

@@ -1,5 +1,7 @@
 use super::*;
-use crate::api::network_types::{ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, LinkInfo};
+use crate::api::network_types::{
+    ConfigFrom, ContainerInfo, IpamConfig, IpamInfo, LeaseInfo, LinkInfo,
+};
 use crate::api::types::EndpointInfo;
 use crate::cli::ports::tests::port;
 use crate::cli::sandboxes::tests::sandbox;
@@ -35,6 +37,7 @@ pub(crate) fn network(
         internal: false,
         attachable: false,
         ingress: false,
+        config_from: ConfigFrom::default(),
         config_only: false,
         containers: BTreeMap::new(),
         options: BTreeMap::new(),

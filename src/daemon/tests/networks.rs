@@ -61,12 +61,7 @@ impl World {
     }
 
     pub(super) fn last_snapshot(&self) -> serde_json::Value {
-        let asked = self.asked.lock().unwrap();
-        let snapshot = asked.iter().rev().find_map(|request| match request {
-            Request::RelaySnapshot { snapshot, .. } => Some(snapshot.clone()),
-            _ => None,
-        });
-        serde_json::from_str(&snapshot.unwrap()).unwrap()
+        serde_json::from_slice(&self.snapshot.lock().unwrap()).unwrap()
     }
 
     pub(super) fn file(&self, id: &SandboxId, name: &str) -> String {
@@ -229,8 +224,9 @@ async fn a_network_is_removed_when_nobody_uses_it() {
             format!("network {name} is a pre-defined network and cannot be removed")
         );
     }
-    assert_eq!(remove("nonet", false).await.unwrap_err().status, 404);
-    remove("nonet", true).await.unwrap();
+    for force in [false, true] {
+        assert_eq!(remove("nonet", force).await.unwrap_err().status, 404);
+    }
     let pruned = daemon
         .prune_networks(NetworkPrune::default())
         .await
@@ -301,4 +297,95 @@ async fn a_connect_that_comes_too_late_says_whose_end_it_met() {
     assert_eq!(refusal.status, 409);
     assert_eq!(refusal.body.message, "sandbox 'web' ended meanwhile");
     assert_eq!(addresses(&daemon, "web").await.len(), 1, "taken back");
+}
+
+/// Whatever else the helper does not find is not the sandbox's end.
+#[tokio::test]
+async fn a_connect_to_one_that_lives_says_what_is_missing() {
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let world = world(move |request| match request {
+        Request::CreateSandbox(spec) => {
+            made.lock().unwrap().push(ProcessInfo {
+                id: spec.id.clone(),
+                exec_in: None,
+                pid: 77,
+                state: ProcessState::Running,
+                netns_fd: None,
+            });
+            None
+        }
+        Request::Attach(spec) if spec.ifname.as_str() == "eth1" => {
+            failure(FailureKind::NotFound, 19)
+        }
+        Request::Inventory => {
+            let processes = made.lock().unwrap().clone();
+            let inventory = Inventory {
+                processes,
+                ..Inventory::default()
+            };
+            Some((Vec::new(), Ok(Reply::Inventory(Box::new(inventory)))))
+        }
+        _ => None,
+    });
+    let daemon = world.daemon();
+    running(&daemon, request("web")).await;
+    let mynet = network("mynet", "10.77.0.0/24");
+    daemon.create_network(mynet).await.unwrap();
+    let connected = daemon.connect_network("mynet", plain("web")).await;
+    let refusal = connected.unwrap_err();
+    assert!(refusal.body.message.starts_with("scripted"), "{refusal}");
+    assert_eq!(addresses(&daemon, "web").await.len(), 1, "taken back");
+}
+
+#[tokio::test]
+async fn never_there_stopped_and_gone_are_told_apart() {
+    let world = world(|_| None);
+    let daemon = world.daemon();
+    running(&daemon, request("web")).await;
+    let mynet = network("mynet", "10.77.0.0/24");
+    daemon.create_network(mynet).await.unwrap();
+    let id = daemon.inspect("web").await.unwrap().id;
+    let never = daemon.connect_network("mynet", plain("nobody")).await;
+    assert_eq!(never.unwrap_err().body.message, "no such sandbox: nobody");
+
+    // Somebody else changes it, and removes it at last: whoever came meanwhile is told.
+    let turn = daemon.0.turns.take(&id).await;
+    let (connecting, leaving) = (daemon.clone(), daemon.clone());
+    let connecting =
+        tokio::spawn(async move { connecting.connect_network("mynet", plain("web")).await });
+    let leaving = tokio::spawn(async move {
+        leaving
+            .disconnect_network("bridge", disconnect("web", false))
+            .await
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    daemon.0.model.lock().await.remove_sandbox(&id).unwrap();
+    drop(turn);
+    for late in [connecting, leaving] {
+        let refusal = late.await.unwrap().unwrap_err();
+        assert_eq!(refusal.status, 404);
+        assert_eq!(refusal.body.message, "sandbox 'web' was removed meanwhile");
+    }
+
+    // One that is stopped joins and leaves all the same.
+    running(&daemon, request("web")).await;
+    let id = daemon.inspect("web").await.unwrap().id;
+    let ended = |sandbox: &mut crate::network::Sandbox| sandbox.exit(1, 0);
+    let mut model = daemon.0.model.lock().await;
+    model.change_sandbox(&id, ended).unwrap();
+    drop(model);
+    daemon.connect_network("mynet", plain("web")).await.unwrap();
+    daemon
+        .disconnect_network("mynet", disconnect("web", false))
+        .await
+        .unwrap();
+    let stranger = daemon
+        .disconnect_network("mynet", disconnect("web", false))
+        .await;
+    assert_eq!(
+        stranger.unwrap_err().body.message,
+        "sandbox 'web' is not connected to network 'mynet'"
+    );
 }

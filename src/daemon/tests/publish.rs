@@ -33,7 +33,7 @@ fn told(world: &World) -> Vec<String> {
     let asked = world.asked.lock().unwrap();
     let told = asked.iter().filter_map(|request| match request {
         Request::Listeners { keys } => Some(format!("keep {}", keys.join(" "))),
-        Request::RelaySnapshot { listeners, .. } => Some(format!("want {}", listeners.join(" "))),
+        Request::RelaySnapshot { listeners } => Some(format!("want {}", listeners.join(" "))),
         _ => None,
     });
     told.collect()

@@ -1,25 +1,28 @@
 //! Who ends when, and who goes on.
 
-use super::{refused, shut_down, with_bridge};
+use super::{shut_down, with_bridge};
 use crate::client::Client;
 use crate::world::*;
 use mossnet_helper::request::{Event, ExitStatus, Failure, FailureKind, ProcessState, Request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 
 pub fn relay_is_started_and_restarted() {
     let (world, mut client) = with_bridge();
-    let snapshot = |text: &str| Request::RelaySnapshot {
-        snapshot: text.to_owned(),
-        listeners: Vec::new(),
-    };
     assert_eq!(inventory(&mut client).relay_pid, None);
-    let failure = refused(&mut client, snapshot("refuse"), FailureKind::Invalid);
+    let failure = client.load("refuse", Vec::new()).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
     assert!(failure.what.contains("it says refuse"), "{failure}");
-    client.done(snapshot("first"));
-    client.done(snapshot(&"x".repeat(1 << 20)));
+    client.load("first", Vec::new()).unwrap();
+    client.load(&"x".repeat(1 << 20), Vec::new()).unwrap();
+    // A file that its writer could change meanwhile is none to keep.
+    let listeners = Vec::new();
+    let open: OwnedFd = File::open("/dev/null").unwrap().into();
+    let loose = client.ask_with(Request::RelaySnapshot { listeners }, &[open]);
+    assert!(loose.unwrap_err().what.contains("sealed memfd"));
     let first = inventory(&mut client).relay_pid.unwrap();
     // The second time it waits before it is started again.
     let mut last = first;
@@ -35,7 +38,8 @@ pub fn relay_is_started_and_restarted() {
         assert_ne!(next, last);
         last = next;
     }
-    let failure = refused(&mut client, snapshot("die"), FailureKind::Kernel);
+    let failure = client.load("die", Vec::new()).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Kernel);
     assert!(failure.what.contains("relay ended"), "{failure}");
     // The snapshot before, which was good, is what it is started with again.
     assert_eq!(
@@ -44,7 +48,7 @@ pub fn relay_is_started_and_restarted() {
             status: ExitStatus::Code(1)
         }
     );
-    client.done(snapshot("third"));
+    client.load("third", Vec::new()).unwrap();
     shut_down(world, client);
 }
 
@@ -87,10 +91,7 @@ fn two_children(client: &mut Client) -> [u32; 2] {
     let _output = create(client, sandbox(2, &["sleep", "1000"]));
     client.done(Request::Attach(endpoint(2)));
     client.done(Request::StartSandbox { id: id(2) });
-    client.done(Request::RelaySnapshot {
-        snapshot: "x".to_owned(),
-        listeners: Vec::new(),
-    });
+    client.load("x", Vec::new()).unwrap();
     let found = inventory(client);
     [found.processes[0].pid, found.relay_pid.unwrap()]
 }

@@ -1,9 +1,10 @@
 //! Sockets of published ports: kept for every relay, by key, in as many messages as it takes, and
 //! never more descriptors than what is wanted.
 
-use super::{refused, shut_down, with_bridge};
+use super::{shut_down, with_bridge};
+use crate::client::Client;
 use crate::world::*;
-use mossnet_helper::request::{Event, FailureKind, MAX_LISTENERS, Request};
+use mossnet_helper::request::{Event, Failure, FailureKind, MAX_LISTENERS, Request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -22,11 +23,8 @@ fn descriptors(count: usize) -> Vec<OwnedFd> {
     (0..count).map(null).collect()
 }
 
-fn want(listeners: Vec<String>, has: usize) -> Request {
-    Request::RelaySnapshot {
-        snapshot: format!("has {has}"),
-        listeners,
-    }
+fn want(client: &mut Client, listeners: Vec<String>, has: usize) -> Result<(), Failure> {
+    client.load(&format!("has {has}"), listeners).map(drop)
 }
 
 fn open_in(pid: u32) -> usize {
@@ -35,7 +33,7 @@ fn open_in(pid: u32) -> usize {
 
 pub fn listeners_are_kept_for_every_relay() {
     let (world, mut client) = with_bridge();
-    client.done(want(Vec::new(), 0));
+    want(&mut client, Vec::new(), 0).unwrap();
     let helper = world.child.id();
     let before = open_in(helper);
     let all = keys(8000, MANY);
@@ -46,18 +44,19 @@ pub fn listeners_are_kept_for_every_relay() {
         client.ask_with(request, &descriptors(chunk.len())).unwrap();
     }
     assert_eq!(inventory(&mut client).listeners.len(), MANY);
-    client.done(want(all.clone(), MANY));
+    want(&mut client, all.clone(), MANY).unwrap();
     // Another one gets them all again.
     let relay = inventory(&mut client).relay_pid.unwrap();
     kill(Pid::from_raw(relay.cast_signed()), Signal::SIGKILL).unwrap();
     assert!(matches!(client.event(), Event::RelayRestarted { .. }));
     assert_eq!(open_in(helper), before + MANY);
     // A key that nobody has brought: nothing changes.
-    let failure = refused(&mut client, want(keys(7000, 1), 0), FailureKind::NotFound);
+    let failure = want(&mut client, keys(7000, 1), 0).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotFound);
     assert!(failure.what.contains("*:7000/tcp"), "{failure}");
     assert_eq!(inventory(&mut client).listeners.len(), MANY);
     // What it has is not sent again; what no snapshot names is closed.
-    client.done(want(all[..3].to_vec(), MANY));
+    want(&mut client, all[..3].to_vec(), MANY).unwrap();
     assert_eq!(inventory(&mut client).listeners, all[..3]);
     assert_eq!(open_in(helper), before + 3);
     // Descriptors that do not fit their keys, or that nobody asked for, are closed.
