@@ -349,6 +349,31 @@ fn wait_for_route(prefix: &[String]) {
     });
 }
 
+/// Starts rootlesskit (`$@`) with subordinate ids, which the world has not: newuidmap and newgidmap of
+/// its own map the one id that there is. Only this mount namespace sees them.
+const ROOTLESSKIT: &str = r#"set -e
+dir=/run/world/rootlesskit
+mkdir -p $dir
+echo '#!/bin/sh
+echo "$2 $3 $4" > /proc/$1/uid_map' > $dir/newuidmap
+echo '#!/bin/sh
+echo deny > /proc/$1/setgroups
+echo "$2 $3 $4" > /proc/$1/gid_map' > $dir/newgidmap
+chmod +x $dir/newuidmap $dir/newgidmap
+echo 1000:100000:65536 > $dir/ids
+mount --bind $dir/ids /etc/subuid
+mount --bind $dir/ids /etc/subgid
+export PATH=$dir:$PATH XDG_RUNTIME_DIR=/run/user/1000
+exec setpriv --inh-caps=-all --ambient-caps=-all -- rootlesskit "$@"
+"#;
+
+/// rootlesskit, to which the command in its container is to be added.
+pub fn rootlesskit_command(kind: Kind) -> Cmd {
+    let mtu = format!("--mtu={}", kind.mtu);
+    let words = ["unshare", "--mount", "sh", "-c", ROOTLESSKIT, "-"];
+    Cmd::new(words).then(["--net=slirp4netns", &mtu])
+}
+
 /// rootlesskit's own way out is slirp4netns; what it adds is its set-up.
 fn rootlesskit(world: &World, kind: Kind) -> Result<Contender, String> {
     for program in ["rootlesskit", "slirp4netns"] {
@@ -356,20 +381,20 @@ fn rootlesskit(world: &World, kind: Kind) -> Result<Contender, String> {
             return Err(obstacle);
         }
     }
-    let script = "echo made $$; exec sleep 100000";
-    let mtu = format!("--mtu={}", kind.mtu);
-    let argv = ["rootlesskit", "--net=slirp4netns", &mtu, "sh", "-c", script];
-    let running = world.user(argv).timeout(seconds(86_400));
-    let mut running = running.env("XDG_RUNTIME_DIR", "/run/user/1000").start();
+    let script = "echo made; exec sleep 100000";
+    let running = rootlesskit_command(kind).then(["sh", "-c", script]);
+    let mut running = running.timeout(seconds(86_400)).start();
     for _ in 0..100 {
-        if running.stdout().contains("made ") || !running.is_alive() {
+        if running.stdout().contains("made") || !running.is_alive() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    if !running.stdout().contains("made ") {
+    if !running.stdout().contains("made") {
         let alive = running.is_alive();
-        running.signal(nix::sys::signal::Signal::SIGKILL);
+        if alive {
+            running.signal(nix::sys::signal::Signal::SIGKILL);
+        }
         let output = running.wait();
         let last = output.stderr.lines().last().unwrap_or_default().to_owned();
         return Err(one_line(&format!("not started (alive: {alive}): {last}")));

@@ -1,7 +1,9 @@
 //! From the command that makes a container with a way out to the first byte from outside.
 
 use crate::TARGET;
-use crate::contender::{Kind, Product, guarded, obstacle, one_line, peer_command};
+use crate::contender::{
+    Kind, Product, guarded, obstacle, one_line, peer_command, rootlesskit_command,
+};
 use crate::results::Results;
 use crate::rounds::add;
 use crate::world::{Cmd, ROOT, World, ip, seconds};
@@ -53,7 +55,8 @@ fn once(world: &World, kind: Kind, root: &str) -> Result<f64, String> {
             timed(world.user(options).then(["--"]).then(first(TARGET)))
         }
         Product::Slirp4netns => slirp4netns(world, kind),
-        Product::Rootlesskit | Product::Bypass4netns => Err("has no start-up row".to_owned()),
+        Product::Rootlesskit => timed(rootlesskit_command(kind).then(first(TARGET))),
+        Product::Bypass4netns => Err("cannot be started".to_owned()),
     }
 }
 

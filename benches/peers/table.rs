@@ -41,10 +41,19 @@ pub fn markdown(results: &Results) -> String {
             let cell = match (row.values.get(*name), row.median(name)) {
                 (None, _) => String::new(),
                 (Some(_), None) => "failed".to_owned(),
-                (Some(_), Some(value)) => match row.ratio(name, ALL[0].name) {
-                    Some(ratio) if row.unit != "%" => format!("{} ({ratio:.2})", shown(value)),
-                    _ => shown(value),
-                },
+                (Some(values), Some(value)) => {
+                    let failed = |outcome: &&Outcome| matches!(outcome, Outcome::Failed { .. });
+                    let failed = match values.iter().filter(failed).count() {
+                        0 => String::new(),
+                        count => format!(", {count} failed"),
+                    };
+                    match row.ratio(name, ALL[0].name) {
+                        Some(ratio) if row.unit != "%" => {
+                            format!("{} ({ratio:.2}){failed}", shown(value))
+                        }
+                        _ => format!("{}{failed}", shown(value)),
+                    }
+                }
             };
             let _ = write!(text, " {cell} |");
         }
