@@ -92,6 +92,19 @@ impl Row {
     }
 }
 
+/// JSON with one line for each row and each goal: small, and to be compared line by line.
+fn lines(json: &serde_json::Value) -> String {
+    let members = json.as_object().into_iter().flatten();
+    let members = members.map(|(name, value)| match value.as_array() {
+        Some(all) => {
+            let all: Vec<_> = all.iter().map(serde_json::Value::to_string).collect();
+            format!("\"{name}\": [\n{}\n]", all.join(",\n"))
+        }
+        None => format!("\"{name}\": {value}"),
+    });
+    format!("{{\n{}\n}}\n", members.collect::<Vec<_>>().join(",\n"))
+}
+
 impl Results {
     /// Notes one value.
     pub fn add(
@@ -193,6 +206,6 @@ impl Results {
             value["mossnet_to_best_peer"] = serde_json::json!(to_best);
         }
         json["goals"] = serde_json::to_value(goals).expect("verdicts are JSON");
-        serde_json::to_string_pretty(&json).expect("results are JSON") + "\n"
+        lines(&json)
     }
 }
