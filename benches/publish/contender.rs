@@ -1,7 +1,9 @@
 //! Those who are compared: each leads the same ports of a host to a container.
 
 use crate::hosts::{self, Host, inside};
+use crate::load;
 use crate::world::{Cmd, Running, World, enter, eventually, installed, ip, netns, seconds};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub const MOSSNET: &str = "mossnet run -p";
@@ -20,7 +22,7 @@ const PROGRAM: &str = "/usr/lib/podman/rootlessport";
 /// Ports of the servers: first and last of TCP, iperf3's, UDP.
 const TCP: [u16; 2] = [7100, 7107];
 const IPERF3: u16 = 5201;
-const UDP: u16 = crate::datagrams::PORT;
+const UDP: u16 = crate::load::UDP_PORT;
 
 /// A host whose ports lead to a container.
 pub struct Contender {
@@ -64,27 +66,30 @@ impl Contender {
 
     /// Rate of exchanges or connections, per second; nothing when it failed.
     pub fn load(&self, kind: &str, count: u32, duration: u64) -> Option<f64> {
-        let (count, duration) = (count.to_string(), duration.to_string());
-        self.generate(["load", kind, &self.target, &count, &duration])
-            .first()
-            .copied()
+        self.generate(kind, count, duration).get("rate").copied()
     }
 
     /// Datagrams that arrived per second, and how many per cent did not.
     pub fn datagrams(&self, kind: &str, bytes: u32, duration: u64) -> Option<(f64, f64)> {
-        let (bytes, duration) = (bytes.to_string(), duration.to_string());
-        let numbers = self.generate(["udp", kind, &self.target, &bytes, &duration]);
-        Some((*numbers.first()?, *numbers.get(1)?))
+        let numbers = self.generate(kind, bytes, duration);
+        Some((*numbers.get("rate")?, *numbers.get("lost")?))
     }
 
-    fn generate(&self, args: [&str; 5]) -> Vec<f64> {
-        let argv = ["/run/world/bin/itself"].into_iter().chain(args);
+    fn generate(&self, kind: &str, number: u32, duration: u64) -> BTreeMap<String, f64> {
+        let (number, duration) = (number.to_string(), duration.to_string());
+        let argv = [
+            "/run/world/bin/itself",
+            "load",
+            kind,
+            &self.target,
+            &number,
+            &duration,
+        ];
         let output = hosts::as_client(argv).timeout(seconds(60)).run();
         if output.code != 0 {
             println!("{}: {output}", self.name);
         }
-        let words = output.stdout.split_whitespace();
-        words.filter_map(|word| word.parse().ok()).collect()
+        load::parse(&output.stdout)
     }
 }
 

@@ -7,8 +7,8 @@
 //! cable to the client; every container has reno inside, the rest of the machine keeps its own
 //! congestion control (named in the output).
 //!
-//! * `contender`: who they are. `hosts`: cables and namespaces. `datagrams`: load generator for UDP.
-//! * The load generator for TCP is `first_light`'s.
+//! * `contender`: who they are. `hosts`: cables and namespaces.
+//! * The load generator is `benches/load`.
 //!
 //! `MOSSNET_BENCH_ROUNDS` (5), `MOSSNET_BENCH_SECONDS` (1) for each measurement,
 //! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_ROWS=UDP,connections` for
@@ -26,25 +26,25 @@ mod world;
 #[path = "../report/mod.rs"]
 mod report;
 
-#[path = "../first_light/load.rs"]
+#[allow(dead_code)]
+#[path = "../load/mod.rs"]
 mod load;
 
 mod contender;
-mod datagrams;
 mod goals;
 mod hosts;
 
 use contender::Contender;
 use report::{Results, number};
+use std::process::ExitCode;
 use std::time::Duration;
 use world::{World, enter};
 
-fn main() {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str) {
         Some("load") => return load::client(&args[2..]),
-        Some("udp") => return datagrams::client(&args[2..]),
-        Some("serve") => return serve(),
+        Some("serve") => load::serve(),
         _ => {}
     }
     let rounds = number("MOSSNET_BENCH_ROUNDS", 5);
@@ -55,16 +55,7 @@ fn main() {
         builder.run_here(|world| measure(world, rounds, duration));
     });
     report::keep(&text, "publish");
-}
-
-/// What answers in a container: everything but iperf3.
-fn serve() {
-    load::serve("host");
-    datagrams::serve();
-    println!("serves");
-    loop {
-        std::thread::park();
-    }
+    ExitCode::SUCCESS
 }
 
 fn measure(world: &World, rounds: u64, duration: u64) {
@@ -109,11 +100,16 @@ pub const EXCHANGES: [(&str, &str, u32); 4] = [
 
 /// Row, row of its loss, kind of load, bytes.
 pub const DATAGRAMS: [(&str, &str, &str, u32); 4] = [
-    ("UDP in, 64 bytes", "UDP in, 64 bytes, lost", "flood", 64),
+    (
+        "UDP in, 64 bytes",
+        "UDP in, 64 bytes, lost",
+        "flood-out",
+        64,
+    ),
     (
         "UDP in, 1,400 bytes",
         "UDP in, 1,400 bytes, lost",
-        "flood",
+        "flood-out",
         1400,
     ),
     ("UDP echo, 64 bytes", "UDP echo, 64 bytes, lost", "echo", 64),

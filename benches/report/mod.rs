@@ -1,4 +1,4 @@
-//! What every benchmark does with its numbers: medians, ratios to the first contender, a table for
+//! What `attach` and `publish` do with their numbers: medians, ratios to the first contender, a table for
 //! people and JSON for programs.
 
 use std::collections::BTreeMap;
