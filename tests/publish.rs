@@ -1,8 +1,9 @@
-//! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`: through
-//! the real binary.
+//! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`,
+//! `programs`, `peers`, `load`: through the real binary.
 
 mod attach;
 mod lifetime;
+mod load;
 mod peers;
 mod ports;
 mod programs;
