@@ -1,7 +1,8 @@
 //! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`,
-//! `programs`, `peers`, `load`: through the real binary.
+//! `programs`, `peers`, `load`, `datagrams`: through the real binary.
 
 mod attach;
+mod datagrams;
 mod lifetime;
 mod load;
 mod peers;
