@@ -1,8 +1,10 @@
-//! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`: through
-//! the real binary.
+//! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`,
+//! `programs`, `peers`, `load`, `datagrams`: through the real binary.
 
 mod attach;
+mod datagrams;
 mod lifetime;
+mod load;
 mod peers;
 mod ports;
 mod programs;

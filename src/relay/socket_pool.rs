@@ -103,6 +103,12 @@ impl SocketPool {
         }
     }
 
+    /// Puts sockets on the shelf that a test has made.
+    #[cfg(test)]
+    pub fn stock(&self, kind: SocketKind, sockets: impl Iterator<Item = OwnedFd>) {
+        self.shelves()[kind as usize].stock.extend(sockets);
+    }
+
     /// Makes sockets whenever they are wanted; does not return. For the thread in the router netns.
     pub fn serve(&self) -> ! {
         let mut shelves = self.shelves();

@@ -23,8 +23,16 @@ fn serve(world: &World, name: &str, publish: &str, argv: &[&str]) {
     world.mossnet(head).then(argv).ok();
 }
 
+/// nginx, which serves the files of the world's home.
+pub(super) fn serve_nginx(world: &World, name: &str, publish: &str) {
+    let argv = ["nginx", "-e", "stderr", "-c", "/run/world/home/nginx.conf"];
+    serve(world, name, publish, &argv);
+    let (port, _) = publish.split_once(':').expect("HOSTPORT:PORT");
+    listens(at(HOST, port.parse().unwrap()));
+}
+
 /// `GET PATH`, and whose connection it was.
-fn get(from: &str, to: SocketAddr, path: &str) -> (String, SocketAddr) {
+pub(super) fn get(from: &str, to: SocketAddr, path: &str) -> (String, SocketAddr) {
     let mut stream = connect(from, to);
     let request = format!("GET {path} HTTP/1.0\r\nHost: web\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -61,8 +69,7 @@ fn web_servers_log_their_clients() {
         if !installed("nginx") {
             return;
         }
-        let nginx = ["nginx", "-e", "stderr", "-c", "/run/world/home/nginx.conf"];
-        serve(world, "nginx", "8080:80", &nginx);
+        serve_nginx(world, "nginx", "8080:80");
         let home = "/run/world/home";
         let httpd = ["busybox", "httpd", "-f", "-v", "-p", "[::]:80", "-h", home];
         serve(world, "httpd", "8081:80", &httpd);

@@ -19,7 +19,7 @@ use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::flows::{Flows, Limits};
 use crate::relay::udp::transmit::{Segmentation, Way, transmit};
 use crate::relay::worker::Context;
-use crate::sys::udp::{self, Batch, Datagram, Path, Received, Report};
+use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Path, Received, Report};
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -110,6 +110,7 @@ fn idle_limit(port: u16, asked: u64, answered: u64) -> Duration {
 /// One worker's flows.
 pub struct Datagrams {
     batch: Batch,
+    errors: ErrorQueue,
     state: State,
 }
 
@@ -125,6 +126,8 @@ impl Datagrams {
     pub fn new(limits: Limits, conversations: Conversations, now: Instant) -> Self {
         Self {
             batch: Batch::new(SLOTS, SLOT_LEN),
+            // What they are about is of no interest.
+            errors: ErrorQueue::new(0),
             state: State {
                 flows: Flows::new(limits),
                 conversations,
@@ -162,13 +165,25 @@ impl Datagrams {
                 let datagrams: Vec<_> = self.batch.iter().map(|got| datagram(&got)).collect();
                 self.state.answer(id, &datagrams, cx);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                // Nobody listens there; the next datagram tries again.
-                tracing::debug!(client.addr = %flow.key.client, %error, "published UDP flow refused");
-                flow.published.listener().counters.refuse();
-                self.state.close(id, cx);
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queued_error(id, cx),
+            Err(error) => self.state.refused(id, &error, cx),
+        }
+    }
+
+    /// Looks for errors that a send came across. Of a burst to nobody the last datagrams cause none
+    /// (icmp_ratelimit in the container), and sendmmsg(2) keeps those about the first to itself.
+    fn queued_error(&mut self, id: Key, cx: &mut Context<'_>) {
+        let Some(flow) = self.state.flows.get(id) else {
+            return;
+        };
+        match self.errors.next(flow.router.as_fd()) {
+            // About its size: the container is there.
+            Ok(Some(queued)) if queued.error.errno == libc::EMSGSIZE => {}
+            Ok(Some(queued)) => {
+                let error = io::Error::from_raw_os_error(queued.error.errno);
+                self.state.refused(id, &error, cx);
             }
+            Ok(None) | Err(_) => {}
         }
     }
 
@@ -289,7 +304,7 @@ impl State {
         let reservation = self.conversations.reserve((client, container));
         let free = reservation.is_some();
         let towards = towards::open(published, &target, client, key.asked, cx, free)?;
-        for report in [Report::Tos, Report::Segments] {
+        for report in [Report::Errors, Report::Tos, Report::Segments] {
             udp::enable(towards.socket.as_fd(), container.is_ipv6(), report)?;
         }
         let flow = Flow {
@@ -312,6 +327,15 @@ impl State {
             return Err(error);
         }
         Ok(id)
+    }
+
+    /// Nobody listens there, or nobody is there; the next datagram tries again.
+    fn refused(&mut self, id: Key, error: &io::Error, cx: &Context<'_>) {
+        if let Some(flow) = self.flows.get(id) {
+            tracing::debug!(client.addr = %flow.key.client, %error, "published UDP flow refused");
+            flow.published.listener().counters.refuse();
+            self.close(id, cx);
+        }
     }
 
     /// Sends a container's datagrams to the client, from the address that it asked.

@@ -31,6 +31,9 @@ pub mod source;
 pub mod table;
 pub mod towards;
 
+#[cfg(test)]
+mod tests;
+
 use super::event_loop::{Interest, Key, Owner, Token};
 use super::slots::Slots;
 use super::tcp::Tcp;
