@@ -288,7 +288,11 @@ impl State {
         let container = target.address;
         let reservation = self.conversations.reserve((client, container));
         let free = reservation.is_some();
-        let towards = towards::open(published, &target, client, key.asked, cx, free)?;
+        let way = towards::Begin {
+            free,
+            data_follows: true,
+        };
+        let towards = towards::open(published, &target, client, key.asked, cx, way)?;
         for report in [Report::Tos, Report::Segments] {
             udp::enable(towards.socket.as_fd(), container.is_ipv6(), report)?;
         }
