@@ -95,8 +95,8 @@ fn attempt(
     }
     // The same client may talk to several containers. Among our own gateway's ports, though, what
     // is in use is in use.
-    if from.ip() != target.gateway {
-        options.set_reuse_address(true)?;
+    if from.ip() == target.gateway {
+        options.set_reuse_address(false)?;
     }
     if proto == Proto::Tcp && begin.data_follows {
         // The first bytes carry the handshake's last ACK: the container is woken once, with its
