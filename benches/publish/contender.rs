@@ -2,11 +2,14 @@
 
 use crate::hosts::{self, Host, inside};
 use crate::load;
-use crate::world::{Cmd, Running, World, enter, eventually, installed, ip, netns, seconds};
+use crate::world::{self, Cmd, Running, World, enter, eventually, installed, ip, netns, seconds};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub const MOSSNET: &str = "mossnet run -p";
+const OTHER_BUILD: &str = "mossnet, other build";
+/// Where the other build keeps its things.
+const OTHER_ROOT: &str = "/run/world/other";
 const PASTA_LARGE: &str = "pasta -t, MTU 65520";
 const PASTA_USUAL: &str = "pasta -t, MTU 1500";
 /// Both kinds of pasta.
@@ -105,7 +108,14 @@ pub fn all(world: &World, only: &str) -> Vec<Contender> {
     };
     add("native veth", &|name| Some(native(name)));
     add("native, routed to a bridge", &|name| Some(routed(name)));
-    add(MOSSNET, &|name| mossnet(world, name));
+    add(MOSSNET, &|name| {
+        mossnet(world, name, Host::world(), "mossnet", world::ROOT)
+    });
+    if let Ok(program) = std::env::var("MOSSNET_BENCH_OTHER_BUILD") {
+        add(OTHER_BUILD, &|name| {
+            mossnet(world, name, Host::new(7), &program, OTHER_ROOT)
+        });
+    }
     add(PASTA_LARGE, &|name| pasta(world, name, 3, "65520"));
     add(PASTA_USUAL, &|name| pasta(world, name, 4, "1500"));
     add(INSIDE, &|name| rootlessport(world, name, 5, "container"));
@@ -149,8 +159,14 @@ fn routed(name: &'static str) -> Contender {
     Contender::new(name, "10.90.0.2".to_owned(), &prefix, Vec::new())
 }
 
-fn mossnet(world: &World, name: &'static str) -> Option<Contender> {
-    let host = Host::world();
+/// `program`: mossnet, or a path of another build of it. `root`: one that no other has.
+fn mossnet(
+    world: &World,
+    name: &'static str,
+    host: Host,
+    program: &str,
+    root: &str,
+) -> Option<Contender> {
     let [first, last] = TCP;
     let publishes = [
         format!("{first}-{last}:{first}-{last}"),
@@ -158,15 +174,18 @@ fn mossnet(world: &World, name: &'static str) -> Option<Contender> {
         format!("{UDP}:{UDP}/udp"),
     ];
     let publishes = publishes.iter().flat_map(|publish| ["-p", publish]);
-    let head = ["run", "-d", "--name", "bench"].into_iter();
+    let head = [program, "--root", root, "run", "-d", "--name", "bench"].into_iter();
     let argv = head.chain(publishes).chain(["--", "sleep", "100000"]);
-    let started = world.mossnet(argv).run();
+    let started = host.user(world, argv).run();
     if started.code != 0 {
         enter::skip(&format!("{name}: {started}"));
         return None;
     }
     // Entered from outside: `mossnet exec` is not what is measured.
-    let pid = world.inspect("bench")["Pid"].as_i64().expect("a pid");
+    let inspect = [program, "--root", root, "inspect", "bench"];
+    let text = host.user(world, inspect).ok();
+    let info: serde_json::Value = serde_json::from_str(&text).expect("JSON from inspect");
+    let pid = info[0]["Pid"].as_i64().expect("a pid");
     Some(Contender::new(
         name,
         host.address(),

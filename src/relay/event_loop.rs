@@ -136,7 +136,10 @@ impl Interest {
     pub const WRITE: Self = Self(libc::EPOLLOUT as u32);
     /// Nothing but errors.
     pub const NONE: Self = Self(0);
-    /// Everything about a stream socket, urgent data included, each change told once.
+    /// What comes in by a stream socket, urgent data included, and its end, each change told once.
+    pub const STREAM_READ_EDGE: Self =
+        Self((libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32);
+    /// The same, and room to write.
     pub const STREAM_EDGE: Self = Self(
         (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET) as u32,
     );

@@ -11,7 +11,7 @@
 use super::dns::DnsSockets;
 use super::gate::UplinkMacs;
 use super::sandbox::{self, SandboxError};
-use super::socket_pool::{SocketKind, SocketPool, transparent};
+use super::socket_pool::{Defaults, SocketKind, SocketPool, transparent};
 use crate::sys;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
@@ -173,7 +173,7 @@ fn optional(socket: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
 }
 
 fn tcp_listener(kind: SocketKind) -> io::Result<OwnedFd> {
-    let socket = transparent(kind)?;
+    let socket = transparent(kind, Defaults::default())?;
     let options = SockRef::from(&socket);
     options.set_reuse_port(true)?;
     sys::tcp::save_syn(socket.as_fd())?;
@@ -183,7 +183,7 @@ fn tcp_listener(kind: SocketKind) -> io::Result<OwnedFd> {
 }
 
 fn udp_listener(kind: SocketKind) -> io::Result<OwnedFd> {
-    let socket = transparent(kind)?;
+    let socket = transparent(kind, Defaults::default())?;
     let options = SockRef::from(&socket);
     options.set_reuse_port(true)?;
     options.bind(&SockAddr::from(loopback(kind, TPROXY_PORT)))?;

@@ -8,7 +8,7 @@
 //!
 //! Sources: ip(7), capabilities(7); `inet_can_nonlocal_bind` in the kernel tests the socket's flag.
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,7 +64,8 @@ pub struct SocketPool {
 }
 
 impl SocketPool {
-    /// A fresh non-blocking socket of the router netns, IP_TRANSPARENT set, not bound.
+    /// A fresh non-blocking socket of the router netns, IP_TRANSPARENT and SO_REUSEADDR set, not
+    /// bound.
     ///
     /// EMFILE at the descriptor limit, EAFNOSUPPORT without IPv6, `TimedOut` where the thread that
     /// makes them does not answer.
@@ -111,6 +112,7 @@ impl SocketPool {
 
     /// Makes sockets whenever they are wanted; does not return. For the thread in the router netns.
     pub fn serve(&self) -> ! {
+        let defaults = Defaults::here();
         let mut shelves = self.shelves();
         loop {
             let Some(kind) = KINDS
@@ -128,7 +130,7 @@ impl SocketPool {
             let mut failure = None;
             let mut batch = Vec::with_capacity(BATCH);
             for _ in 0..BATCH {
-                match transparent(kind) {
+                match transparent(kind, defaults).and_then(reusable) {
                     Ok(socket) => batch.push(socket),
                     Err(error) => {
                         failure = Some(error.raw_os_error().unwrap_or(libc::EIO));
@@ -166,21 +168,72 @@ pub(super) fn deepen(socket: &Socket) {
 /// A sandbox that died without a word is noticed within some three minutes. It costs nothing: the
 /// probes never leave the machine.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(120))
-    .with_interval(Duration::from_secs(15))
-    .with_retries(4);
+    .with_time(KEEPALIVE_TIME)
+    .with_interval(KEEPALIVE_INTERVAL)
+    .with_retries(KEEPALIVE_RETRIES);
+// As the helper's sysctl.rs sets them.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// Always there and always permitted (net.ipv4.tcp_allowed_congestion_control).
+const CONGESTION: &[u8] = b"reno";
+
+/// What a fresh TCP socket of a network namespace has by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Defaults {
+    /// The times of [`KEEPALIVE`].
+    keepalive: bool,
+    /// [`CONGESTION`].
+    congestion: bool,
+}
+
+impl Defaults {
+    /// In the network namespace of the calling thread. The helper has made the router netns such that
+    /// both hold, where it could; asked once, this spares every socket four system calls.
+    pub(super) fn here() -> Self {
+        Self::read().unwrap_or_default()
+    }
+
+    fn read() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        let times = (
+            socket.tcp_keepalive_time()?,
+            socket.tcp_keepalive_interval()?,
+            socket.tcp_keepalive_retries()?,
+        );
+        let congestion = socket.tcp_congestion()?;
+        let name = congestion.split(|byte| *byte == 0).next();
+        Ok(Self {
+            keepalive: times == (KEEPALIVE_TIME, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES),
+            congestion: name == Some(CONGESTION),
+        })
+    }
+}
 
 /// Sets what every TCP socket towards a container has; those that a listener accepts inherit it.
-fn tune(socket: &Socket) -> io::Result<()> {
+fn tune(socket: &Socket, defaults: Defaults) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    // Always there and always permitted (net.ipv4.tcp_allowed_congestion_control).
-    socket.set_tcp_congestion(b"reno")
+    if defaults.keepalive {
+        socket.set_keepalive(true)?;
+    } else {
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+    }
+    if !defaults.congestion {
+        socket.set_tcp_congestion(CONGESTION)?;
+    }
+    Ok(())
+}
+
+/// Foreign addresses are bound many times over: a client's by each of its conversations.
+fn reusable(socket: OwnedFd) -> io::Result<OwnedFd> {
+    SockRef::from(&socket).set_reuse_address(true)?;
+    Ok(socket)
 }
 
 /// A transparent, non-blocking socket in the network namespace of the calling thread.
-pub(super) fn transparent(kind: SocketKind) -> io::Result<OwnedFd> {
+pub(super) fn transparent(kind: SocketKind, defaults: Defaults) -> io::Result<OwnedFd> {
     let (domain, kind, protocol) = match kind {
         SocketKind::UdpV4 => (Domain::IPV4, Type::DGRAM, Protocol::UDP),
         SocketKind::UdpV6 => (Domain::IPV6, Type::DGRAM, Protocol::UDP),
@@ -191,7 +244,7 @@ pub(super) fn transparent(kind: SocketKind) -> io::Result<OwnedFd> {
     if protocol == Protocol::UDP {
         deepen(&socket);
     } else {
-        tune(&socket)?;
+        tune(&socket, defaults)?;
     }
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;

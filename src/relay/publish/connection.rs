@@ -17,6 +17,7 @@ use super::towards;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::slots::Slots;
 use crate::relay::tcp::Tcp;
+use crate::relay::tcp::direction::Early;
 use crate::relay::tcp::flow::{DESCRIPTORS, reset_on_close};
 use crate::relay::worker::Context;
 use socket2::{SockAddr, SockRef};
@@ -41,6 +42,7 @@ const MOST_OPENINGS: usize = 1024;
 struct Opening {
     host: OwnedFd,
     router: OwnedFd,
+    early: Early,
     counters: Arc<Counters>,
     since: Instant,
 }
@@ -90,12 +92,19 @@ impl Connections {
             counters.refuse();
             return reset_on_close(&host);
         }
-        match lead(published, &host, client, cx) {
-            Ok((router, true)) => {
+        let led = tcp
+            .first_bytes(&host)
+            .and_then(|first| lead(published, &host, client, first, cx));
+        match led {
+            Ok(Led {
+                router,
+                connected: true,
+                early,
+            }) => {
                 counters.accept();
-                tcp.adopt(router, host, Arc::clone(counters), cx);
+                tcp.adopt(router, host, early, Arc::clone(counters), cx);
             }
-            Ok((router, false)) => self.wait(router, host, counters, cx),
+            Ok(led) => self.wait(led, host, counters, cx),
             Err(error) => {
                 tracing::debug!(
                     publish.listener = %published.listener().bound(),
@@ -109,20 +118,15 @@ impl Connections {
         }
     }
 
-    fn wait(
-        &mut self,
-        router: OwnedFd,
-        host: OwnedFd,
-        counters: &Arc<Counters>,
-        cx: &mut Context<'_>,
-    ) {
+    fn wait(&mut self, led: Led, host: OwnedFd, counters: &Arc<Counters>, cx: &mut Context<'_>) {
         if self.openings.len() >= MOST_OPENINGS {
             return give_up(&host, counters, cx);
         }
         let counters = Arc::clone(counters);
         let key = self.openings.insert(Opening {
             host,
-            router,
+            router: led.router,
+            early: led.early,
             counters,
             since: cx.now,
         });
@@ -153,6 +157,7 @@ impl Connections {
             && let Some(Opening {
                 host,
                 router,
+                early,
                 counters,
                 ..
             }) = self.openings.remove(key)
@@ -164,7 +169,7 @@ impl Connections {
                 }
             }
             counters.accept();
-            return tcp.adopt(router, host, counters, cx);
+            return tcp.adopt(router, host, early, counters, cx);
         }
         self.abandon(key, cx);
     }
@@ -191,30 +196,58 @@ impl Connections {
     }
 }
 
-/// Begins a connection to the container. Whether it is there already.
+/// On the way to the container, or there.
+struct Led {
+    router: OwnedFd,
+    connected: bool,
+    /// What the client has sent so far.
+    early: Early,
+}
+
+/// Begins a connection to the container. `first` is what the client has sent so far.
 fn lead(
     published: &Published,
     host: &OwnedFd,
     client: SocketAddr,
+    first: &[u8],
     cx: &Context<'_>,
-) -> io::Result<(OwnedFd, bool)> {
+) -> io::Result<Led> {
     let target = published
         .target(client.ip())
         .ok_or(io::ErrorKind::NotFound)?;
     let asked = SockRef::from(host).local_addr()?;
     let asked = asked.as_socket().ok_or(io::ErrorKind::NotConnected)?;
     let asked = plain(asked).ip();
-    let towards = towards::open(published, &target, client, asked, cx, true)?;
-    let router = towards.socket;
-    // A second connect(2) tells how the first one goes.
-    match SockRef::from(&router).connect(&SockAddr::from(target.address)) {
-        Ok(()) => Ok((router, true)),
+    let free = true;
+    let data_follows = !first.is_empty();
+    let way = towards::Begin { free, data_follows };
+    let router = towards::open(published, &target, client, asked, cx, way)?.socket;
+    // Whether the connection is there already, the first write tells, or a second connect(2).
+    let sent = if data_follows {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        SockRef::from(&router).send_with_flags(first, flags)
+    } else {
+        match SockRef::from(&router).connect(&SockAddr::from(target.address)) {
+            Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(0),
+            result => result.map(|()| 0),
+        }
+    };
+    let (connected, sent) = match sent {
+        Ok(sent) => (true, sent),
         Err(error) => match error.raw_os_error() {
-            Some(libc::EALREADY | libc::EINPROGRESS) => Ok((router, false)),
-            Some(libc::EISCONN) => Ok((router, true)),
-            _ => Err(error),
+            Some(libc::EAGAIN | libc::EALREADY | libc::EINPROGRESS) => (false, 0),
+            _ => return Err(error),
         },
-    }
+    };
+    let early = Early {
+        length: first.len(),
+        unsent: first.get(sent..).unwrap_or_default().into(),
+    };
+    Ok(Led {
+        router,
+        connected,
+        early,
+    })
 }
 
 /// The client is reset.

@@ -33,6 +33,8 @@ const SLOTS: usize = 32;
 const SLOT_LEN: usize = 65_536;
 /// Batches taken from one socket before others get their turn.
 const ROUNDS: usize = 8;
+/// Datagrams that came singly and leave together.
+const JOINED: usize = 32;
 /// RFC 4787 REQ-5: at least two minutes.
 const IDLE: Duration = Duration::from_secs(120);
 /// After one question and its answer on a well-known port (REQ-5 b).
@@ -268,7 +270,7 @@ impl State {
         };
         flow.asked = flow.asked.saturating_add(count(datagrams));
         counters.carry(bytes(datagrams), 0);
-        let way = Way::connected(flow.router.as_fd(), flow.container.is_ipv6());
+        let way = Way::connected(flow.router.as_fd(), flow.container.is_ipv6()).joining(JOINED);
         let _ = transmit(way, datagrams, &mut flow.inward, |_, error| {
             tracing::trace!(client.addr = %key.client, %error, "datagram not delivered");
         });
@@ -303,7 +305,11 @@ impl State {
         let container = target.address;
         let reservation = self.conversations.reserve((client, container));
         let free = reservation.is_some();
-        let towards = towards::open(published, &target, client, key.asked, cx, free)?;
+        let way = towards::Begin {
+            free,
+            data_follows: true,
+        };
+        let towards = towards::open(published, &target, client, key.asked, cx, way)?;
         for report in [Report::Errors, Report::Tos, Report::Segments] {
             udp::enable(towards.socket.as_fd(), container.is_ipv6(), report)?;
         }
@@ -355,6 +361,7 @@ impl State {
                 source: Some(asked),
                 v6: client.is_ipv6(),
             },
+            joined: JOINED,
         };
         let _ = transmit(way, datagrams, &mut flow.outward, |_, error| {
             tracing::trace!(client.addr = %client, %error, "answer not sent");

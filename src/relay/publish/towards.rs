@@ -25,22 +25,31 @@ pub struct Towards {
     pub as_client: bool,
 }
 
-/// Opens one for a `client` that asked at `asked`. `free`: nobody else has the conversation between
-/// client and container (the kernel knows that of TCP alone).
+/// How one begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    /// Nobody else has the conversation between client and container (the kernel knows that of TCP
+    /// alone).
+    pub free: bool,
+    /// The client's first bytes are here, and follow the connect at once.
+    pub data_follows: bool,
+}
+
+/// Opens one for a `client` that asked at `asked`.
 pub fn open(
     published: &Published,
     target: &Target<'_>,
     client: SocketAddr,
     asked: IpAddr,
     cx: &Context<'_>,
-    free: bool,
+    begin: Begin,
 ) -> io::Result<Towards> {
     let proto = published.listener().bound().proto;
     let seen = shown(client, asked, target.way, |address| {
         cx.rules.is_ours(address)
     });
     let reason = match seen {
-        Shown::Client if free => match attempt(proto, client, target, cx) {
+        Shown::Client if begin.free => match attempt(proto, client, target, begin, cx) {
             Ok(socket) => {
                 let as_client = true;
                 return Ok(Towards { socket, as_client });
@@ -54,10 +63,10 @@ pub fn open(
     tell(published, client, reason);
     let as_client = false;
     let same_port = SocketAddr::new(target.gateway, client.port());
-    match attempt(proto, same_port, target, cx) {
+    match attempt(proto, same_port, target, begin, cx) {
         Err(error) if is_taken(&error) => {
             let any_port = SocketAddr::new(target.gateway, 0);
-            let socket = attempt(proto, any_port, target, cx)?;
+            let socket = attempt(proto, any_port, target, begin, cx)?;
             Ok(Towards { socket, as_client })
         }
         result => result.map(|socket| Towards { socket, as_client }),
@@ -68,6 +77,7 @@ fn attempt(
     proto: Proto,
     from: SocketAddr,
     target: &Target<'_>,
+    begin: Begin,
     cx: &Context<'_>,
 ) -> io::Result<OwnedFd> {
     let v6 = target.address.is_ipv6();
@@ -85,8 +95,13 @@ fn attempt(
     }
     // The same client may talk to several containers. Among our own gateway's ports, though, what
     // is in use is in use.
-    if from.ip() != target.gateway {
-        options.set_reuse_address(true)?;
+    if from.ip() == target.gateway {
+        options.set_reuse_address(false)?;
+    }
+    if proto == Proto::Tcp && begin.data_follows {
+        // The first bytes carry the handshake's last ACK: the container is woken once, with its
+        // connection and what to answer. Afterwards the kernel acknowledges as it always does.
+        options.set_tcp_quickack(false)?;
     }
     options.bind(&SockAddr::from(from))?;
     match options.connect(&SockAddr::from(target.address)) {

@@ -50,6 +50,16 @@ impl Scratch {
             pipes: PipePool::default(),
         }
     }
+
+    /// Reads what has come already. Nothing where nothing has; an end is told again by the next
+    /// read, an error (a reset, say) only here.
+    pub fn first_bytes(&mut self, source: &OwnedFd) -> io::Result<&[u8]> {
+        match retry(|| (&*SockRef::from(source)).read(&mut self.buffer)) {
+            Ok(length) => Ok(self.buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&[]),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Default for Scratch {
@@ -113,6 +123,15 @@ pub enum Broken {
     Destination(io::Error),
 }
 
+/// What was read of a direction before it began.
+#[derive(Debug, Default)]
+pub struct Early {
+    /// Bytes read, at most [`BUFFER_LEN`].
+    pub length: usize,
+    /// The end of them, which has found no room yet.
+    pub unsent: Box<[u8]>,
+}
+
 /// One direction.
 #[derive(Debug)]
 pub struct Direction {
@@ -152,6 +171,20 @@ impl Direction {
         }
     }
 
+    /// The same after a first read.
+    pub fn begun(early: Early) -> Self {
+        let mut direction = Self::new();
+        direction.took(early.length, BUFFER_LEN);
+        direction.moved = early.length as u32;
+        if !early.unsent.is_empty() {
+            direction.held = Held::Bytes {
+                bytes: early.unsent,
+                start: 0,
+            };
+        }
+        direction
+    }
+
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -186,6 +219,11 @@ impl Direction {
         !matches!(self.held, Held::Nothing)
     }
 
+    /// It goes on when the destination has room.
+    pub fn waits_for_room(&self) -> bool {
+        self.holds() && !self.writable
+    }
+
     /// Gives the pipe back when the flow is over.
     pub fn close(&mut self, pipes: &mut PipePool) {
         if let Held::Pipe { pipe, .. } = std::mem::replace(&mut self.held, Held::Nothing) {
@@ -199,12 +237,14 @@ impl Direction {
         u64::from(std::mem::take(&mut self.moved))
     }
 
-    /// Moves bytes until one side has or takes no more, or the turn is over.
+    /// Moves bytes until one side has or takes no more, or the turn is over. `last`: the other
+    /// direction has ended, so that the close which follows this one's end passes that on.
     pub fn pump(
         &mut self,
         source: &OwnedFd,
         destination: &OwnedFd,
         scratch: &mut Scratch,
+        last: bool,
     ) -> Result<Pause, Broken> {
         let mut moved = 0;
         while moved < TURN {
@@ -215,7 +255,7 @@ impl Direction {
                 Phase::Open => {}
                 Phase::Ending => {
                     self.phase = Phase::Ended;
-                    if self.source_broken {
+                    if self.source_broken || last {
                         return Ok(Pause::Ended);
                     }
                     // ENOTCONN: the connection is gone, which the other direction will notice.
@@ -258,12 +298,7 @@ impl Direction {
             }
             Err(error) => return Err(Broken::Source(error)),
         };
-        if length >= BULK_FROM && self.mode == Mode::Copy {
-            self.mode = Mode::Bulk;
-        }
-        if length < room && !self.source_closing {
-            self.readable = false;
-        }
+        self.took(length, room);
         let bytes = scratch.buffer.get(..length).unwrap_or_default();
         let sent = send(destination, bytes)?;
         if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
@@ -274,6 +309,14 @@ impl Direction {
             };
         }
         Ok(length)
+    }
+
+    /// A read has brought `length` bytes, where there was room for `room`.
+    fn took(&mut self, length: usize, room: usize) {
+        if length >= BULK_FROM && self.mode == Mode::Copy {
+            self.mode = Mode::Bulk;
+        }
+        self.readable = length == room || self.source_closing;
     }
 
     /// Splices from the source into a pipe, to be flushed next. The number of bytes.

@@ -13,7 +13,7 @@
 //!
 //! Sources: RFC 9293 §3.6 and §3.10.4, RFC 5382 (NAT behaviour for TCP), tcp(7), socket(7).
 
-use super::direction::{Broken, Direction, Pause, Phase, Scratch};
+use super::direction::{Broken, Direction, Early, Pause, Phase, Scratch};
 use super::pipe_pool::PipePool;
 use crate::relay::event_loop::Readiness;
 use crate::relay::publish::listener::Counters;
@@ -74,6 +74,8 @@ pub struct Flow {
     pub queued: bool,
     /// Stands in the worker's list of dying flows.
     pub watched: bool,
+    /// Sides (router, host) of which room to write is watched, too.
+    room_watched: [bool; 2],
 }
 
 impl Flow {
@@ -88,7 +90,38 @@ impl Flow {
             counters: None,
             queued: false,
             watched: false,
+            room_watched: [false; 2],
         }
+    }
+
+    /// The same, with what was read of the host side already.
+    #[must_use]
+    pub fn begun(self, early: Early) -> Self {
+        Self {
+            inbound: Direction::begun(early),
+            ..self
+        }
+    }
+
+    /// It holds bytes, which no event may be waited for.
+    pub fn holds(&self) -> bool {
+        self.inbound.holds() || self.outbound.holds()
+    }
+
+    /// A side that waits for room, of which no event would tell yet. It is told once: most flows
+    /// never fill a socket's buffer, and an event for each one that is writable, which they all
+    /// are from the beginning, would cost a round of the loop.
+    pub fn room_to_watch(&mut self) -> Option<Side> {
+        let [router, host] = &mut self.room_watched;
+        let (watched, side) = if self.inbound.waits_for_room() && !*router {
+            (router, Side::Router)
+        } else if self.outbound.waits_for_room() && !*host {
+            (host, Side::Host)
+        } else {
+            return None;
+        };
+        *watched = true;
+        Some(side)
     }
 
     /// The same, with what it carries counted.
@@ -165,7 +198,8 @@ impl Flow {
         if let Some(death) = self.death {
             return self.pump_last(death, scratch, now);
         }
-        let outbound = self.outbound.pump(&self.router, &self.host, scratch);
+        let last = self.inbound.phase() == Phase::Ended;
+        let outbound = self.outbound.pump(&self.router, &self.host, scratch, last);
         let outbound = match outbound {
             Ok(pause) => pause,
             Err(broken) => {
@@ -176,7 +210,8 @@ impl Flow {
                 return self.broke(side, &broken, scratch, now);
             }
         };
-        let inbound = match self.inbound.pump(&self.host, &self.router, scratch) {
+        let last = self.outbound.phase() == Phase::Ended;
+        let inbound = match self.inbound.pump(&self.host, &self.router, scratch, last) {
             Ok(pause) => pause,
             Err(broken) => {
                 let side = match broken {
@@ -226,7 +261,7 @@ impl Flow {
             Side::Router => (&mut self.outbound, &self.router, &self.host),
             Side::Host => (&mut self.inbound, &self.host, &self.router),
         };
-        match direction.pump(source, destination, scratch) {
+        match direction.pump(source, destination, scratch, false) {
             Ok(Pause::TurnOver) => return Outcome::TurnOver,
             Ok(Pause::Blocked) if direction.holds() => return Outcome::Dying,
             // A broken socket never blocks a read; whatever it says, there is no more.

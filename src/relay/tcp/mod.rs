@@ -32,7 +32,7 @@ use super::wire::tcp::Segment;
 use super::worker::Context;
 use crate::sys;
 use connect::Connects;
-use direction::Scratch;
+use direction::{Early, Scratch};
 use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
 use socket2::{SockAddr, SockRef};
 use std::collections::VecDeque;
@@ -140,16 +140,14 @@ impl Tcp {
             };
             if let Some(flow) = self.flows.get_mut(key) {
                 flow.queued = false;
-                let outcome = flow.pump(&mut self.scratch, cx.now);
-                self.settle(key, outcome, cx);
             }
+            self.pump(key, cx);
         }
         for key in std::mem::take(&mut self.dying) {
             if let Some(flow) = self.flows.get_mut(key) {
                 flow.watched = false;
-                let outcome = flow.pump(&mut self.scratch, cx.now);
-                self.settle(key, outcome, cx);
             }
+            self.pump(key, cx);
         }
     }
 
@@ -241,15 +239,23 @@ impl Tcp {
     }
 
     /// Takes over a published port's connection, for which descriptors were taken from the budget:
-    /// `host` leads to the client, `router` to the container. What it carries is counted.
+    /// `host` leads to the client, of which `early` was read, `router` to the container. What it
+    /// carries is counted.
     pub fn adopt(
         &mut self,
         router: OwnedFd,
         host: OwnedFd,
+        early: Early,
         counters: Arc<Counters>,
         cx: &mut Context<'_>,
     ) {
-        self.begin(Flow::new(router, host).counted(counters), cx);
+        let flow = Flow::new(router, host).counted(counters).begun(early);
+        self.begin(flow, cx);
+    }
+
+    /// What a client has sent before its flow begins; see [`Scratch::first_bytes`].
+    pub fn first_bytes(&mut self, host: &OwnedFd) -> io::Result<&[u8]> {
+        self.scratch.first_bytes(host)
     }
 
     fn begin(&mut self, flow: Flow, cx: &mut Context<'_>) -> Key {
@@ -257,21 +263,28 @@ impl Tcp {
         let Some(flow) = self.flows.get(key) else {
             return key;
         };
-        for (side, owner) in [
-            (Side::Router, Owner::TcpRouter),
-            (Side::Host, Owner::TcpHost),
-        ] {
-            let token = Token::new(owner, key);
+        for side in [Side::Router, Side::Host] {
+            let token = Token::new(owner(side), key);
             if let Err(error) = cx
                 .poller
-                .add(flow.socket(side), token, Interest::STREAM_EDGE)
+                .add(flow.socket(side), token, Interest::STREAM_READ_EDGE)
             {
                 tracing::warn!(%error, "flow not watched");
                 self.close(key, cx);
-                break;
+                return key;
             }
         }
+        if flow.holds() {
+            self.pump(key, cx);
+        }
         key
+    }
+
+    fn pump(&mut self, key: Key, cx: &mut Context<'_>) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            let outcome = flow.pump(&mut self.scratch, cx.now);
+            self.settle(key, outcome, cx);
+        }
     }
 
     fn flow_ready(&mut self, key: Key, side: Side, readiness: Readiness, cx: &mut Context<'_>) {
@@ -282,6 +295,9 @@ impl Tcp {
     }
 
     fn settle(&mut self, key: Key, outcome: Outcome, cx: &mut Context<'_>) {
+        if outcome != Outcome::Over && !self.watch_room(key, cx) {
+            return self.close(key, cx);
+        }
         match outcome {
             Outcome::Wait => {}
             Outcome::TurnOver => {
@@ -305,12 +321,35 @@ impl Tcp {
         }
     }
 
+    /// Waits for room from now on where that is what a flow lacks. `false` where that cannot be.
+    fn watch_room(&mut self, key: Key, cx: &Context<'_>) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return true;
+        };
+        while let Some(side) = flow.room_to_watch() {
+            let token = Token::new(owner(side), key);
+            let socket = flow.socket(side);
+            if let Err(error) = cx.poller.modify(socket, token, Interest::STREAM_EDGE) {
+                tracing::warn!(%error, "flow not watched");
+                return false;
+            }
+        }
+        true
+    }
+
     fn close(&mut self, key: Key, cx: &Context<'_>) {
         if let Some(flow) = self.flows.remove(key) {
             flow.close(&mut self.scratch.pipes);
             cx.budget.release(DESCRIPTORS);
             tracing::debug!(flow.id = key.slot, "flow over");
         }
+    }
+}
+
+fn owner(side: Side) -> Owner {
+    match side {
+        Side::Router => Owner::TcpRouter,
+        Side::Host => Owner::TcpHost,
     }
 }
 

@@ -80,9 +80,9 @@ pub(super) fn unconnected(pool: &SocketPool, destination: SocketAddr) -> io::Res
     } else {
         SocketKind::UdpV4
     };
+    // Every worker has one for the same destination, and heavy flows theirs: the pool's are such
+    // that they may.
     let socket = pool.take(kind)?;
-    // Every worker has one for the same destination, and heavy flows theirs.
-    SockRef::from(&socket).set_reuse_address(true)?;
     SockRef::from(&socket).bind(&SockAddr::from(destination))?;
     Ok(socket)
 }

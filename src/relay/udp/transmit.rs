@@ -2,7 +2,7 @@
 //!
 //! Invariant: datagrams leave in order; one that fails does not hold up those behind it.
 
-use crate::sys::udp::{Datagram, MAX_BATCH, Path, send};
+use crate::sys::udp::{Datagram, Join, MAX_BATCH, Path, send_joined};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -24,6 +24,8 @@ impl Segmentation {
 pub(in crate::relay) struct Way<'a> {
     pub(in crate::relay) socket: BorrowedFd<'a>,
     pub(in crate::relay) path: Path,
+    /// Most singly made datagrams of one size that leave as one message.
+    pub(in crate::relay) joined: usize,
 }
 
 impl<'a> Way<'a> {
@@ -33,7 +35,11 @@ impl<'a> Way<'a> {
             v6,
             ..Path::default()
         };
-        Self { socket, path }
+        Self {
+            socket,
+            path,
+            joined: 1,
+        }
     }
 
     /// To `destination`, from an unconnected socket.
@@ -43,7 +49,16 @@ impl<'a> Way<'a> {
             source: None,
             v6: destination.is_ipv6(),
         };
-        Self { socket, path }
+        Self {
+            socket,
+            path,
+            joined: 1,
+        }
+    }
+
+    /// The same, with up to `joined` singly made datagrams put together.
+    pub(in crate::relay) fn joining(self, joined: usize) -> Self {
+        Self { joined, ..self }
     }
 }
 
@@ -69,7 +84,11 @@ pub(in crate::relay) fn transmit<'a>(
     let mut retried = false;
     while let Some(first) = rest.first() {
         let part = rest.get(..MAX_BATCH).unwrap_or(rest);
-        let error = match send(way.socket, way.path, part) {
+        let join = Join {
+            most: way.joined,
+            largest: segmentation.largest,
+        };
+        let error = match send_joined(way.socket, way.path, part, join) {
             Ok(count) => {
                 rest = rest.get(count.max(1)..).unwrap_or_default();
                 retried = false;
@@ -79,7 +98,9 @@ pub(in crate::relay) fn transmit<'a>(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => error,
         };
-        if lower(segmentation, first, &error) {
+        let joined = join.run(part) > 1;
+        let size = first.segment.or(joined.then_some(first.data.len() as u16));
+        if lower(segmentation, size, &error) {
             singles = split(rest, *segmentation);
             rest = &singles;
         } else if retried {
@@ -103,8 +124,8 @@ fn must_split(datagram: &Datagram<'_>, segmentation: Segmentation) -> bool {
 
 /// Reads from a failed segmented send what size is too much. `false` where the failure has
 /// another reason.
-fn lower(segmentation: &mut Segmentation, first: &Datagram<'_>, error: &io::Error) -> bool {
-    let Some(size) = first.segment else {
+fn lower(segmentation: &mut Segmentation, size: Option<u16>, error: &io::Error) -> bool {
+    let Some(size) = size else {
         return false;
     };
     match error.raw_os_error() {

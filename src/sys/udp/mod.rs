@@ -15,7 +15,7 @@ mod tests;
 
 pub use control::{Origin, QueuedError};
 pub use receive::{Batch, ErrorQueue, Queued, Received};
-pub use send::{Datagram, MAX_BATCH, Path, send};
+pub use send::{Datagram, Join, MAX_BATCH, Path, send, send_joined};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
