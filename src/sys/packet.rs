@@ -76,6 +76,9 @@ fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Most frames that one call takes, whatever the batch was made for.
+const MAX_FRAMES: usize = 16;
+
 /// Room for several frames, received by one system call.
 pub struct FrameBatch {
     slots: Vec<Vec<u8>>,
@@ -83,8 +86,10 @@ pub struct FrameBatch {
 }
 
 impl FrameBatch {
-    /// `slot_len`: bytes of the largest frame, virtio-net header included; longer ones are skipped.
+    /// For up to `slots` frames (16 at most). `slot_len`: bytes of the largest frame, virtio-net
+    /// header included; longer ones are skipped.
     pub fn new(slots: usize, slot_len: usize) -> Self {
+        let slots = slots.clamp(1, MAX_FRAMES);
         Self {
             slots: (0..slots).map(|_| vec![0; slot_len]).collect(),
             lengths: Vec::with_capacity(slots),
@@ -94,31 +99,28 @@ impl FrameBatch {
     /// Takes as many frames as are there and fit. `WouldBlock` where there is none.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.lengths.clear();
-        let mut vectors: Vec<libc::iovec> = self
-            .slots
-            .iter_mut()
-            .map(|slot| libc::iovec {
-                iov_base: slot.as_mut_ptr().cast(),
-                iov_len: slot.len(),
-            })
-            .collect();
-        let mut headers: Vec<libc::mmsghdr> = vectors
-            .iter_mut()
-            .map(|vector| {
-                // SAFETY: all-zero is a valid mmsghdr.
-                let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
-                header.msg_hdr.msg_iov = vector;
-                header.msg_hdr.msg_iovlen = 1;
-                header
-            })
-            .collect();
-        let count = libc::c_uint::try_from(headers.len()).unwrap_or(libc::c_uint::MAX);
-        // SAFETY: each header points to a vector, and that to a slot, which all outlive the call.
+        let empty = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
+        let mut vectors = [empty; MAX_FRAMES];
+        // SAFETY: all-zero is a valid mmsghdr: null pointers and zero lengths.
+        let mut headers: [libc::mmsghdr; MAX_FRAMES] = unsafe { std::mem::zeroed() };
+        let slots = self.slots.iter_mut().zip(&mut vectors).zip(&mut headers);
+        for ((slot, vector), header) in slots {
+            vector.iov_base = slot.as_mut_ptr().cast();
+            vector.iov_len = slot.len();
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let count = self.slots.len().min(MAX_FRAMES);
+        // SAFETY: each of the first `count` headers points to a vector, and that to a slot, which
+        // all outlive the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                count,
+                count as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )

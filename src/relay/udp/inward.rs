@@ -88,6 +88,7 @@ impl State {
             };
             (Way::to(socket, key.client), segmentation)
         };
+        let way = way.joining_when_late(datagrams);
         // What finds no room is lost: the bridge is full, as any network may be.
         let _ = transmit(way, datagrams, segmentation, |_, error| {
             tracing::trace!(flow.client = %key.client, flow.destination = %key.destination, %error, "datagram not delivered");

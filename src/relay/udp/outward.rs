@@ -341,7 +341,7 @@ fn send<'a>(
     cx: &mut Context<'_>,
 ) -> Vec<Datagram<'a>> {
     let (key, v6) = (flow.key, flow.v6());
-    let way = Way::connected(flow.host.as_fd(), v6);
+    let way = Way::connected(flow.host.as_fd(), v6).joining_when_late(datagrams);
     transmit(way, datagrams, &mut flow.segmentation, |datagram, error| {
         tracing::trace!(flow.client = %key.client, flow.destination = %key.destination, %error, "datagram not sent");
         if let Some(notice) = Notice::of(error) {

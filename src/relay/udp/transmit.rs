@@ -60,7 +60,20 @@ impl<'a> Way<'a> {
     pub(in crate::relay) fn joining(self, joined: usize) -> Self {
         Self { joined, ..self }
     }
+
+    /// The same, with singly made datagrams put together where that makes no burst of what was none:
+    /// of a sender that is faster than we are, whose datagrams have waited in a row anyway.
+    pub(in crate::relay) fn joining_when_late(self, batch: &[Datagram<'_>]) -> Self {
+        let late = batch.len() >= LATE;
+        self.joining(if late { JOINED_LATE } else { 1 })
+    }
 }
+
+/// So many datagrams were there at once: whoever reads them is late.
+const LATE: usize = 16;
+/// Put together of such. A receiver's default buffer (212,992 bytes) holds several times as many of
+/// full size.
+const JOINED_LATE: usize = 16;
 
 /// Sends `batch`; what is left when the socket's buffer is full.
 ///
@@ -222,6 +235,16 @@ mod tests {
             assert!(left.is_empty());
             assert_eq!(received(&to, 5), [1000, 1000, 500, 0, 7]);
         }
+    }
+
+    #[test]
+    fn datagrams_are_put_together_only_where_many_have_waited() {
+        let (_to, from) = joined();
+        let data = [1; 100];
+        let few = [plain(&data); LATE - 1];
+        let many = [plain(&data); LATE];
+        assert_eq!(way(&from).joining_when_late(&few).joined, 1);
+        assert_eq!(way(&from).joining_when_late(&many).joined, JOINED_LATE);
     }
 
     #[test]
