@@ -4,7 +4,7 @@
 //! crash brings back the same kernel state.
 
 use super::host_loopback;
-use super::model::{Endpoint, Network};
+use super::model::Network;
 use super::publish::publish_views;
 use super::sandbox::Sandbox;
 use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
@@ -47,8 +47,12 @@ pub fn snapshot<'a>(
 ) -> Snapshot {
     let networks: Vec<&Network> = networks.into_iter().collect();
     let by_id: HashMap<&SandboxId, &Network> = networks.iter().map(|n| (&n.id, *n)).collect();
+    // Most have nothing to do with it, and need no look at their addresses.
+    let by_network = networks.iter().any(|n| n.host_loopback.is_some());
+    let concerned = |sandbox: &&Sandbox| by_network || sandbox.host_loopback.is_some();
     let open = |sandbox| host_loopback::view(sandbox, |id| by_id.get(id).copied());
-    let host_loopback = sandboxes.clone().into_iter().filter_map(open).collect();
+    let host_loopback = sandboxes.clone().into_iter().filter(concerned);
+    let host_loopback = host_loopback.filter_map(open).collect();
     let mut names = names_by_network(sandboxes.clone());
     let mut names_on = |network: &Network| match network.serves_names() {
         true => names.remove(&network.id).unwrap_or_default(),
@@ -87,27 +91,42 @@ fn several_homes(sandbox: &Sandbox) -> Option<Vec<IpAddr>> {
 /// from aliases that read the same: it is they that an address leads back to.
 #[derive(Default)]
 struct Names {
-    first: BTreeMap<String, Vec<IpAddr>>,
-    others: BTreeMap<String, Vec<IpAddr>>,
+    first: Vec<NameRecord>,
+    others: Vec<NameRecord>,
 }
 
 impl Names {
     fn records(self) -> Vec<NameRecord> {
-        let record = |(name, addresses)| NameRecord { name, addresses };
-        self.first
-            .into_iter()
-            .chain(self.others)
-            .map(record)
-            .collect()
+        let mut records = in_order(self.first);
+        records.extend(in_order(self.others));
+        records
     }
+}
+
+/// Sorted by name, each name once, with the addresses of all its records in the order of these.
+fn in_order(mut records: Vec<NameRecord>) -> Vec<NameRecord> {
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    records.dedup_by(|next, kept| {
+        let same = next.name == kept.name;
+        if same {
+            for address in next.addresses.drain(..) {
+                if !kept.addresses.contains(&address) {
+                    kept.addresses.push(address);
+                }
+            }
+        }
+        same
+    });
+    records
 }
 
 /// Names, aliases, host names and short ids of all endpoints, by network; a name that several
 /// endpoints share (an alias) has all their addresses.
 fn names_by_network<'a>(
     sandboxes: impl IntoIterator<Item = &'a Sandbox>,
-) -> HashMap<&'a SandboxId, Names> {
-    let mut found: HashMap<&SandboxId, Names> = HashMap::new();
+) -> BTreeMap<&'a SandboxId, Names> {
+    // Of few networks an ordered map finds one sooner than the hash of 64 digits is made.
+    let mut found: BTreeMap<&SandboxId, Names> = BTreeMap::new();
     for sandbox in sandboxes.into_iter().filter(|s| s.is_live()) {
         for endpoint in sandbox.endpoints.iter().filter(|e| e.named) {
             let names = found.entry(&endpoint.network).or_default();
@@ -117,19 +136,12 @@ fn names_by_network<'a>(
                 } else {
                     &mut names.others
                 };
-                add_addresses(of.entry(name).or_default(), endpoint);
+                let addresses = endpoint.addresses.iter().map(IpNet::addr).collect();
+                of.push(NameRecord { name, addresses });
             }
         }
     }
     found
-}
-
-fn add_addresses(addresses: &mut Vec<IpAddr>, endpoint: &Endpoint) {
-    for address in endpoint.addresses.iter().map(IpNet::addr) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -214,6 +226,40 @@ mod tests {
         let open = seen(&[web, db]).host_loopback;
         let names: Vec<_> = open.iter().map(|view| view.sandbox.as_str()).collect();
         assert_eq!(names, ["web"]);
+    }
+
+    #[test]
+    fn a_name_that_several_have_has_all_their_addresses() {
+        let network = samples::network("mynet", 0x11, "10.89.3.0/24");
+        let mut sandboxes = Vec::new();
+        for (number, name) in ["c", "a", "b"].into_iter().enumerate() {
+            let id = 0x33 + u8::try_from(number).unwrap();
+            let address = format!("10.89.3.{}/24", 9 - number);
+            let mut sandbox = samples::sandbox(name, id, &network, &address);
+            sandbox.endpoints[0]
+                .aliases
+                .extend(["All".into(), "b".into()]);
+            sandboxes.push(sandbox);
+        }
+        let seen = snapshot([&network], &sandboxes, &ResolverView::default());
+        let records = seen.networks[0].names.iter().map(|record| {
+            let addresses: Vec<_> = record.addresses.iter().map(IpAddr::to_string).collect();
+            format!("{} {}", record.name, addresses.join(" "))
+        });
+        assert_eq!(
+            records.collect::<Vec<_>>(),
+            [
+                // By these an address is known.
+                "a 10.89.3.8",
+                "b 10.89.3.7",
+                "c 10.89.3.9",
+                "333333333333 10.89.3.9",
+                "343434343434 10.89.3.8",
+                "353535353535 10.89.3.7",
+                "all 10.89.3.9 10.89.3.8 10.89.3.7",
+                "b 10.89.3.9 10.89.3.8",
+            ]
+        );
     }
 
     #[test]

@@ -243,9 +243,9 @@ impl Sandbox {
         let aliases = endpoint.aliases.iter().map(String::as_str);
         let mut names: Vec<String> = Vec::with_capacity(3);
         for name in own.into_iter().chain(aliases) {
-            let name = name.trim_end_matches('.').to_ascii_lowercase();
-            if !names.contains(&name) {
-                names.push(name);
+            let name = name.trim_end_matches('.');
+            if !names.iter().any(|had| had.eq_ignore_ascii_case(name)) {
+                names.push(name.to_ascii_lowercase());
             }
         }
         names
