@@ -13,6 +13,8 @@ const NETNS: &str = "mossnet netns create, rm";
 const CONNECT: &str = "mossnet network connect, disconnect";
 /// Both.
 pub const NAMES: [&str; 2] = [NETNS, CONNECT];
+/// A thousand published ports for a sandbox that runs: netavark has nothing like it.
+pub const PORTS: &str = "mossnet port add, rm of 1,000 ports";
 
 struct Mossnet {
     name: &'static str,
@@ -21,7 +23,7 @@ struct Mossnet {
     caller: Rc<RefCell<Caller>>,
 }
 
-/// Both ways, on one network that has a sandbox already.
+/// Both ways, on one network that has a sandbox already; and many ports.
 pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
     world
         .mossnet("network create --subnet 10.87.0.0/24 mynet".split(' '))
@@ -53,6 +55,11 @@ pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
             CONNECT,
             &["network", "connect", "mynet", "box"],
             &["network", "disconnect", "mynet", "box"],
+        ),
+        make(
+            PORTS,
+            &["port", "add", "resident", "20000-20999:20000-20999"],
+            &["port", "rm", "resident", "20000-20999:20000-20999"],
         ),
     ]
 }
