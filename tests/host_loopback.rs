@@ -190,6 +190,16 @@ fn it_is_open_to_the_sandbox_that_was_allowed_and_to_no_neighbour() {
         world.sleeper("default", "--host-loopback");
         assert_eq!(world.inspect("friend")["HostLoopback"], "all");
         assert!(world.inspect("other")["HostLoopback"].is_null());
+        // What a network opens is shown while the sandbox is on it.
+        world
+            .network("create --host-ports 5432 --subnet 10.78.0.0/24 lab")
+            .ok();
+        world.sleeper("guest", "--network lab --host-ports 53/udp");
+        assert_eq!(world.inspect("guest")["HostLoopback"], "5432,53/udp");
+        world.network("disconnect lab guest").ok();
+        assert_eq!(world.inspect("guest")["HostLoopback"], "53/udp");
+        world.mossnet(["rm", "-f", "guest"]).ok();
+        world.network("rm lab").ok();
         for sandbox in ["friend", "default"] {
             knows_the_host(world, sandbox);
             // Nobody listens there, and the sandbox is told.

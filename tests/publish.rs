@@ -1,8 +1,9 @@
 //! Published ports: by the relay alone, whom a container sees and how many there may be; `ports`,
-//! `programs`, `peers`, `load`, `datagrams`: through the real binary.
+//! `forms`, `programs`, `peers`, `load`, `datagrams`: through the real binary.
 
 mod attach;
 mod datagrams;
+mod forms;
 mod lifetime;
 mod load;
 mod peers;

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const NETNS: &str = "mossnet netns create, rm";
 /// An endpoint for one that is there.
 pub const CONNECT: &str = "mossnet network connect, disconnect";
+/// A thousand published ports for a sandbox that runs: netavark has nothing like it.
+pub const PORTS: &str = "mossnet port add, rm of 1,000 ports";
 
 struct Mossnet {
     name: &'static str,
@@ -20,7 +22,7 @@ struct Mossnet {
     caller: Rc<RefCell<Caller>>,
 }
 
-/// Both ways, on one network that has a sandbox already.
+/// Both ways, on one network that has a sandbox already; and many ports.
 pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
     world
         .mossnet("network create --subnet 10.87.0.0/24 mynet".split(' '))
@@ -52,6 +54,11 @@ pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
             CONNECT,
             &["network", "connect", "mynet", "box"],
             &["network", "disconnect", "mynet", "box"],
+        ),
+        make(
+            PORTS,
+            &["port", "add", "resident", "20000-20999:20000-20999"],
+            &["port", "rm", "resident", "20000-20999:20000-20999"],
         ),
     ]
 }

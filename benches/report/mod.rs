@@ -36,7 +36,8 @@ impl Results {
             .push(value);
     }
 
-    fn median(&self, metric: &'static str, contender: &'static str) -> Option<f64> {
+    /// The median of what was noted.
+    pub fn median(&self, metric: &'static str, contender: &'static str) -> Option<f64> {
         let values = self.values.get(&(metric, contender))?;
         let mut values: Vec<f64> = values.iter().copied().flatten().collect();
         values.sort_by(f64::total_cmp);

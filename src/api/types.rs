@@ -240,7 +240,8 @@ pub struct SandboxInfo {
     /// Its ports on the host, while it lives.
     #[serde(default)]
     pub ports: Vec<PortInfo>,
-    /// How far the host's loopback is open to it, whatever its networks say.
+    /// How far the host's loopback is open to it, by its own flags and by its networks together; while it is
+    /// on none, by its flags.
     #[serde(default)]
     pub host_loopback: Option<HostLoopback>,
     /// Of one without a process: a path that leads to its network namespace while it lives.

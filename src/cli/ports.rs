@@ -35,7 +35,11 @@ pub struct PublishArgs {
 /// How ports are published.
 #[derive(Debug, Default, Args)]
 pub struct HowArgs {
-    /// Publish ports without an IP on the addresses of this interface only, as they are now.
+    /// Publish ports without an IP on the addresses of this interface only.
+    ///
+    /// Its addresses are looked up once, now, and are then those of the published ports: one that the
+    /// interface gets later is not published, and one that it loses listens for nobody until it is back.
+    /// 'mossnet port rm' and 'port add --publish-iface' take up the new ones while the sandbox runs.
     #[arg(long, value_name = "INTERFACE", value_parser = value::given)]
     pub publish_iface: Option<String>,
     /// Whom the command takes its clients for: themselves wherever that can be, or the gateway of

@@ -58,14 +58,14 @@ impl Control for Daemon {
         shown.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created));
         Ok(shown
             .into_iter()
-            .map(|sandbox| self.sandbox_info(sandbox))
+            .map(|sandbox| self.sandbox_info(&model, sandbox))
             .collect())
     }
 
     async fn inspect(&self, sandbox: &str) -> Answer<SandboxInfo> {
         let (id, _) = self.phase_of(sandbox).await?;
         let model = self.0.model.lock().await;
-        Ok(self.sandbox_info(model.still(&id, sandbox)?))
+        Ok(self.sandbox_info(&model, model.still(&id, sandbox)?))
     }
 
     async fn log_path(&self, sandbox: &str) -> Answer<PathBuf> {

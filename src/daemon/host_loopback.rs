@@ -11,6 +11,7 @@ use crate::api::types::{HostTarget, NetworkMode, SandboxCreate};
 use crate::network::host_loopback::{Closed, leads_to_host, view};
 use crate::network::snapshot::HostLoopbackView;
 use crate::network::{Network, Sandbox};
+use crate::ports::HostLoopback;
 use mossnet_helper::request::UplinkKind;
 use std::net::IpAddr;
 
@@ -86,6 +87,15 @@ impl Model {
         view(sandbox, |id| self.network_by_id(id))
     }
 
+    /// How far it is open: what its own flags and its networks open adds up; of one that is on no network,
+    /// what its flags ask for.
+    pub(super) fn host_loopback_of(&self, sandbox: &Sandbox) -> Option<HostLoopback> {
+        if sandbox.endpoints.is_empty() {
+            return sandbox.host_loopback.clone();
+        }
+        self.host_view(sandbox).map(|view| view.open)
+    }
+
     /// Refuses a sandbox, on its networks already, that is to reach the host and cannot.
     pub(super) fn check_host_loopback(&self, sandbox: &Sandbox) -> Answer<()> {
         let mut added = sandbox.add_host.iter();
@@ -146,7 +156,6 @@ mod tests {
     use crate::api::paths::Paths;
     use crate::api::types::Uplink;
     use crate::network::model::samples;
-    use crate::ports::HostLoopback;
 
     fn request() -> SandboxCreate {
         SandboxCreate {

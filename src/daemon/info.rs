@@ -1,6 +1,7 @@
 //! What listings and inspections show of sandboxes, and of the daemon. `network_info`: of networks.
 
 use super::clock::rfc3339;
+use super::model::Model;
 use super::publish::live_ports;
 use super::{Daemon, files};
 use crate::api::control::Answer;
@@ -15,7 +16,7 @@ const BARE: &str = "(netns)";
 
 impl Daemon {
     /// One sandbox.
-    pub(super) fn sandbox_info(&self, sandbox: &Sandbox) -> SandboxInfo {
+    pub(super) fn sandbox_info(&self, model: &Model, sandbox: &Sandbox) -> SandboxInfo {
         let etc = self.etc_dir(sandbox);
         let (state, started, finished, exit_code, pid) = match sandbox.phase {
             SandboxPhase::Created => (
@@ -65,7 +66,7 @@ impl Daemon {
                 .collect(),
             links: sandbox.links.iter().map(link_info).collect(),
             ports: live_ports(sandbox).iter().map(PortInfo::of).collect(),
-            host_loopback: sandbox.host_loopback.clone(),
+            host_loopback: model.host_loopback_of(sandbox),
             netns_path: self.live().netns_path(&sandbox.id),
             log_path: sandbox.detached.then_some(log),
             hosts_path: etc.join("hosts"),

@@ -13,6 +13,7 @@ use crate::api::types::ErrorBody;
 use crate::error::{EXIT_FAILURE, one_line};
 use crate::kernel::host::{self, HostChange};
 use crate::state::StateError;
+use crate::sys::open_files;
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -40,6 +41,8 @@ pub struct Options {
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 /// An earlier daemon that was killed leaves its stores in the kernel's time.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// Open files for which there is room from the start: a range of 1,000 ports comes at once.
+const OPEN_FILES: u64 = 4096;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Idleness is looked at no more often than this.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
@@ -83,7 +86,8 @@ fn try_run(options: Options) -> Answer<()> {
     }
     crate::log::init();
     // Each published port is an open file on its way to the helper.
-    if let Err(error) = crate::sys::open_files::raise() {
+    let raised = open_files::raise().and_then(|()| open_files::make_room(OPEN_FILES));
+    if let Err(error) = raised {
         warn!(%error, "limit of open files not raised");
     }
     let Some(_lock) = lock(&options)? else {

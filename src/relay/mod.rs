@@ -55,6 +55,8 @@ const ROUTER_NETNS: i32 = 4;
 
 /// Beyond four workers the kernel's side of a flow is the bottleneck.
 const MAX_WORKERS: usize = 4;
+/// Open files for which there is room from the start, in 128 KiB of the kernel's: no flow waits for it.
+const OPEN_FILES: u64 = 16_384;
 
 /// Why the relay does not run.
 #[derive(Debug, thiserror::Error)]
@@ -213,5 +215,7 @@ fn raise_descriptor_limit() -> io::Result<u64> {
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
+    // Not to be had where /dev/null is not: then a thousand ports or flows come a little later.
+    let _ = sys::open_files::make_room(OPEN_FILES);
     Ok(hard)
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 
 /// How long a client waits for what must come: long, so that a busy machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 const PORTS: u16 = 200;
 const CLIENTS_OF_A_PORT: usize = 50;
@@ -52,20 +52,31 @@ fn connect_here(to: SocketAddr) -> TcpStream {
 }
 
 /// Sends a line, which is answered later.
-fn say(stream: &mut TcpStream, line: &str) {
+pub(super) fn say(stream: &mut TcpStream, line: &str) {
     stream.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// The answer must bear the client's own address.
-fn expect_own(stream: &mut TcpStream, line: &str) {
+/// The answer must bear the client's own address, and the port of the service.
+pub(super) fn expect_own(stream: &mut TcpStream, port: u16, line: &str) {
     let own = stream.local_addr().unwrap();
-    let port = stream.peer_addr().unwrap().port() - 7000;
     let expected = format!("{own} {port} {line}\n");
     let mut answer = vec![0; expected.len()];
     stream
         .read_exact(&mut answer)
         .unwrap_or_else(|error| panic!("answer to {expected}: {error}"));
     assert_eq!(String::from_utf8_lossy(&answer), expected);
+}
+
+fn leads_to(stream: &TcpStream) -> u16 {
+    stream.peer_addr().unwrap().port() - 7000
+}
+
+/// A sandbox that serves lines, published with these flags.
+pub(super) fn lines(world: &World, name: &str, flags: &str) {
+    let head = ["run", "-d", "--name", name];
+    let tail = ["--", "python3", "-c", LINES];
+    world.mossnet(head).then(flags.split(' ')).then(tail).ok();
+    serves(world, name);
 }
 
 /// One thread's clients of one wave: all connected at once, with those of the other threads.
@@ -81,7 +92,7 @@ fn wave(thread: usize, clients: std::ops::Range<usize>, together: &Barrier) {
         }
     }
     for (stream, client) in &mut streams {
-        expect_own(stream, &format!("client {client}"));
+        expect_own(stream, leads_to(stream), &format!("client {client}"));
     }
     together.wait();
     // Everybody is connected: all are served now as before.
@@ -89,7 +100,7 @@ fn wave(thread: usize, clients: std::ops::Range<usize>, together: &Barrier) {
         say(stream, &format!("again {client}"));
     }
     for (stream, client) in &mut streams {
-        expect_own(stream, &format!("again {client}"));
+        expect_own(stream, leads_to(stream), &format!("again {client}"));
     }
     together.wait();
 }
@@ -107,12 +118,7 @@ fn clients_at_once() -> usize {
 #[test]
 fn fifty_clients_of_each_of_two_hundred_ports_are_served_and_seen() {
     World::test(|world| {
-        let head = ["run", "-d", "--name", "web", "-p", "8000-8199:1000-1199"];
-        world
-            .mossnet(head)
-            .then(["--", "python3", "-c", LINES])
-            .ok();
-        serves(world, "web");
+        lines(world, "web", "-p 8000-8199:1000-1199");
         let idle = world.relay_descriptors();
         let at_once = clients_at_once();
         let together = Barrier::new(THREADS);
