@@ -1,6 +1,7 @@
 //! Load generator for UDP, and its server.
 //!
 //! *Flood*: as many datagrams as the client can send, whatever becomes of them; the server counts.
+//! *Paced*: the same, one by one at 100 Mbit/s, which nobody ought to lose any of.
 //! *Echo*: a window of datagrams is under way, each answer lets the next one go; what has not come
 //! back after a pause is lost. Both ends take and send in batches, singly made datagrams all of them
 //! (no UDP_SEGMENT), with the buffers that a socket has by default.
@@ -22,6 +23,9 @@ const BATCH: usize = 32;
 const WINDOW: usize = 64;
 /// What is not back by then is lost.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Bits per second of a paced flood.
+const PACE: u64 = 100_000_000;
 
 const COUNT: u32 = 1;
 const ECHO: u32 = 2;
@@ -125,7 +129,8 @@ pub fn client(args: &[String]) {
     socket.connect((address, PORT)).expect("connect");
     let run = std::process::id();
     let (rate, sent, arrived) = match kind.as_str() {
-        "flood" => flood(&socket, run, bytes, duration),
+        "flood" => flood(&socket, run, bytes, duration, None),
+        "paced" => flood(&socket, run, bytes, duration, Some(PACE)),
         "echo" => echo(&socket, run, bytes, duration),
         kind => panic!("unknown load {kind}"),
     };
@@ -134,13 +139,29 @@ pub fn client(args: &[String]) {
     println!("{rate} {lost}");
 }
 
-fn flood(socket: &UdpSocket, run: u32, bytes: usize, duration: Duration) -> (f64, u64, u64) {
+/// `pace`: bits per second.
+fn flood(
+    socket: &UdpSocket,
+    run: u32,
+    bytes: usize,
+    duration: Duration,
+    pace: Option<u64>,
+) -> (f64, u64, u64) {
     let data = filled(COUNT, run, bytes);
     let batch = [plain(&data); BATCH];
-    let end = Instant::now() + duration;
+    let begin = Instant::now();
     let mut sent = 0;
-    while Instant::now() < end {
-        sent += give(socket, None, &batch);
+    while begin.elapsed() < duration {
+        let Some(pace) = pace else {
+            sent += give(socket, None, &batch);
+            continue;
+        };
+        let due = pace as f64 * begin.elapsed().as_secs_f64() / (8 * bytes) as f64;
+        // After a pause for whatever reason it does not make up for it at once.
+        for _ in sent..(due as u64).min(sent + BATCH as u64) {
+            sent += give(socket, None, &batch[..1]);
+        }
+        std::thread::sleep(Duration::from_micros(200));
     }
     // What waits in queues arrives, then the report is true.
     std::thread::sleep(Duration::from_millis(200));

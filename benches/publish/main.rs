@@ -108,7 +108,13 @@ pub const EXCHANGES: [(&str, &str, u32); 4] = [
 ];
 
 /// Row, row of its loss, kind of load, bytes.
-pub const DATAGRAMS: [(&str, &str, &str, u32); 4] = [
+pub const DATAGRAMS: [(&str, &str, &str, u32); 5] = [
+    (
+        "UDP in, 100 Mbit/s",
+        "UDP in, 100 Mbit/s, lost",
+        "paced",
+        1400,
+    ),
     ("UDP in, 64 bytes", "UDP in, 64 bytes, lost", "flood", 64),
     (
         "UDP in, 1,400 bytes",

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Connections accepted at once, so that flows, and other workers, get their turn.
-const ACCEPT_BATCH: usize = 16;
+const ACCEPT_BATCH: usize = 1;
 
 /// How long a container may take to answer: three SYNs. The kernel would go on for two minutes; that
 /// a neighbour is gone it tells the client's address, which is not us.

@@ -337,7 +337,7 @@ impl State {
                 source: Some(asked),
                 v6: client.is_ipv6(),
             },
-            joined: JOINED,
+            joined: 1,
         };
         let _ = transmit(way, datagrams, &mut flow.outward, |_, error| {
             tracing::trace!(client.addr = %client, %error, "answer not sent");
