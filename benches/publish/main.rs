@@ -12,7 +12,8 @@
 //!
 //! `MOSSNET_BENCH_ROUNDS` (5), `MOSSNET_BENCH_SECONDS` (1) for each measurement,
 //! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_ROWS=UDP,connections` for
-//! some rows, `MOSSNET_BENCH_OUTSIDE=reno` for another congestion control of hosts and client,
+//! some rows, `MOSSNET_BENCH_OTHER_BUILD=PATH` for another mossnet beside this one,
+//! `MOSSNET_BENCH_OUTSIDE=reno` for another congestion control of hosts and client,
 //! `MOSSNET_BENCH_JSON=FILE`.
 
 // A benchmark that panics is a benchmark that failed.
