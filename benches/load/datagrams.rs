@@ -1,7 +1,8 @@
 //! Load generator for UDP, and its server.
 //!
 //! *Flood*: as many datagrams as one end can send, whatever becomes of them; the other counts.
-//! *Segments*: the same from a sender that hands 45 datagrams over as one (UDP_SEGMENT), to a receiver
+//! *Paced*: singly made ones at 100 Mbit/s, of which nobody ought to lose any.
+//! *Segments*: a flood from a sender that hands 45 datagrams over as one (UDP_SEGMENT), to a receiver
 //! that takes them so (UDP_GRO), as QUIC does.
 //! *Echo*: a window of datagrams is under way, each answer lets the next one go; what has not come
 //! back after a pause is lost. Both ends take and send in batches, with the buffers that a socket has
@@ -29,6 +30,9 @@ const SEGMENTS: usize = 45;
 const WINDOW: usize = 64;
 /// What is not back by then is lost.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Bits per second of what is paced.
+const PACE: u64 = 100_000_000;
 
 const COUNT: u32 = 1;
 const ECHO: u32 = 2;
@@ -220,7 +224,26 @@ pub fn flood_out(order: &Order) -> Measured {
     outcome(sent, arrived, took, order.number)
 }
 
-/// The same, 45 of them at once.
+/// The same at 100 Mbit/s, one by one.
+pub fn paced_out(order: &Order) -> Measured {
+    let (socket, bytes) = (connected(order, PORT)?, order.number);
+    let run = std::process::id();
+    let data = filled(COUNT, run, bytes);
+    let begin = Instant::now();
+    let mut sent = 0;
+    while begin.elapsed() < order.duration {
+        let due = PACE as f64 * begin.elapsed().as_secs_f64() / (8 * bytes) as f64;
+        // After a pause, for whatever reason, it does not make up for it at once.
+        for _ in sent..(due as u64).min(sent + BATCH as u64) {
+            sent += give(&socket, None, &[plain(&data)]);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let (arrived, took) = report(&socket, run)?;
+    outcome(sent, arrived, took, bytes)
+}
+
+/// A flood, 45 of them at once.
 pub fn segments_out(order: &Order) -> Measured {
     let socket = connected(order, SEGMENTS_PORT)?;
     let run = std::process::id();

@@ -75,6 +75,7 @@ fn kinds(name: &str) -> Option<fn(&Order) -> Measured> {
         "stream-in" => stream::inward,
         "flood-out" => datagrams::flood_out,
         "flood-in" => datagrams::flood_in,
+        "paced-out" => datagrams::paced_out,
         "segments-out" => datagrams::segments_out,
         "echo" => datagrams::echo,
         "names" => names::ask,

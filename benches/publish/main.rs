@@ -12,7 +12,8 @@
 //!
 //! `MOSSNET_BENCH_ROUNDS` (5), `MOSSNET_BENCH_SECONDS` (1) for each measurement,
 //! `MOSSNET_BENCH_ONLY=native,mossnet` for some contenders, `MOSSNET_BENCH_ROWS=UDP,connections` for
-//! some rows, `MOSSNET_BENCH_OUTSIDE=reno` for another congestion control of hosts and client,
+//! some rows, `MOSSNET_BENCH_OTHER_BUILD=PATH` for another mossnet beside this one,
+//! `MOSSNET_BENCH_OUTSIDE=reno` for another congestion control of hosts and client,
 //! `MOSSNET_BENCH_JSON=FILE`.
 
 // A benchmark that panics is a benchmark that failed.
@@ -98,8 +99,17 @@ pub const EXCHANGES: [(&str, &str, u32); 4] = [
     ("connections, 32 at once", "connections", 32),
 ];
 
+/// The load of which everybody carries the same; what counts is what is lost.
+pub const PACED: &str = "paced-out";
+
 /// Row, row of its loss, kind of load, bytes.
-pub const DATAGRAMS: [(&str, &str, &str, u32); 4] = [
+pub const DATAGRAMS: [(&str, &str, &str, u32); 5] = [
+    (
+        "UDP in, 100 Mbit/s",
+        "UDP in, 100 Mbit/s, lost",
+        PACED,
+        1400,
+    ),
     (
         "UDP in, 64 bytes",
         "UDP in, 64 bytes, lost",

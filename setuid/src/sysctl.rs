@@ -35,6 +35,7 @@ const ROUTER_WANTED: &[Parameter] = &[
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
     ("ipv4/tcp_tw_reuse", "1"),
+    ("ipv4/tcp_max_tw_buckets", "0"),
     ("ipv4/tcp_no_metrics_save", "1"),
     ("ipv4/tcp_keepalive_time", "120"),
     ("ipv4/tcp_keepalive_intvl", "15"),

@@ -160,6 +160,12 @@ impl Interest {
 pub struct Readiness(u32);
 
 impl Readiness {
+    /// That of a descriptor with something to read.
+    #[cfg(test)]
+    pub fn of_reading() -> Self {
+        Self(libc::EPOLLIN as u32)
+    }
+
     /// There may be something to read, were it an error or the end.
     pub fn readable(self) -> bool {
         self.has(libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR)

@@ -254,3 +254,22 @@ pub(super) fn transparent(kind: SocketKind, defaults: Defaults) -> io::Result<Ow
     }
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_alike_whatever_their_netns_does_by_itself() {
+        let here = Defaults::here();
+        for defaults in [Defaults::default(), here] {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            tune(&socket, defaults).unwrap();
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+            assert!(socket.tcp_congestion().unwrap().starts_with(CONGESTION));
+        }
+    }
+}

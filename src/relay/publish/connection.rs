@@ -2,10 +2,12 @@
 //!
 //! The kernel has accepted a client (backlog) before we know of it. We connect to the container at
 //! once; the two are in one kernel, so the handshake is usually over when connect(2) returns, and
-//! the connection goes to [`Tcp`] without waiting. Otherwise it is an *opening*, and neither side is
-//! read, so the client's bytes wait in its own socket. Where the container refuses, the client gets
-//! RST: it sees its connection reset right after it was made, or within connect(2), as it would where
-//! a server resets at once.
+//! the connection goes to [`Tcp`] without waiting. What the client has sent by then, often its whole
+//! question, was read before and goes with the handshake's last segment. Otherwise it is an
+//! *opening*, and nothing more is read: the client's bytes wait in its own socket. Where the container
+//! refuses, the client gets RST: it sees its connection reset right after it was made, or within
+//! connect(2), as it would where a server resets at once. A client that was reset by then leads to no
+//! connection.
 //!
 //! Invariant: while an opening lives, [`DESCRIPTORS`] are taken from the budget; they pass to the
 //! flow, or are given back. A container that does not answer holds up nobody: its openings are
@@ -26,9 +28,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Connections accepted at once, so that flows, and other workers, get their turn.
-const ACCEPT_BATCH: usize = 16;
 
 /// How long a container may take to answer: three SYNs. The kernel would go on for two minutes; that
 /// a neighbour is gone it tells the client's address, which is not us.
@@ -54,28 +53,26 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Accepts what waits at a published port.
+    /// Accepts who has waited longest at a published port.
+    ///
+    /// One for each event, which is told for as long as somebody waits: an accept4(2) that finds
+    /// nobody makes a socket and a file in vain. Flows, and other workers, get their turn.
     pub fn accept(&mut self, published: &Published, tcp: &mut Tcp, cx: &mut Context<'_>) {
-        for _ in 0..ACCEPT_BATCH {
-            let listener = published.listener();
-            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-            match SockRef::from(&listener.socket()).accept4(flags) {
-                Ok((socket, client)) => {
-                    let Some(client) = client.as_socket() else {
-                        continue;
-                    };
+        let listener = published.listener();
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        match SockRef::from(&listener.socket()).accept4(flags) {
+            Ok((socket, client)) => {
+                if let Some(client) = client.as_socket() {
                     self.accepted(published, socket.into(), plain(client), tcp, cx);
                 }
-                Err(error) => match error.raw_os_error() {
-                    // Gone before we came.
-                    Some(libc::ECONNABORTED | libc::EINTR) => {}
-                    Some(libc::EAGAIN) => return,
-                    _ => {
-                        tracing::warn!(publish.listener = %listener.bound(), %error, "connection not accepted");
-                        return;
-                    }
-                },
             }
+            Err(error) => match error.raw_os_error() {
+                // Gone before we came, or another worker was faster.
+                Some(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN) => {}
+                _ => {
+                    tracing::warn!(publish.listener = %listener.bound(), %error, "connection not accepted");
+                }
+            },
         }
     }
 

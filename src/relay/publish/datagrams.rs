@@ -33,8 +33,10 @@ const SLOTS: usize = 32;
 const SLOT_LEN: usize = 65_536;
 /// Batches taken from one socket before others get their turn.
 const ROUNDS: usize = 8;
-/// Datagrams that came singly and leave together.
-const JOINED: usize = 32;
+/// Datagrams that came singly and go to the container together: through the bridge as one packet,
+/// and one by one into the container's socket. No more than were read at once, so that the burst is
+/// no longer than it would be anyhow.
+const JOINED: usize = SLOTS;
 /// RFC 4787 REQ-5: at least two minutes.
 const IDLE: Duration = Duration::from_secs(120);
 /// After one question and its answer on a well-known port (REQ-5 b).
@@ -361,7 +363,7 @@ impl State {
                 source: Some(asked),
                 v6: client.is_ipv6(),
             },
-            joined: JOINED,
+            joined: 1,
         };
         let _ = transmit(way, datagrams, &mut flow.outward, |_, error| {
             tracing::trace!(client.addr = %client, %error, "answer not sent");

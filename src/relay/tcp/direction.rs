@@ -22,6 +22,9 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The worker's buffer, bytes.
 pub const BUFFER_LEN: usize = 64 * 1024;
 
+/// Most bytes read of a direction before it begins: they may have to be kept, for many that never do.
+pub const EARLY_LEN: usize = 4096;
+
 /// A read that brings this much makes a direction bulk. A single large segment (GRO: just under
 /// 64 KiB) must, or else a relay that keeps up with its sender would copy for ever.
 const BULK_FROM: usize = 32 * 1024;
@@ -54,7 +57,8 @@ impl Scratch {
     /// Reads what has come already. Nothing where nothing has; an end is told again by the next
     /// read, an error (a reset, say) only here.
     pub fn first_bytes(&mut self, source: &OwnedFd) -> io::Result<&[u8]> {
-        match retry(|| (&*SockRef::from(source)).read(&mut self.buffer)) {
+        let room = self.buffer.get_mut(..EARLY_LEN).unwrap_or_default();
+        match retry(|| (&*SockRef::from(source)).read(room)) {
             Ok(length) => Ok(self.buffer.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&[]),
             Err(error) => Err(error),
@@ -126,7 +130,7 @@ pub enum Broken {
 /// What was read of a direction before it began.
 #[derive(Debug, Default)]
 pub struct Early {
-    /// Bytes read, at most [`BUFFER_LEN`].
+    /// Bytes read, at most [`EARLY_LEN`].
     pub length: usize,
     /// The end of them, which has found no room yet.
     pub unsent: Box<[u8]>,
@@ -174,7 +178,7 @@ impl Direction {
     /// The same after a first read.
     pub fn begun(early: Early) -> Self {
         let mut direction = Self::new();
-        direction.took(early.length, BUFFER_LEN);
+        direction.took(early.length, EARLY_LEN);
         direction.moved = early.length as u32;
         if !early.unsent.is_empty() {
             direction.held = Held::Bytes {

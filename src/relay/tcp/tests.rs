@@ -123,6 +123,46 @@ fn bytes_pass_both_ways() {
 }
 
 #[test]
+fn what_was_read_before_it_began_comes_first() {
+    for sent in [0, 3] {
+        let mut world = World::new();
+        let flow = world.flow.take().unwrap();
+        let first: &[u8] = b"early";
+        world.flow = Some(flow.begun(Early {
+            length: first.len(),
+            unsent: first[sent..].into(),
+        }));
+        // Here the host side is what was read, the router side who gets it.
+        world.server.write_all(b" and late").unwrap();
+        world.server.shutdown(Shutdown::Write).unwrap();
+        world.settle();
+        let expected = [&first[sent..], b" and late"].concat();
+        assert_eq!(read_all(&mut world.client), (expected, None));
+    }
+}
+
+#[test]
+fn room_is_watched_once_somebody_lacks_it() {
+    let mut world = World::new();
+    let mut flow = world.flow.take().unwrap();
+    assert_eq!(flow.room_to_watch(), None);
+    world.server.set_nonblocking(true).unwrap();
+    let block = vec![0; 1 << 20];
+    let now = Instant::now();
+    for _ in 0..200 {
+        let _ = world.server.write(&block);
+        flow.ready(Side::Host, Readiness::of_reading(), &mut world.scratch, now);
+        if flow.holds() {
+            break;
+        }
+    }
+    assert!(flow.holds());
+    assert_eq!(flow.room_to_watch(), Some(Side::Router));
+    assert_eq!(flow.room_to_watch(), None);
+    flow.close(&mut world.scratch.pipes);
+}
+
+#[test]
 fn half_close_leaves_the_other_half_open() {
     let mut world = World::new();
     world.client.write_all(b"all of it").unwrap();

@@ -160,3 +160,67 @@ fn a_closed_port_is_found_in_the_error_queue() {
         assert!(queue.next(from.as_fd()).is_err());
     }
 }
+
+#[test]
+fn what_is_joined_arrives_one_by_one() {
+    for v6 in [false, true] {
+        let (from, to, address) = pair(v6);
+        let data = [7; 1400];
+        let sizes = [100, 100, 100, 40, 1400, 1400, 0, 9];
+        let batch: Vec<_> = sizes.iter().map(|size| plain(&data[..*size])).collect();
+        let join = Join {
+            most: 32,
+            largest: u16::MAX,
+        };
+        let path = to_address(address);
+        assert_eq!(
+            send_joined(from.as_fd(), path, &batch, join).unwrap(),
+            sizes.len()
+        );
+        let mut received = Batch::new(16, 2048);
+        let mut got = Vec::new();
+        while got.len() < sizes.len() && received.receive(to.as_fd()).is_ok() {
+            got.extend(received.iter().map(|one| one.data.len()));
+        }
+        assert_eq!(got, sizes);
+    }
+}
+
+#[test]
+fn runs_are_of_one_size_but_for_the_last() {
+    let data = [7; 40_000];
+    let of = |sizes: &[usize]| -> Vec<_> { sizes.iter().map(|n| plain(&data[..*n])).collect() };
+    let join = Join {
+        most: 3,
+        largest: 30_000,
+    };
+    for (sizes, run) in [
+        (&[][..], 0),
+        (&[5], 1),
+        (&[5, 5], 2),
+        (&[5, 5, 5, 5], 3),
+        (&[5, 5, 4, 5], 3),
+        (&[5, 4, 4], 2),
+        (&[5, 6], 1),
+        (&[0, 0], 1),
+        (&[5, 0], 1),
+        (&[30_000, 30_000, 30_000], 2),
+        (&[30_001, 30_001], 1),
+    ] {
+        assert_eq!(join.run(&of(sizes)), run, "{sizes:?}");
+        let alone = usize::from(!sizes.is_empty());
+        assert_eq!(Join::NEVER.run(&of(sizes)), alone, "{sizes:?}");
+    }
+    let marked = Datagram {
+        tos: 4,
+        ..plain(&data[..5])
+    };
+    let segmented = Datagram {
+        segment: Some(2),
+        ..plain(&data[..5])
+    };
+    for other in [marked, segmented] {
+        assert_eq!(join.run(&[plain(&data[..5]), other]), 1);
+        assert_eq!(join.run(&[other, plain(&data[..5])]), 1);
+    }
+}
