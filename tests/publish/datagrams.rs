@@ -119,6 +119,13 @@ fn a_container_without_a_service_ends_the_flow() {
                 seen_flows(world) == (flows, flows)
             });
         }
+        // To the client that is silence; the host has no right to send ICMP.
+        let silent = &clients[0];
+        silent
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        let heard = silent.recv(&mut [0; 9]).unwrap_err();
+        assert_eq!(heard.kind(), ErrorKind::WouldBlock);
         let idle = sockets();
         // A burst that the relay finds all at once. The container's kernel answers the first few
         // datagrams only, and that while the last are still being sent.
@@ -143,6 +150,13 @@ fn a_container_without_a_service_ends_the_flow() {
                 client.set_read_timeout(Some(seconds(1))).unwrap();
                 next(client).is_some_and(|text| text == client.local_addr().unwrap().to_string())
             });
+        }
+        // A port that is published no longer is refused by the host's own kernel.
+        world.mossnet(["port", "rm", "web", "5353:53/udp"]).ok();
+        for client in &clients {
+            client.send(b"anybody?").unwrap();
+            let refused = client.recv(&mut [0; 9]).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         }
         end(world);
     });
