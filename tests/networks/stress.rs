@@ -11,7 +11,7 @@ const NETWORKS: u64 = 6;
 const SANDBOXES: u64 = 12;
 
 /// Why an act may be refused while others act: said in these words.
-const EXCUSES: [&str; 11] = [
+const EXCUSES: [&str; 12] = [
     "already",
     "in use",
     "no such",
@@ -22,6 +22,7 @@ const EXCUSES: [&str; 11] = [
     "does not run",
     "is not running",
     "ended meanwhile",
+    "was removed meanwhile",
     "being",
 ];
 

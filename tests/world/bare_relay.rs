@@ -176,10 +176,14 @@ impl BareRelay {
         serde_json::from_str(&json).unwrap()
     }
 
-    /// Kills the relay and starts another, as the helper would.
-    pub fn restart(&mut self) {
+    /// Ends it at once; what it published goes on being bound.
+    pub fn kill(&mut self) {
         self.relay.kill().unwrap();
         self.relay.wait().unwrap();
+    }
+
+    /// Starts another one in its place.
+    pub fn start_again(&mut self) {
         (self.relay, self.control) = spawn(&self.router, 0);
         assert_eq!(self.answer(), "ready");
         self.hand_over(&self.listeners);
