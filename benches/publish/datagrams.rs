@@ -158,8 +158,9 @@ fn flood(
         };
         let due = pace as f64 * begin.elapsed().as_secs_f64() / (8 * bytes) as f64;
         // After a pause for whatever reason it does not make up for it at once.
-        for _ in sent..(due as u64).min(sent + BATCH as u64) {
-            sent += give(socket, None, &batch[..1]);
+        for _ in 0..(due as u64).saturating_sub(sent).min(BATCH as u64) {
+            give(socket, None, &batch[..1]);
+            sent += 1;
         }
         std::thread::sleep(Duration::from_micros(200));
     }
