@@ -17,6 +17,9 @@ use tracing::info;
 /// Between SIGKILL and the end of a process lies the kernel's work only.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a removal by force holds against those who start the sandbox.
+const REMOVALS: u32 = 5;
+
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
@@ -151,13 +154,38 @@ impl Daemon {
         }
     }
 
-    /// Removes it; a running one only with `force`.
+    /// Removes it; a running one only with `force`, which also holds against one who starts it again
+    /// meanwhile.
     pub(super) async fn remove_sandbox(&self, text: &str, force: bool) -> Answer<()> {
-        let (id, phase) = self.phase_of(text).await?;
+        let (id, mut phase) = self.phase_of(text).await?;
+        for _ in 0..REMOVALS {
+            self.end_for_removal(text, &id, phase, force).await?;
+            self.end_linger(&id).await;
+            let started = self.forget(&id).await;
+            if started.is_ok() || !force {
+                return started;
+            }
+            phase = match self.phase_of(id.as_str()).await {
+                Ok((_, phase)) => phase,
+                Err(gone) if gone.status == 404 => return Ok(()),
+                Err(refusal) => return Err(refusal),
+            };
+        }
+        self.forget(&id).await
+    }
+
+    /// Sees to it that it does not run.
+    async fn end_for_removal(
+        &self,
+        text: &str,
+        id: &SandboxId,
+        phase: SandboxPhase,
+        force: bool,
+    ) -> Answer<()> {
         match phase {
-            SandboxPhase::Running { .. } if self.check_process(&id).await.is_err() => {
+            SandboxPhase::Running { .. } if self.check_process(id).await.is_err() => {
                 // There is nobody in it whom this could surprise.
-                self.discard_in_turn(&id).await;
+                self.discard_in_turn(id).await;
             }
             SandboxPhase::Running { .. } if !force => {
                 return Err(
@@ -166,12 +194,11 @@ impl Daemon {
                     )),
                 );
             }
-            SandboxPhase::Running { .. } => self.end_by_force(&id).await?,
-            SandboxPhase::Created => self.discard_in_turn(&id).await,
+            SandboxPhase::Running { .. } => self.end_by_force(id).await?,
+            SandboxPhase::Created => self.discard_in_turn(id).await,
             SandboxPhase::Exited { .. } => {}
         }
-        self.end_linger(&id).await;
-        self.forget(&id).await
+        Ok(())
     }
 
     /// Takes back what was not started, or has no process, when nobody else changes it.
