@@ -12,8 +12,8 @@ use std::os::fd::OwnedFd;
 /// 32 KiB) of a received packet, so that the pipe carries several times this.
 pub const PIPE_SIZE: libc::c_int = 256 * 1024;
 
-/// A pipe of less than this, bytes, is slower than copying: others of the same user have the quota
-/// (every pasta keeps a stock of large pipes).
+/// A pipe of less than this, bytes, is slower than copying: others of the same user have its
+/// quota then.
 const PIPE_LEAST: libc::c_int = 64 * 1024;
 
 /// How often to do without a pipe before another one is tried.
