@@ -12,6 +12,13 @@ use std::os::fd::OwnedFd;
 /// 32 KiB) of a received packet, so that the pipe carries several times this.
 pub const PIPE_SIZE: libc::c_int = 256 * 1024;
 
+/// A pipe of less than this, bytes, is slower than copying: others of the same user have its
+/// quota then.
+const PIPE_LEAST: libc::c_int = 64 * 1024;
+
+/// How often to do without a pipe before another one is tried.
+const PAUSE: u32 = 1024;
+
 /// Most pipes of one worker: with four workers half of the default quota of 16,384 pages.
 const MAX_PIPES: usize = 32;
 
@@ -29,6 +36,8 @@ pub struct Pipe {
 pub struct PipePool {
     idle: Vec<Pipe>,
     lent: usize,
+    /// Requests to be turned down before a pipe is made again.
+    pause: u32,
 }
 
 impl PipePool {
@@ -39,7 +48,17 @@ impl PipePool {
         }
         let pipe = match self.idle.pop() {
             Some(pipe) => pipe,
-            None => make()?,
+            None if self.pause > 0 => {
+                self.pause -= 1;
+                return None;
+            }
+            None => match make() {
+                Some(pipe) => pipe,
+                None => {
+                    self.pause = PAUSE;
+                    return None;
+                }
+            },
         };
         self.lent += 1;
         Some(pipe)
@@ -72,8 +91,13 @@ fn make() -> Option<Pipe> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .inspect_err(|error| tracing::debug!(%error, "no pipe, copying"))
         .ok()?;
-    // A smaller one (EPERM beyond the quota) works as well, only slower.
-    let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    // Beyond the quota (EPERM) a pipe has two slots, or one.
+    let size = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE))
+        .or_else(|_| fcntl(&write, FcntlArg::F_GETPIPE_SZ));
+    if size.is_ok_and(|size| size < PIPE_LEAST) {
+        tracing::debug!("only a small pipe to be had, copying");
+        return None;
+    }
     Some(Pipe { read, write })
 }
 
