@@ -152,15 +152,20 @@ impl Contender for Netavark {
     }
 
     fn set_up(&mut self) -> Duration {
-        let made = self.makes_netns().then(|| self.netns("add"));
-        made.unwrap_or_default() + self.call("setup", &self.path())
+        let made = if self.makes_netns() {
+            self.netns("add")
+        } else {
+            Duration::ZERO
+        };
+        made + self.call("setup", &self.path())
     }
 
     fn tear_down(&mut self) -> Duration {
         let gone = self.call("teardown", &self.path());
-        gone + self
-            .makes_netns()
-            .then(|| self.netns("delete"))
-            .unwrap_or_default()
+        if self.makes_netns() {
+            gone + self.netns("delete")
+        } else {
+            gone
+        }
     }
 }

@@ -234,8 +234,9 @@ pub fn paced_out(order: &Order) -> Measured {
     while begin.elapsed() < order.duration {
         let due = PACE as f64 * begin.elapsed().as_secs_f64() / (8 * bytes) as f64;
         // After a pause, for whatever reason, it does not make up for it at once.
-        for _ in sent..(due as u64).min(sent + BATCH as u64) {
-            sent += give(&socket, None, &[plain(&data)]);
+        for _ in 0..(due as u64).saturating_sub(sent).min(BATCH as u64) {
+            give(&socket, None, &[plain(&data)]);
+            sent += 1;
         }
         std::thread::sleep(Duration::from_micros(200));
     }

@@ -30,7 +30,9 @@ const ROUTER_NEEDED_V6: &[Parameter] = &[
 ];
 
 /// Router netns: tuning and hygiene. arp_ignore keeps a container from reaching the gateway of
-/// another network; reno, because these legs are lossless and bbr halves their speed.
+/// another network; reno, because these legs are lossless and bbr halves their speed; no TIME_WAIT,
+/// because no segment is ever late on them, and it would keep a client's port from being used again;
+/// keep-alive times, so that the relay need not set them for each socket.
 const ROUTER_WANTED: &[Parameter] = &[
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
