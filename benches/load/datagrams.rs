@@ -121,7 +121,7 @@ fn answer(socket: &UdpSocket, batch: &Batch, tally: &mut Tally) {
                     let sent = pour(
                         socket,
                         Some(source),
-                        plain(&data),
+                        Datagram::plain(&data),
                         Duration::from_nanos(duration),
                     );
                     *tally = Tally {
@@ -138,7 +138,7 @@ fn answer(socket: &UdpSocket, batch: &Batch, tally: &mut Tally) {
                 if to.replace(source).is_some_and(|before| before != source) {
                     give(socket, Some(source), &std::mem::take(&mut echoes));
                 }
-                echoes.push(plain(received.data));
+                echoes.push(Datagram::plain(received.data));
             }
         }
     }
@@ -217,7 +217,7 @@ pub fn flood_out(order: &Order) -> Measured {
     let sent = pour(
         &socket,
         None,
-        plain(&filled(COUNT, run, order.number)),
+        Datagram::plain(&filled(COUNT, run, order.number)),
         order.duration,
     );
     let (arrived, took) = report(&socket, run)?;
@@ -235,7 +235,7 @@ pub fn paced_out(order: &Order) -> Measured {
         let due = PACE as f64 * begin.elapsed().as_secs_f64() / (8 * bytes) as f64;
         // After a pause, for whatever reason, it does not make up for it at once.
         for _ in 0..(due as u64).saturating_sub(sent).min(BATCH as u64) {
-            give(&socket, None, &[plain(&data)]);
+            give(&socket, None, &[Datagram::plain(&data)]);
             sent += 1;
         }
         std::thread::sleep(Duration::from_micros(200));
@@ -252,7 +252,7 @@ pub fn segments_out(order: &Order) -> Measured {
     let data = filled(COUNT, run, order.number).repeat(SEGMENTS);
     let datagram = Datagram {
         segment: u16::try_from(order.number).ok(),
-        ..plain(&data)
+        ..Datagram::plain(&data)
     };
     let sent = pour(&socket, None, datagram, order.duration);
     let (arrived, took) = report(&socket, run)?;
@@ -297,7 +297,7 @@ pub fn echo(order: &Order) -> Measured {
     let (mut sent, mut back, mut lost) = (0_u64, 0, 0);
     while Instant::now() < end {
         let under_way = usize::try_from(sent - back - lost).unwrap_or(WINDOW);
-        let room = [plain(&data); BATCH];
+        let room = [Datagram::plain(&data); BATCH];
         sent += give(
             &socket,
             None,
@@ -356,15 +356,6 @@ fn give(socket: &UdpSocket, to: Option<SocketAddr>, datagrams: &[Datagram<'_>]) 
         }
     }
     datagrams.len() as u64
-}
-
-fn plain(data: &[u8]) -> Datagram<'_> {
-    Datagram {
-        data,
-        segment: None,
-        tos: 0,
-        ttl: None,
-    }
 }
 
 fn head(purpose: u32, run: u32) -> [u8; 8] {

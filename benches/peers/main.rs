@@ -23,6 +23,9 @@ mod world;
 #[path = "../load/mod.rs"]
 mod load;
 
+#[path = "../report/median.rs"]
+mod median;
+
 mod churn;
 mod contender;
 mod goals;

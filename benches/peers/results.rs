@@ -2,6 +2,7 @@
 
 use crate::contender::{ALL, Product};
 use crate::goals::Verdict;
+use crate::median::median;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,16 +45,6 @@ pub struct Results {
     pub kernel: String,
     #[serde(default)]
     pub cpus: usize,
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        count if count % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
 }
 
 impl Row {

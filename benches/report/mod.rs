@@ -1,6 +1,9 @@
 //! What `attach` and `publish` do with their numbers: medians, ratios to the first contender, a table for
 //! people and JSON for programs.
 
+mod median;
+
+use median::median;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -39,14 +42,7 @@ impl Results {
     /// The median of what was noted.
     pub fn median(&self, metric: &'static str, contender: &'static str) -> Option<f64> {
         let values = self.values.get(&(metric, contender))?;
-        let mut values: Vec<f64> = values.iter().copied().flatten().collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        match values.len() {
-            0 => None,
-            count if count % 2 == 1 => Some(values[middle]),
-            _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-        }
+        median(values.iter().copied().flatten().collect())
     }
 
     /// Markdown: medians, and in brackets the ratio to the first contender (of per cents, none).

@@ -1,17 +1,10 @@
 use super::*;
 use crate::api::paths::Paths;
+use crate::daemon::model::tests::model;
 use crate::network::SandboxPhase;
 use crate::network::model::samples;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-
-fn model() -> (tempfile::TempDir, Model) {
-    let directory = tempfile::tempdir().unwrap();
-    let paths = Paths::resolve(Some(directory.path()));
-    paths.prepare().unwrap();
-    let model = Model::open(&paths, "boot", [0; 5]).unwrap();
-    (directory, model)
-}
 
 fn newcomer(name: &str, id: u8, network: &Network) -> Sandbox {
     let mut sandbox = samples::sandbox(name, id, network, "10.89.3.99/24");

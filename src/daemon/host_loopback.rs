@@ -153,7 +153,6 @@ fn reason(network: &Network) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::paths::Paths;
     use crate::api::types::Uplink;
     use crate::network::model::samples;
 
@@ -207,10 +206,7 @@ mod tests {
 
     #[test]
     fn a_sandbox_is_refused_where_no_network_of_its_leads_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::resolve(Some(directory.path()));
-        paths.prepare().unwrap();
-        let mut model = Model::open(&paths, "boot", [0; 5]).unwrap();
+        let (_directory, mut model) = crate::daemon::model::tests::model();
         let mut inner = samples::network("inner", 1, "10.89.1.0/24");
         inner.internal = true;
         let outer = samples::network("outer", 2, "10.89.2.0/24");

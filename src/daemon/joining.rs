@@ -221,14 +221,10 @@ pub(super) fn default_attach() -> NetworkAttach {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::paths::Paths;
     use crate::network::model::samples;
 
     fn model() -> (tempfile::TempDir, Model) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::resolve(Some(directory.path()));
-        paths.prepare().unwrap();
-        let mut model = Model::open(&paths, "boot", [0; 5]).unwrap();
+        let (directory, mut model) = crate::daemon::model::tests::model();
         for (name, id, prefix) in [
             ("bridge", 1, "10.89.0.0/24"),
             ("mynet", 2, "10.89.3.0/24"),

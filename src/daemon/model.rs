@@ -326,11 +326,12 @@ impl Model {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::network::model::samples;
 
-    fn model() -> (tempfile::TempDir, Model) {
+    /// An empty one, in a directory that goes with the first.
+    pub(in crate::daemon) fn model() -> (tempfile::TempDir, Model) {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::resolve(Some(directory.path()));
         paths.prepare().unwrap();

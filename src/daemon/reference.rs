@@ -120,16 +120,8 @@ pub(super) fn removed_meanwhile(sandbox: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::paths::Paths;
+    use crate::daemon::model::tests::model;
     use crate::network::model::samples;
-
-    fn model() -> (tempfile::TempDir, Model) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::resolve(Some(directory.path()));
-        paths.prepare().unwrap();
-        let model = Model::open(&paths, "boot", [0; 5]).unwrap();
-        (directory, model)
-    }
 
     /// An id that begins so, zeros after.
     fn id(beginning: &str) -> SandboxId {

@@ -158,20 +158,18 @@ impl Daemon {
     /// meanwhile.
     pub(super) async fn remove_sandbox(&self, text: &str, force: bool) -> Answer<()> {
         let (id, mut phase) = self.phase_of(text).await?;
+        let mut outcome = Ok(());
         for _ in 0..REMOVALS {
             self.end_for_removal(text, &id, phase, force).await?;
             self.end_linger(&id).await;
-            let started = self.forget(&id).await;
-            if started.is_ok() || !force {
-                return started;
+            outcome = self.forget(&id).await;
+            match self.0.model.lock().await.sandbox(&id) {
+                Some(started) if force => phase = started.phase,
+                Some(_) => break,
+                None => return Ok(()),
             }
-            phase = match self.phase_of(id.as_str()).await {
-                Ok((_, phase)) => phase,
-                Err(gone) if gone.status == 404 => return Ok(()),
-                Err(refusal) => return Err(refusal),
-            };
         }
-        self.forget(&id).await
+        outcome
     }
 
     /// Sees to it that it does not run.

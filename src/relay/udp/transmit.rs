@@ -176,15 +176,6 @@ mod tests {
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
 
-    fn plain(data: &[u8]) -> Datagram<'_> {
-        Datagram {
-            data,
-            segment: None,
-            tos: 0,
-            ttl: None,
-        }
-    }
-
     /// A receiver, and a sender connected to it.
     fn joined() -> (UdpSocket, UdpSocket) {
         let to = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -209,10 +200,13 @@ mod tests {
         let data = [1; 2500];
         let large = Datagram {
             segment: Some(1000),
-            ..plain(&data)
+            ..Datagram::plain(&data)
         };
         let sizes = |largest| -> Vec<_> {
-            let parts = split(&[large, plain(&data[..10])], Segmentation { largest });
+            let parts = split(
+                &[large, Datagram::plain(&data[..10])],
+                Segmentation { largest },
+            );
             parts.iter().map(|part| part.data.len()).collect()
         };
         assert_eq!(sizes(999), [1000, 1000, 500, 10]);
@@ -226,11 +220,11 @@ mod tests {
         let data = [1; 2500];
         let large = Datagram {
             segment: Some(1000),
-            ..plain(&data)
+            ..Datagram::plain(&data)
         };
         for largest in [0, 1472, u16::MAX] {
             let mut segmentation = Segmentation { largest };
-            let batch = [large, plain(&[]), plain(&data[..7])];
+            let batch = [large, Datagram::plain(&[]), Datagram::plain(&data[..7])];
             let left = transmit(way, &batch, &mut segmentation, |_, error| panic!("{error}"));
             assert!(left.is_empty());
             assert_eq!(received(&to, 5), [1000, 1000, 500, 0, 7]);
@@ -241,8 +235,8 @@ mod tests {
     fn datagrams_are_put_together_only_where_many_have_waited() {
         let (_to, from) = joined();
         let data = [1; 100];
-        let few = [plain(&data); LATE - 1];
-        let many = [plain(&data); LATE];
+        let few = [Datagram::plain(&data); LATE - 1];
+        let many = [Datagram::plain(&data); LATE];
         assert_eq!(way(&from).joining_when_late(&few).joined, 1);
         assert_eq!(way(&from).joining_when_late(&many).joined, JOINED_LATE);
     }
@@ -253,7 +247,11 @@ mod tests {
         let way = way(&from);
         let huge = vec![1; 65_530];
         let mut failures = Vec::new();
-        let batch = [plain(b"a"), plain(&huge), plain(b"bc")];
+        let batch = [
+            Datagram::plain(b"a"),
+            Datagram::plain(&huge),
+            Datagram::plain(b"bc"),
+        ];
         let left = transmit(
             way,
             &batch,

@@ -27,7 +27,17 @@ pub struct Datagram<'a> {
     pub ttl: Option<u8>,
 }
 
-impl Datagram<'_> {
+impl<'a> Datagram<'a> {
+    /// One, with nothing special about it.
+    pub const fn plain(data: &'a [u8]) -> Self {
+        Self {
+            data,
+            segment: None,
+            tos: 0,
+            ttl: None,
+        }
+    }
+
     /// How many datagrams it is.
     pub fn segments(&self) -> usize {
         self.segment

@@ -2,15 +2,6 @@ use super::*;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
-fn plain(data: &[u8]) -> Datagram<'_> {
-    Datagram {
-        data,
-        segment: None,
-        tos: 0,
-        ttl: None,
-    }
-}
-
 fn pair(v6: bool) -> (UdpSocket, UdpSocket, SocketAddr) {
     let any = if v6 { "[::1]:0" } else { "127.0.0.1:0" };
     let (from, to) = (UdpSocket::bind(any).unwrap(), UdpSocket::bind(any).unwrap());
@@ -56,7 +47,7 @@ fn one_socket_of_both_families_answers_from_the_address_asked() {
         };
         let marked = Datagram {
             tos: 0x2e << 2,
-            ..plain(b"answer")
+            ..Datagram::plain(b"answer")
         };
         assert_eq!(send(both.as_fd(), path, &[marked]).unwrap(), 1);
         client
@@ -76,9 +67,9 @@ fn batches_carry_addresses_ttl_and_tos() {
         let marked = Datagram {
             tos: 0x2e << 2,
             ttl: Some(7),
-            ..plain(b"marked")
+            ..Datagram::plain(b"marked")
         };
-        let datagrams = [marked, plain(b""), marked];
+        let datagrams = [marked, Datagram::plain(b""), marked];
         assert_eq!(
             send(from.as_fd(), to_address(address), &datagrams).unwrap(),
             3
@@ -101,9 +92,9 @@ fn segments_arrive_as_datagrams_and_with_gro_as_one() {
     let data = [5; 2009];
     let large = Datagram {
         segment: Some(1000),
-        ..plain(&data)
+        ..Datagram::plain(&data)
     };
-    assert_eq!((large.segments(), plain(&[]).segments()), (3, 1));
+    assert_eq!((large.segments(), Datagram::plain(&[]).segments()), (3, 1));
     let mut received = Batch::new(8, 65_535);
     assert_eq!(
         send(from.as_fd(), to_address(address), &[large]).unwrap(),
@@ -112,7 +103,12 @@ fn segments_arrive_as_datagrams_and_with_gro_as_one() {
     assert_eq!(received.receive(to.as_fd()).unwrap(), 3);
     enable(to.as_fd(), false, Report::Segments).unwrap();
     assert_eq!(
-        send(from.as_fd(), to_address(address), &[large, plain(b"x")]).unwrap(),
+        send(
+            from.as_fd(),
+            to_address(address),
+            &[large, Datagram::plain(b"x")]
+        )
+        .unwrap(),
         2
     );
     assert_eq!(received.receive(to.as_fd()).unwrap(), 2);
@@ -137,7 +133,7 @@ fn a_closed_port_is_found_in_the_error_queue() {
                     v6,
                     ..Path::default()
                 },
-                &[plain(b"hello")]
+                &[Datagram::plain(b"hello")]
             )
             .unwrap(),
             1
@@ -167,7 +163,10 @@ fn what_is_joined_arrives_one_by_one() {
         let (from, to, address) = pair(v6);
         let data = [7; 1400];
         let sizes = [100, 100, 100, 40, 1400, 1400, 0, 9];
-        let batch: Vec<_> = sizes.iter().map(|size| plain(&data[..*size])).collect();
+        let batch: Vec<_> = sizes
+            .iter()
+            .map(|size| Datagram::plain(&data[..*size]))
+            .collect();
         let join = Join {
             most: 32,
             largest: u16::MAX,
@@ -189,7 +188,9 @@ fn what_is_joined_arrives_one_by_one() {
 #[test]
 fn runs_are_of_one_size_but_for_the_last() {
     let data = [7; 40_000];
-    let of = |sizes: &[usize]| -> Vec<_> { sizes.iter().map(|n| plain(&data[..*n])).collect() };
+    let of = |sizes: &[usize]| -> Vec<_> {
+        sizes.iter().map(|n| Datagram::plain(&data[..*n])).collect()
+    };
     let join = Join {
         most: 3,
         largest: 30_000,
@@ -213,14 +214,14 @@ fn runs_are_of_one_size_but_for_the_last() {
     }
     let marked = Datagram {
         tos: 4,
-        ..plain(&data[..5])
+        ..Datagram::plain(&data[..5])
     };
     let segmented = Datagram {
         segment: Some(2),
-        ..plain(&data[..5])
+        ..Datagram::plain(&data[..5])
     };
     for other in [marked, segmented] {
-        assert_eq!(join.run(&[plain(&data[..5]), other]), 1);
-        assert_eq!(join.run(&[other, plain(&data[..5])]), 1);
+        assert_eq!(join.run(&[Datagram::plain(&data[..5]), other]), 1);
+        assert_eq!(join.run(&[other, Datagram::plain(&data[..5])]), 1);
     }
 }
