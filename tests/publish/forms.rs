@@ -115,10 +115,13 @@ fn a_client_whose_port_is_taken_is_shown_as_the_gateway_and_that_is_logged_once(
         let mut first = connect_from("server", port, at(HOST, 8080));
         let seen: SocketAddr = line(&mut first).parse().unwrap();
         assert_eq!(seen, at(SERVER, port));
-        for _ in 0..3 {
+        for turn in 0..3 {
             let mut second = connect_from("server", port, at(HOST, 8081));
             let seen: SocketAddr = line(&mut second).parse().unwrap();
-            assert_eq!(seen, at("10.89.0.1", port));
+            assert_eq!(seen.ip(), at("10.89.0.1", 0).ip());
+            // Later ones may come before the relay has heard of the end of the one before, whose
+            // port at the gateway is not free until then.
+            assert!(turn > 0 || seen.port() == port, "{seen}");
             socket2::SockRef::from(&second)
                 .set_linger(Some(Duration::ZERO))
                 .unwrap();
