@@ -135,7 +135,7 @@ fn models_are_pure() {
 #[test]
 fn unsafe_code_lives_in_sys_only() {
     let mut wrong = Vec::new();
-    for path in sources("src").into_iter().chain(sources("setuid/src")) {
+    for path in sources("src").into_iter().chain(sources("helper/src")) {
         let text = fs::read_to_string(&path).expect("a source");
         let in_sys = path.components().any(|part| part.as_os_str() == "sys")
             || path.file_name().is_some_and(|name| name == "sys.rs");
@@ -149,7 +149,7 @@ fn unsafe_code_lives_in_sys_only() {
 #[test]
 fn files_stay_readable() {
     let mut wrong = Vec::new();
-    for directory in ["src", "setuid/src", "tests", "benches"] {
+    for directory in ["src", "helper/src", "tests", "benches"] {
         for path in sources(directory) {
             let lines = fs::read_to_string(&path).expect("a source").lines().count();
             if lines > MAX_LINES {
