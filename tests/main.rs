@@ -16,6 +16,7 @@ mod dns;
 mod doctor;
 mod errors;
 mod families;
+mod flood;
 mod host_loopback;
 mod ipam;
 mod isolation;

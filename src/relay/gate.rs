@@ -12,17 +12,15 @@ use super::wire::ethernet::{EtherType, Frame, Header};
 use super::wire::icmp::{Message, Notice};
 use super::wire::ip::{Packet, Protocol};
 use super::wire::tcp::{Flags, Segment};
-use crate::sys::packet::{FrameBatch, VNET_HEADER_LEN};
+use crate::sys::packet::{FrameRing, VNET_HEADER_LEN};
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Frames read at once.
-const BATCH: usize = 16;
 /// Bytes of the largest frame: up0 has an MTU of 65,535.
-const LARGEST: usize = VNET_HEADER_LEN + super::wire::ethernet::HEADER_LEN + 65_535;
+pub const LARGEST: usize = VNET_HEADER_LEN + super::wire::ethernet::HEADER_LEN + 65_535;
 
 /// Who reports an ICMP error that nobody on the way reported: 192.0.0.8, set aside for a node
 /// that must send ICMP errors and has no IPv4 address to send them from (RFC 7600 §4.8).
@@ -100,16 +98,13 @@ fn is_first(flags: Flags) -> bool {
 /// Reads what arrives at `up1`.
 pub struct Gate {
     socket: Arc<OwnedFd>,
-    batch: FrameBatch,
+    ring: FrameRing,
 }
 
 impl Gate {
-    /// `socket`: AF_PACKET, bound to `up1`.
-    pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self {
-            socket,
-            batch: FrameBatch::new(BATCH, LARGEST),
-        }
+    /// `socket`: AF_PACKET, bound to `up1`, whose frames come to `ring`.
+    pub fn new(socket: Arc<OwnedFd>, ring: FrameRing) -> Self {
+        Self { socket, ring }
     }
 
     /// To be watched.
@@ -117,17 +112,20 @@ impl Gate {
         self.socket.as_fd()
     }
 
-    /// Takes what is there, up to a batch. Fails where the interface is gone.
+    /// Takes what is there, up to a batch; [`done`](Self::done) must follow. Fails where the interface is
+    /// gone.
     pub fn receive(&mut self) -> io::Result<impl Iterator<Item = &[u8]>> {
-        if let Err(error) = self.batch.receive(self.socket.as_fd())
-            && !matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            )
+        if self.ring.receive(self.socket.as_fd())? == 0
+            && let Some(error) = SockRef::from(&self.socket).take_error()?
         {
             return Err(error);
         }
-        Ok(self.batch.iter())
+        Ok(self.ring.iter())
+    }
+
+    /// The batch has been handled.
+    pub fn done(&mut self) {
+        self.ring.give_back();
     }
 }
 

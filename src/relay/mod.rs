@@ -38,7 +38,7 @@ use budget::FdBudget;
 use control::Control;
 use flows::Limits as UdpLimits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pending::{Limits, Pending};
+use pending::{Pending, limit_for};
 use publish::datagrams::Conversations;
 use router_side::{RouterSide, RouterSideError};
 use rules::SharedRules;
@@ -182,7 +182,7 @@ fn start_threads(
     let udp_flows = (budget.limit() / side.workers.len().max(1) / 2).max(64);
     let shared = Shared {
         rules: Arc::clone(rules),
-        pending: Arc::new(Pending::new(Limits::for_descriptors(budget.limit()))),
+        pending: Arc::new(Pending::new(limit_for(budget.limit()))),
         budget: Arc::clone(budget),
         pool: side.pool,
         udp: UdpLimits {

@@ -61,26 +61,17 @@ struct Entry {
     stage: Stage,
 }
 
-/// How many connections may be under way.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// In all.
-    pub total: usize,
-    /// From one source address.
-    pub per_source: usize,
+/// How many connections may be under way, so that those of two descriptors each use at most two thirds of
+/// `descriptors`.
+///
+/// A source address may have as many of them as are left to all: one that floods gets a half, two get a third
+/// each, and whoever comes next finds as much. No share is kept for sources that ask for nothing.
+pub fn limit_for(descriptors: usize) -> usize {
+    (descriptors / 3).clamp(16, 16 * 1024)
 }
 
-impl Limits {
-    /// For so many descriptors: connections under way, two descriptors each, use at most two thirds
-    /// of them; one source leaves a quarter of that to the others.
-    pub fn for_descriptors(descriptors: usize) -> Self {
-        let total = (descriptors / 3).clamp(16, 16 * 1024);
-        Self {
-            total,
-            per_source: total - total / 4,
-        }
-    }
-}
+/// A source that has too many under way is named at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A container completes the handshake in microseconds; after this it never will.
 const READY_LIFETIME: Duration = Duration::from_secs(10);
@@ -102,20 +93,21 @@ struct Table {
     entries: HashMap<FourTuple, Entry>,
     per_source: HashMap<IpAddr, usize>,
     swept: Option<Instant>,
+    complained: Option<Instant>,
 }
 
 /// The shared table.
 #[derive(Debug)]
 pub struct Pending {
-    limits: Limits,
+    limit: usize,
     table: Mutex<Table>,
 }
 
 impl Pending {
-    /// Empty.
-    pub fn new(limits: Limits) -> Self {
+    /// Empty; `limit`: of connections under way.
+    pub fn new(limit: usize) -> Self {
         Self {
-            limits,
+            limit,
             table: Mutex::new(Table::default()),
         }
     }
@@ -139,10 +131,10 @@ impl Pending {
             .get(&tuple.client.ip())
             .copied()
             .unwrap_or(0);
-        let full =
-            table.entries.len() >= self.limits.total || from_source >= self.limits.per_source;
+        let left = self.limit.saturating_sub(table.entries.len());
         // An abandoned one has just made room for itself.
-        if full && abandoned.is_none() {
+        if from_source >= left && abandoned.is_none() {
+            table.complain(tuple.client.ip(), from_source, now);
             return Syn::TooMany;
         }
         table.insert(
@@ -257,6 +249,19 @@ impl Table {
         self.entries.insert(tuple, entry);
     }
 
+    /// Of one that connects to nowhere, as a rule: dead destinations, a scan, a flood.
+    fn complain(&mut self, source: IpAddr, under_way: usize, now: Instant) {
+        let late = |last| now.duration_since(last) >= COMPLAINT_INTERVAL;
+        if self.complained.is_none_or(late) {
+            self.complained = Some(now);
+            tracing::warn!(
+                client.addr = %source,
+                connects = under_way,
+                "too many unanswered connects, further ones are dropped"
+            );
+        }
+    }
+
     fn remove(&mut self, tuple: &FourTuple) -> Option<OwnedFd> {
         let entry = self.entries.remove(tuple)?;
         if let MapEntry::Occupied(mut count) = self.per_source.entry(tuple.client.ip()) {
@@ -277,10 +282,7 @@ mod tests {
     use super::*;
 
     fn pending() -> Pending {
-        Pending::new(Limits {
-            total: 4,
-            per_source: 2,
-        })
+        Pending::new(5)
     }
 
     fn tuple(client: &str) -> FourTuple {
@@ -344,16 +346,18 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_and_are_given_back() {
+    fn a_source_may_have_as_many_as_are_left() {
         let (pending, now) = (pending(), Instant::now());
         let new = |client: &str| matches!(pending.syn(tuple(client), 1, now), Syn::New { .. });
-        assert!(new("10.0.0.2:1") && new("10.0.0.2:2"));
-        assert!(!new("10.0.0.2:3"), "per source");
-        assert!(new("10.0.0.3:1") && new("10.0.0.3:2"));
-        assert!(!new("10.0.0.4:1"), "in all");
+        assert!(new("10.0.0.2:1") && new("10.0.0.2:2") && new("10.0.0.2:3"));
+        assert!(!new("10.0.0.2:4"), "three of five, two are left");
+        assert!(new("10.0.0.3:1"), "which are not its own to take");
+        assert!(!new("10.0.0.3:2"));
+        assert!(new("10.0.0.4:1"));
+        assert!(!new("10.0.0.5:1"), "in all");
         pending.forget(tuple("10.0.0.2:1"), 1);
-        assert!(new("10.0.0.2:3"));
         assert!(!new("10.0.0.2:4"));
+        assert!(new("10.0.0.5:1"));
     }
 
     #[test]

@@ -9,10 +9,10 @@
 //! Sources: setns(2), ip(7), packet(7).
 
 use super::dns::DnsSockets;
-use super::gate::UplinkMacs;
+use super::gate::{self, UplinkMacs};
 use super::sandbox::{self, SandboxError};
 use super::socket_pool::{Defaults, SocketKind, SocketPool, transparent};
-use crate::sys;
+use crate::sys::{self, packet::FrameRing};
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 use socket2::{SockAddr, SockRef};
@@ -59,8 +59,8 @@ pub struct WorkerSockets {
     pub tcp: [Option<OwnedFd>; 2],
     /// Transparent UDP sockets: IPv4, IPv6.
     pub udp: (OwnedFd, Option<OwnedFd>),
-    /// AF_PACKET on `up1`.
-    pub gate: OwnedFd,
+    /// AF_PACKET on `up1`, and what comes by it.
+    pub gate: (OwnedFd, FrameRing),
 }
 
 /// All of it.
@@ -151,7 +151,7 @@ fn worker_sockets(ifindex: u32, fanout: Option<u16>) -> Result<WorkerSockets, Ro
             udp_listener(SocketKind::UdpV4).map_err(open("UDP listener"))?,
             optional(udp_listener(SocketKind::UdpV6)).map_err(open("IPv6 UDP listener"))?,
         ),
-        gate: sys::packet::open(ifindex, fanout).map_err(open("gate"))?,
+        gate: sys::packet::open(ifindex, fanout, gate::LARGEST).map_err(open("gate"))?,
     })
 }
 

@@ -95,8 +95,9 @@ impl Worker {
         let poller = Poller::new()?;
         let now = Instant::now();
         let rules = RulesReader::new(Arc::clone(&shared.rules));
-        let socket = Arc::new(sockets.gate);
-        let gate = Gate::new(Arc::clone(&socket));
+        let (socket, ring) = sockets.gate;
+        let socket = Arc::new(socket);
+        let gate = Gate::new(Arc::clone(&socket), ring);
         let token = Token::new(Owner::Gate, Key::fixed(0));
         poller.add(gate.socket(), token, Interest::READ)?;
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -277,6 +278,7 @@ impl Parts<'_> {
                 Arrival::Ignored => {}
             }
         }
+        self.gate.done();
         Ok(())
     }
 }

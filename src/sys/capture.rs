@@ -9,11 +9,10 @@
 //!
 //! Sources: packet(7), Documentation/networking/packet_mmap.rst, linux/if_packet.h.
 
-use super::packet::{bind, deaf, set};
+use super::packet::{bind, deaf, map_ring, set};
 use socket2::{SockFilter, SockRef};
 use std::io;
 use std::mem::offset_of;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,7 +88,7 @@ impl Ring {
             tp_feature_req_word: 0,
         };
         set(socket.as_fd(), libc::PACKET_RX_RING, &geometry)?;
-        let blocks = map(socket.as_fd())?;
+        let blocks = map_ring(socket.as_fd(), RING_LEN)?;
         let ring = Self {
             socket,
             blocks,
@@ -179,15 +178,6 @@ impl Drop for Ring {
         // SAFETY: what mmap gave; no block is borrowed any more.
         unsafe { libc::munmap(self.blocks.as_ptr().cast(), RING_LEN) };
     }
-}
-
-fn map(socket: BorrowedFd<'_>) -> io::Result<NonNull<u8>> {
-    let length = NonZeroUsize::MIN.saturating_add(RING_LEN - 1);
-    let protection = nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_WRITE;
-    let flags = nix::sys::mman::MapFlags::MAP_SHARED;
-    // SAFETY: a new mapping, at an address that the kernel chooses.
-    let mapped = unsafe { nix::sys::mman::mmap(None, length, protection, flags, socket, 0) };
-    Ok(mapped?.cast())
 }
 
 /// A block of frames; the kernel gets it back when this is dropped.
