@@ -5,7 +5,7 @@
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
 //!
 //! Layers, checked by `tests/layers.rs`: [`cli`] sees only [`api`], [`error`] and [`log`];
-//! [`network`], [`ipam`] and [`ports`] are pure; [`kernel`] sees model types and [`sys`];
+//! [`network`], [`ipam`], [`ports`] and [`wire`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 
 pub mod api;
@@ -20,5 +20,6 @@ pub mod ports;
 pub mod relay;
 pub mod state;
 pub mod sys;
+pub mod wire;
 
 pub use api::doctor;

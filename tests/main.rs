@@ -5,6 +5,7 @@
 
 mod world;
 
+mod capture;
 mod commands;
 mod completion;
 mod concurrency;

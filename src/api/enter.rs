@@ -1,5 +1,5 @@
-//! `unshare`: this process enters mossnet's user namespace and the router netns, and becomes a
-//! command there.
+//! This process enters mossnet's user namespace and the router netns: to become a command there
+//! (`unshare`), or for `capture`.
 //!
 //! The user namespace is the helper's, whose owner is our own uid: that is what lets us in
 //! (user_namespaces(7)). The file system stays the caller's; only /sys is mounted anew, in a mount
@@ -91,22 +91,36 @@ pub fn become_command(paths: &Paths, info: &Info, command: &[OsString]) -> Enter
 }
 
 fn enter(paths: &Paths, info: &Info) -> Result<(), EnterError> {
+    let held = enter_router(paths, info)?;
+    // The command inherits it. Without one the daemon may end of idleness under the command, which is no
+    // reason not to run it.
+    if let Some(held) = held
+        && rustix::io::fcntl_setfd(&held, rustix::io::FdFlags::empty()).is_ok()
+    {
+        std::mem::forget(held);
+    }
+    // Where it fails, /sys shows the host's interfaces; everything else works.
+    let _ = fresh_sys();
+    Ok(())
+}
+
+/// This process, of one thread, is in the router netns from now on, and in the user namespace that owns it,
+/// with every capability there. While the connection that is given is open, the namespaces are in use.
+pub(super) fn enter_router(paths: &Paths, info: &Info) -> Result<Option<UnixStream>, EnterError> {
     let (Some(helper), Some(router)) = (info.helper_pid, &info.router_netns) else {
         return Err(EnterError::NoRouter);
     };
     // All three while we may still look at the helper.
     let user = open(Path::new(&format!("/proc/{helper}/ns/user")))?;
     let net = open(router)?;
-    stay_with_the_daemon(paths);
+    let held = hold_the_daemon(paths);
     enter_one("the user namespace", &user, CloneFlags::CLONE_NEWUSER)?;
     enter_one(
         "the router's network namespace",
         &net,
         CloneFlags::CLONE_NEWNET,
     )?;
-    // Where it fails, /sys shows the host's interfaces; everything else works.
-    let _ = fresh_sys();
-    Ok(())
+    Ok(held)
 }
 
 fn open(path: &Path) -> Result<File, EnterError> {
@@ -120,16 +134,11 @@ fn enter_one(what: &'static str, namespace: &File, kind: CloneFlags) -> Result<(
     setns(namespace, kind).map_err(|source| EnterError::Enter { what, source })
 }
 
-/// The command inherits a connection: while it runs, the namespaces are in use. Without one the
-/// daemon may end of idleness under it, which is no reason not to run it.
-fn stay_with_the_daemon(paths: &Paths) {
-    let Ok(mut held) = UnixStream::connect(paths.api_socket()) else {
-        return;
-    };
-    let inherited = rustix::io::fcntl_setfd(&held, rustix::io::FdFlags::empty());
-    if inherited.is_ok() && held.write_all(HOLD).is_ok() {
-        std::mem::forget(held);
-    }
+/// A connection that keeps the daemon from ending of idleness.
+fn hold_the_daemon(paths: &Paths) -> Option<UnixStream> {
+    let mut held = UnixStream::connect(paths.api_socket()).ok()?;
+    held.write_all(HOLD).ok()?;
+    Some(held)
 }
 
 fn fresh_sys() -> nix::Result<()> {

@@ -8,12 +8,13 @@
 //! * `client`, `network_client`: what the CLI calls, by `call`; `launch`: starts the daemon for it.
 //! * `stdio`: descriptors over SCM_RIGHTS, which HTTP cannot carry.
 //! * `paths`: where the sockets and the state live.
-//! * `enter`: our own process into the router's namespaces, for `unshare`.
+//! * `enter`: our own process into the router's namespaces, for `unshare`, and for `capture`.
 //! * `doctor`: what the machine lets mossnet do; needs no daemon.
 //!
 //! The same in OpenAPI's words: `docs/openapi.json`.
 
 mod call;
+pub mod capture;
 pub mod client;
 pub mod control;
 pub mod doctor;

@@ -1,5 +1,6 @@
 //! The words of the command line. One table (clap) feeds parser, help, man pages and completions.
 
+use super::capture::CaptureArgs;
 use super::create_args::{ExecArgs, RunArgs};
 use super::listing;
 use super::names;
@@ -116,6 +117,19 @@ pub enum Command {
         #[command(subcommand)]
         command: NetnsCommand,
     },
+    /// Show or write the packets of a sandbox, or of a network.
+    ///
+    /// Those of a sandbox are seen from its side: 'Out' it has sent, 'In' it receives. Those of a network come
+    /// by its bridge, from one sandbox to another as well: 'In' from a sandbox, 'Out' from the gateway.
+    /// Times are UTC. Packets are as large as the kernel carries them between namespaces, 64 KiB at most, and
+    /// their checksums may still be missing. Ends by Ctrl-C, or when the sandbox or the network goes;
+    /// endpoints that come later are not captured.
+    #[command(after_long_help = "Examples:\n  \
+        mossnet capture web\n  \
+        mossnet capture --proto tcp --port 80 -c 20 web\n  \
+        mossnet capture -w lab.pcapng --duration 1m lab\n  \
+        mossnet capture -w - web | tcpdump -nr -")]
+    Capture(CaptureArgs),
     /// Run a command where the bridges are: in mossnet's user namespace and router namespace.
     ///
     /// The file system is yours, /sys shows the router's interfaces, and you are root over the

@@ -1,8 +1,10 @@
 //! What went wrong, as the user reads it: `mossnet: what failed on what: why`, and `hint: …`.
 
+use super::capture::CaptureFlagError;
 use super::create_args::FlagError;
 use super::run_network::NetworkFlagError;
 use super::template::TemplateError;
+use crate::api::capture::CaptureError;
 use crate::api::client::ClientError;
 use crate::api::enter::EnterError;
 use crate::api::port_types::PublishSpec;
@@ -44,6 +46,12 @@ pub(super) enum CliError {
     /// `netns rm` of one that runs something.
     #[error("'{0}' is not a bare network namespace: a process runs in it")]
     HasProcess(String),
+    /// Flags of `capture` do not go together.
+    #[error(transparent)]
+    CaptureFlag(#[from] CaptureFlagError),
+    /// Nothing can be captured, or no more.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// A namespace could not be entered.
     #[error(transparent)]
     Enter(#[from] EnterError),
@@ -100,6 +108,8 @@ impl CliError {
                 Some(format!("mossnet port {name} shows those that are"))
             }
             Self::HasProcess(name) => Some(format!("mossnet rm -f {name} ends and removes it")),
+            Self::CaptureFlag(error) => error.hint().map(str::to_owned),
+            Self::Capture(error) => error.hint(),
             Self::Enter(error) => error.hint().map(str::to_owned),
             Self::Unknown(_) => {
                 Some("mossnet ps -a and mossnet network ls show those that exist".to_owned())
@@ -134,6 +144,9 @@ impl CliError {
             Self::Client(ClientError::Paths(_) | ClientError::Launch(_)) => EXIT_FAILURE,
             Self::Client(error) if ours => error.exit_code(),
             Self::Enter(error) => error.exit_code(),
+            // As of every usage error.
+            Self::CaptureFlag(_) => EXIT_FAILURE,
+            Self::Capture(error) => error.exit_code(),
             _ if ours => EXIT_FAILURE,
             _ => 1,
         }

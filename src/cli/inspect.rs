@@ -41,7 +41,7 @@ pub(super) async fn networks(paths: Paths, args: NetworkInspectArgs) -> Result<u
 }
 
 /// A sandbox before a network, but a whole name before the beginning of an id.
-async fn one(client: &Client, name: &str) -> Result<Inspected, CliError> {
+pub(super) async fn one(client: &Client, name: &str) -> Result<Inspected, CliError> {
     let sandbox = client.inspect(name).await;
     let found = |sandbox: SandboxInfo| Inspected::Sandbox(Box::new(sandbox));
     match sandbox {
@@ -65,7 +65,7 @@ async fn one(client: &Client, name: &str) -> Result<Inspected, CliError> {
 /// Either, with its own keys in their own order.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Inspected {
+pub(super) enum Inspected {
     Sandbox(Box<SandboxInfo>),
     Network(Box<NetworkInfo>),
 }

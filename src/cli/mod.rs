@@ -3,7 +3,7 @@
 //! `args`, `create_args`, `run_network`, `network_args`: the words (clap), with `host_loopback`, and
 //! `value`, `attach` and `environment` for single values; `names`: what a shell may complete them to.
 //! `attached`: a process whose streams and signals are ours, over a `terminal` or directly.
-//! `create`: `run`, `exec`. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`, `ports`,
+//! `create`: `run`, `exec`. `capture`: packets. `lifecycle`, `sandboxes`, `logs`, `inspect`, `networks`, `netns`, `ports`,
 //! `process`: the rest. `listing`, with `table` and `template`, `age`, `graph`: how things are shown.
 //! `manual`: completions and man pages.
 
@@ -11,6 +11,7 @@ mod age;
 pub mod args;
 pub mod attach;
 mod attached;
+pub mod capture;
 mod create;
 pub mod create_args;
 mod environment;
@@ -71,6 +72,7 @@ pub fn run(command: Command, paths: Paths) -> ExitCode {
     let outcome = match command {
         Command::Unshare(args) => router(paths.clone())
             .and_then(|info| Err(become_command(&paths, &info, &args.command).into())),
+        Command::Capture(args) => capture::capture(paths, &args),
         command => block_on(dispatch(command, paths)),
     };
     match outcome {
@@ -127,7 +129,9 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         Command::Shutdown(args) => process::shutdown(paths, args).await,
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { directory } => manual::pages(&directory),
-        Command::Daemon(_) | Command::Doctor(_) | Command::Unshare(_) => Err(CliError::NotHere),
+        Command::Daemon(_) | Command::Doctor(_) | Command::Unshare(_) | Command::Capture(_) => {
+            Err(CliError::NotHere)
+        }
     }
 }
 

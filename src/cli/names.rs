@@ -34,6 +34,17 @@ pub(super) fn anything() -> ArgValueCompleter {
     })
 }
 
+/// What `capture` takes.
+pub(super) fn anything_running() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        offer(
+            typed,
+            &[Kind::Sandbox { stopped: false }, Kind::Network],
+            "",
+        )
+    })
+}
+
 /// What `run --network` takes.
 pub(super) fn run_networks() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {

@@ -4,6 +4,7 @@
 use crate::api::types::HostTarget;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a value was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,9 @@ pub enum ValueError {
     /// `--tail`.
     #[error("expected a number of lines, or 'all'")]
     Tail,
+    /// `--duration`.
+    #[error("expected a time such as 90, 90s, 5m, 1h or 500ms")]
+    Duration,
     /// `--workdir`.
     #[error("a working directory must be an absolute path")]
     Workdir,
@@ -184,6 +188,24 @@ pub fn tail(text: &str) -> Result<Tail, ValueError> {
     text.parse().map(Tail::Lines).map_err(|_| ValueError::Tail)
 }
 
+/// `--duration`: a whole number of a unit, seconds where there is none.
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return Err(ValueError::Duration),
+    };
+    let number: u32 = number.parse().map_err(|_| ValueError::Duration)?;
+    if number == 0 {
+        return Err(ValueError::Duration);
+    }
+    Ok(Duration::from_millis(u64::from(number) * milliseconds))
+}
+
 /// `--workdir`.
 pub fn workdir(text: &str) -> Result<PathBuf, ValueError> {
     let path = PathBuf::from(text);
@@ -294,6 +316,17 @@ mod tests {
         assert_eq!(tail("all"), Ok(Tail::All));
         assert_eq!(tail("0"), Ok(Tail::Lines(0)));
         assert_eq!(tail("-1"), Err(ValueError::Tail));
+        for (text, milliseconds) in [
+            ("90", 90_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("7ms", 7),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)));
+        }
+        for text in ["", "s", "0", "0ms", "-1", "1.5s", "5 m", "5M", "4294967296"] {
+            assert_eq!(duration(text), Err(ValueError::Duration), "{text}");
+        }
         assert_eq!(workdir("/x"), Ok(PathBuf::from("/x")));
         assert_eq!(workdir("x"), Err(ValueError::Workdir));
         assert_eq!(given(""), Err(ValueError::Empty));

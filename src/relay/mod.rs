@@ -28,8 +28,9 @@ pub mod slots;
 pub mod socket_pool;
 pub mod tcp;
 pub mod udp;
-pub mod wire;
 pub mod worker;
+
+pub use crate::wire;
 
 use crate::error::one_line;
 use crate::sys;

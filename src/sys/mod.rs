@@ -1,6 +1,7 @@
 //! The only place where mossnet calls the kernel through `unsafe`. One module per mechanism.
 #![allow(unsafe_code)]
 
+pub mod capture;
 pub mod descriptors;
 pub mod epoll;
 pub mod inheritance;

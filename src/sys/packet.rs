@@ -15,35 +15,44 @@ pub const VNET_HEADER_LEN: usize = 10;
 /// With several sockets, `fanout_group` (unique in the network namespace) spreads the frames over
 /// them so that both directions of a flow meet at one socket. EPERM without CAP_NET_RAW.
 pub fn open(ifindex: u32, fanout_group: Option<u16>) -> io::Result<OwnedFd> {
+    let socket = deaf()?;
+    set(socket.as_fd(), libc::PACKET_VNET_HDR, &1_i32)?;
+    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+    bind(socket.as_fd(), ifindex)?;
+    if let Some(group) = fanout_group {
+        // Low half: group; high half: mode.
+        let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
+        set(socket.as_fd(), libc::PACKET_FANOUT, &mode)?;
+    }
+    Ok(socket)
+}
+
+/// A socket that receives nothing before [`bind`] has named an interface.
+pub(super) fn deaf() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // Protocol 0: nothing is received before bind has named the interface.
     // SAFETY: takes no pointer.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor just made, which nobody else has.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set(socket.as_fd(), libc::PACKET_VNET_HDR, 1)?;
-    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, 1)?;
-    bind(socket.as_fd(), ifindex)?;
-    if let Some(group) = fanout_group {
-        // Low half: group; high half: mode.
-        let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
-        set(socket.as_fd(), libc::PACKET_FANOUT, mode)?;
-    }
-    Ok(socket)
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: `value` outlives the call, which only reads its four bytes.
+/// setsockopt(2) at `SOL_PACKET`; `value` as the option has it.
+pub(super) fn set<T: Copy>(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: `value` outlives the call, which only reads its bytes.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_PACKET,
             option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
         )
     };
     if result < 0 {
@@ -52,7 +61,8 @@ fn set(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::R
     Ok(())
 }
 
-fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+/// Receives everything of the interface from now on.
+pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
         sll_protocol: (libc::ETH_P_ALL as u16).to_be(),

@@ -343,6 +343,17 @@ impl Running {
         }
     }
 
+    /// The same of stderr.
+    #[track_caller]
+    pub fn expect_error(&mut self, text: &str) {
+        let found = self
+            .stderr
+            .wait(self.deadline, |seen, _| seen.contains(text));
+        if !found {
+            panic!("'{text}' never came on stderr: {}", self.finish());
+        }
+    }
+
     /// True while it runs.
     pub fn is_alive(&mut self) -> bool {
         let child = self.child.as_mut().expect("runs");

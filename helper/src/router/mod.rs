@@ -21,6 +21,7 @@ mod ready;
 mod segment;
 
 pub use gate::table_of;
+pub use segment::main_bridge;
 
 use crate::names::IfName;
 use crate::namespace::in_thread;
@@ -33,7 +34,7 @@ use guard::Guard;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use segment::{Segments, main_bridge};
+use segment::Segments;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

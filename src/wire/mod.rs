@@ -1,4 +1,5 @@
-//! Header views and packet builders: the bytes that the gate reads from and writes to `up1`.
+//! Header views and packet builders: the bytes that the gate reads from and writes to `up1`, and those that
+//! `capture` shows.
 //!
 //! On the path: gate → **wire** (what is it?) → tcp | udp | icmp → **wire** (answer) → gate.
 //!
