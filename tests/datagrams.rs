@@ -3,7 +3,7 @@
 use crate::outbound::{python, python_on_host};
 use crate::world::{
     BLACK_HOLE, PROHIBITED, SERVER, SERVER6, UNREACHABLE, UNREACHABLE6, UNROUTED, UNROUTED6, World,
-    servers,
+    ip, servers,
 };
 
 #[test]
@@ -104,5 +104,49 @@ fn what_routers_prohibit_comes_back() {
             (UNROUTED6, "ENETUNREACH"),
         ];
         expect_errors(world, &cases);
+    });
+}
+
+/// How a sender's wish about fragments (IP_MTU_DISCOVER: 0 let routers, 1 see to it, 2 never, 3 never,
+/// and ask nobody) fares on a path with a narrow link.
+const ABOUT_FRAGMENTS: &str = "
+six = ':' in address
+level, option, mtu = (socket.IPPROTO_IPV6, 23, 24) if six else (socket.IPPROTO_IP, 10, 14)
+def opened(wish):
+  s = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+  s.setsockopt(level, option, wish)
+  s.settimeout(1)
+  s.connect((address, 7))
+  return s
+def echoed(s, size):
+  for _ in range(3):
+    try:
+      s.send(bytes(size))
+      if len(s.recv(9999)) == size: return True
+    except socket.timeout: pass
+    except OSError as e:
+      if e.errno != errno.EMSGSIZE: raise
+  return False
+never = opened(2)
+print('never:', echoed(never, 1450), never.getsockopt(level, mtu), echoed(never, 1300))
+print('probe:', echoed(opened(3), 1450))
+print('kernel:', echoed(opened(1), 1450), echoed(opened(1), 4000))
+if not six: print('routers:', echoed(opened(0), 1450), echoed(opened(0), 1472))
+";
+
+#[test]
+fn who_forbids_fragments_hears_of_the_narrow_link() {
+    World::test(|world| {
+        servers::udp_echo("server", 7);
+        ip(Some("isp"), "link set server mtu 1400\n");
+        ip(Some("server"), "link set eth0 mtu 1400\n");
+        let expected = "never: False 1400 True\nprobe: False\nkernel: True True\n";
+        for (address, routers) in [(SERVER, "routers: True True\n"), (SERVER6, "")] {
+            let script = format!("address = '{address}'\n{ABOUT_FRAGMENTS}");
+            let expected = format!("{expected}{routers}");
+            let on_host = python_on_host(world, &script).ok();
+            assert_eq!(on_host, expected, "{address}, on the host");
+            assert_eq!(python(world, &script).ok(), expected, "{address}");
+        }
     });
 }

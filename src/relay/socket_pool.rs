@@ -8,10 +8,11 @@
 //!
 //! Sources: ip(7), capabilities(7); `inet_can_nonlocal_bind` in the kernel tests the socket's flag.
 
+use crate::sys::udp::{self, Report};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -243,6 +244,9 @@ pub(super) fn transparent(kind: SocketKind, defaults: Defaults) -> io::Result<Ow
     let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
     if protocol == Protocol::UDP {
         deepen(&socket);
+        // Before Linux 5.19 it is not to be had, and every datagram counts as one that may be
+        // fragmented.
+        let _ = udp::enable(socket.as_fd(), domain == Domain::IPV6, Report::Fragments);
     } else {
         tune(&socket, defaults)?;
     }

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SANDBOXES: usize = 1000;
-/// By how much goals are stretched here, and how many endpoints there are.
+/// By how much goals are stretched here, and how many endpoints there are. In debug builds, which
+/// share loaded machines with other tests, what grows with the square of the number is all that fails.
 const BUILD: (u32, usize) = if cfg!(debug_assertions) {
-    (6, 1100)
+    (30, 1100)
 } else {
     (1, 2500)
 };
@@ -137,7 +138,10 @@ fn a_thousand_sandboxes_on_one_network() {
         println!(
             "{SANDBOXES} attached in {attached:?}; network inspect {inspected:?}, ps {listed:?}"
         );
-        assert!(attached < seconds(60) * BUILD.0, "attached in {attached:?}");
+        assert!(
+            attached < seconds(60) * BUILD.0.min(6),
+            "attached in {attached:?}"
+        );
         let limit = Duration::from_millis(100) * BUILD.0;
         assert!(inspected < limit, "network inspect takes {inspected:?}");
         assert!(listed < limit, "ps takes {listed:?}");

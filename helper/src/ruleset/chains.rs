@@ -7,6 +7,8 @@ use std::net::Ipv6Addr;
 
 /// Marks what is for a transparent socket of the relay.
 pub const RELAY_MARK: u32 = 1;
+/// The same, for IPv4 datagrams that no router may fragment: the relay reads the mark.
+pub const WHOLE_MARK: u32 = 0x101;
 /// Marks what leaves by pasta.
 pub const PASTA_MARK: u32 = 2;
 /// Marks what leaves by slirp4netns.
@@ -163,14 +165,34 @@ fn prerouting(routed: bool) -> Chain {
         Clause::SetMark(RELAY_MARK),
         Clause::Accept,
     ]);
+    rules.extend(datagrams());
+    // Everything else (SYN, ICMP) is routed to up0.
+    Chain {
+        name: "prerouting",
+        base: Some(base(Hook::Prerouting, Priority::Mangle)),
+        rules,
+    }
+}
+
+/// To the relay, but for those of a traceroute.
+fn datagrams() -> Vec<Rule> {
     // Traceroute: on to the gate.
-    rules.extend(BOTH.map(|family| {
-        vec![
-            Clause::L4(Protocol::Udp),
-            Clause::HopsBelow(family, 32),
-            Clause::Accept,
-        ]
-    }));
+    let mut rules: Vec<Rule> = BOTH
+        .map(|family| {
+            vec![
+                Clause::L4(Protocol::Udp),
+                Clause::HopsBelow(family, 32),
+                Clause::Accept,
+            ]
+        })
+        .into();
+    rules.push(vec![
+        Clause::L4(Protocol::Udp),
+        Clause::DontFragment,
+        Clause::Tproxy(Family::V4),
+        Clause::SetMark(WHOLE_MARK),
+        Clause::Accept,
+    ]);
     rules.extend(BOTH.map(|family| {
         vec![
             Clause::L4(Protocol::Udp),
@@ -179,12 +201,7 @@ fn prerouting(routed: bool) -> Chain {
             Clause::Accept,
         ]
     }));
-    // Everything else (SYN, ICMP) is routed to up0.
-    Chain {
-        name: "prerouting",
-        base: Some(base(Hook::Prerouting, Priority::Mangle)),
-        rules,
-    }
+    rules
 }
 
 /// The same rules as [`stays_here`], those for other networks apart: closed networks come between.
@@ -199,6 +216,7 @@ fn split_stays_here() -> (Vec<Rule>, Vec<Rule>) {
 fn input(routed: bool) -> Chain {
     let mut rules = vec![
         vec![Clause::Mark(RELAY_MARK), Clause::Accept],
+        vec![Clause::Mark(WHOLE_MARK), Clause::Accept],
         vec![Clause::Iif("lo"), Clause::Accept],
     ];
     rules.extend(BOTH.map(|family| vec![gateways(family), Clause::Accept]));

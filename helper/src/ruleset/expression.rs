@@ -121,6 +121,7 @@ impl<'a> Writer<'a> {
                 self.look_up(set, false);
             }
             Clause::HopsBelow(family, hops) => self.hops_below(family, hops),
+            Clause::DontFragment => self.dont_fragment(),
             Clause::Mark(mark) => {
                 self.load_meta(MetaKeys::Mark);
                 self.compare(CmpOps::Eq, &mark.to_ne_bytes());
@@ -274,6 +275,13 @@ impl<'a> Writer<'a> {
             self.compare(CmpOps::Gte, &[first]);
             self.compare(CmpOps::Lte, &[last]);
         }
+    }
+
+    fn dont_fragment(&mut self) {
+        self.family(Family::V4);
+        self.load_payload(PayloadBase::NetworkHeader, 6, 2, FIRST);
+        self.mask(&[0x40, 0]);
+        self.compare(CmpOps::Neq, &[0; 2]);
     }
 
     fn compare(&mut self, operation: CmpOps, value: &[u8]) {

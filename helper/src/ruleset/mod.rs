@@ -210,7 +210,7 @@ fn gateways(networks: &[NetworkRules]) -> (Pairs<std::net::Ipv4Addr>, Pairs<std:
     (v4, v6)
 }
 
-pub use chains::{PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP};
+pub use chains::{PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP, WHOLE_MARK};
 
 #[cfg(test)]
 mod tests;

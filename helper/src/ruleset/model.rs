@@ -242,6 +242,8 @@ pub enum Clause {
     IifDaddr(Family, SetId),
     /// TTL or hop limit below.
     HopsBelow(Family, u8),
+    /// An IPv4 packet that no router may fragment.
+    DontFragment,
     /// Carries this mark.
     Mark(u32),
     /// Belongs to a connection seen before.
@@ -290,6 +292,7 @@ impl Clause {
             | Self::OifIn(_)
             | Self::TcpOpens(_)
             | Self::NotForHost
+            | Self::DontFragment
             | Self::Mark(_)
             | Self::Reply
             | Self::SetMark(_)

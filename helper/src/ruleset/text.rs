@@ -151,6 +151,7 @@ impl Display for Clause {
             Self::IifDaddr(family, set) => iif_daddr(f, *family, *set),
             Self::HopsBelow(Family::V4, hops) => write!(f, "ip ttl < {hops}"),
             Self::HopsBelow(Family::V6, hops) => write!(f, "ip6 hoplimit < {hops}"),
+            Self::DontFragment => write!(f, "ip frag-off & 0x4000 != 0"),
             Self::Mark(mark) => write!(f, "meta mark {mark:#010x}"),
             Self::Reply => f.write_str("ct state established,related"),
             Self::SetMark(mark) => write!(f, "meta mark set {mark:#010x}"),

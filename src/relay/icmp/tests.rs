@@ -27,6 +27,8 @@ fn received(data: &[u8]) -> Received<'_> {
         local: None,
         ttl: Some(55),
         tos: 8,
+        mark: None,
+        in_fragments: false,
         segment: None,
         truncated: false,
     }

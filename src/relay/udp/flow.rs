@@ -56,6 +56,8 @@ pub(super) struct Flow {
     /// What the host side carries in one message.
     pub(super) segmentation: Segmentation,
     pub(super) router: RouterSide,
+    /// What is longer than the path carries leaves in fragments, not at all otherwise.
+    fragments: bool,
     outward: u64,
     inward: u64,
     backlog: VecDeque<Waiting>,
@@ -114,6 +116,8 @@ impl Flow {
                 setsockopt(&socket, sockopt::Ipv4Ttl, &ttl)?;
             }
         }
+        // Where that cannot be had, the kernel's own way: everything may be fragmented.
+        let _ = udp::fragment(socket.as_fd(), v6, false);
         socket.connect(&SockAddr::from(peer))?;
         let host = socket.into();
         if is_own_peer(&host) {
@@ -124,6 +128,7 @@ impl Flow {
             host,
             segmentation: Segmentation::UNTRIED,
             router: RouterSide::Shared,
+            fragments: false,
             outward: 0,
             inward: 0,
             backlog: VecDeque::new(),
@@ -133,6 +138,15 @@ impl Flow {
 
     pub(super) fn v6(&self) -> bool {
         self.key.destination.is_ipv6()
+    }
+
+    /// From now on routers may take its datagrams apart, as the container lets them. There is no way
+    /// back: a sender that allows it for some of its datagrams sees to the others itself.
+    pub(super) fn let_fragment(&mut self) {
+        if !self.fragments {
+            self.fragments = true;
+            let _ = udp::fragment(self.host.as_fd(), self.v6(), true);
+        }
     }
 
     /// Counts datagrams from the container; `true` when it is time for a socket of its own.

@@ -12,6 +12,7 @@ use crate::relay::wire::ip::Packet;
 use crate::relay::wire::udp as wire_udp;
 use crate::relay::worker::Context;
 use crate::sys::udp::{self, Batch, Datagram, Received, Report};
+use mossnet_helper::ruleset::WHOLE_MARK;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,12 +71,13 @@ impl Udp {
             tracing::trace!(%error, "UDP flow not read");
             return;
         }
-        let datagrams: Vec<_> = self
-            .batch
-            .iter()
+        let mut divisible = false;
+        let taken = self.batch.iter();
+        let datagrams: Vec<_> = taken
+            .inspect(|received| divisible |= is_divisible(received))
             .map(|received| datagram(&received))
             .collect();
-        self.state.send_out(id, &datagrams, cx);
+        self.state.send_out(id, &datagrams, divisible, cx);
     }
 
     /// Carries a datagram that came by the gate because few hops were left to it: traceroute.
@@ -92,23 +94,41 @@ impl Udp {
     }
 }
 
+/// A run of datagrams of one flow.
+#[derive(Clone, Copy)]
+struct Begun {
+    key: FlowKey,
+    /// Of the first one: for the flow, when it is new.
+    ttl: Option<u8>,
+    /// A router may take one of them apart.
+    divisible: bool,
+}
+
 impl State {
     /// Sorts a listener's batch by flow and sends it on.
     fn take_batch(&mut self, batch: &Batch, cx: &mut Context<'_>) {
         let mut run: Vec<Datagram<'_>> = Vec::new();
-        let mut current: Option<(FlowKey, Option<u8>)> = None;
+        let mut current: Option<Begun> = None;
         for received in batch.iter() {
             let Some(key) = key(&received) else { continue };
-            if current.is_none_or(|(current, _)| current != key) {
-                if let Some((key, ttl)) = current.replace((key, received.ttl)) {
-                    self.forward(key, ttl, &run, cx);
+            if current.is_none_or(|current| current.key != key) {
+                let begun = Begun {
+                    key,
+                    ttl: received.ttl,
+                    divisible: false,
+                };
+                if let Some(before) = current.replace(begun) {
+                    self.forward(before, &run, cx);
                 }
                 run.clear();
             }
+            if let Some(current) = &mut current {
+                current.divisible |= is_divisible(&received);
+            }
             run.push(datagram(&received));
         }
-        if let Some((key, ttl)) = current {
-            self.forward(key, ttl, &run, cx);
+        if let Some(current) = current {
+            self.forward(current, &run, cx);
         }
     }
 
@@ -127,20 +147,24 @@ impl State {
             tos: packet.tos(),
             ttl: Some(packet.ttl()),
         };
-        self.forward(key, None, &[datagram], cx);
+        let begun = Begun {
+            key,
+            ttl: None,
+            divisible: matches!(packet, Packet::V4(packet) if !packet.dont_fragment()),
+        };
+        self.forward(begun, &[datagram], cx);
     }
 
-    /// Sends datagrams of one flow, which need not exist yet. `ttl`: for the flow, when it is new.
-    fn forward(
-        &mut self,
-        key: FlowKey,
-        ttl: Option<u8>,
-        datagrams: &[Datagram<'_>],
-        cx: &mut Context<'_>,
-    ) {
+    /// Sends datagrams of one flow, which need not exist yet.
+    fn forward(&mut self, begun: Begun, datagrams: &[Datagram<'_>], cx: &mut Context<'_>) {
+        let Begun {
+            key,
+            ttl,
+            divisible,
+        } = begun;
         let known = self.flows.find(&key);
         if let Some(id) = known.or_else(|| self.admit(key, ttl, datagrams, cx)) {
-            self.send_out(id, datagrams, cx);
+            self.send_out(id, datagrams, divisible, cx);
         }
     }
 
@@ -230,11 +254,20 @@ impl State {
     }
 
     /// Sends datagrams of a flow from its host side.
-    fn send_out(&mut self, id: Key, datagrams: &[Datagram<'_>], cx: &mut Context<'_>) {
+    fn send_out(
+        &mut self,
+        id: Key,
+        datagrams: &[Datagram<'_>],
+        divisible: bool,
+        cx: &mut Context<'_>,
+    ) {
         self.flows.touch(id, cx.now);
         let Some(flow) = self.flows.get_mut(id) else {
             return;
         };
+        if divisible {
+            flow.let_fragment();
+        }
         if flow.has_backlog() {
             flow.keep(datagrams);
         } else {
@@ -395,6 +428,19 @@ fn key(received: &Received<'_>) -> Option<FlowKey> {
         client: plain(received.source?),
         destination: plain(received.original_destination?),
     })
+}
+
+/// Bytes that every path carries in one packet (`net.ipv4.route.min_pmtu` is 552).
+const ALWAYS_FITS: usize = 512;
+
+/// Whether a router may take it apart: IPv4 without DF, IPv6 that its sender fragmented already.
+fn is_divisible(received: &Received<'_>) -> bool {
+    let length = received.segment.map_or(received.data.len(), usize::from);
+    let allowed = match received.source {
+        Some(SocketAddr::V6(_)) => received.in_fragments,
+        Some(SocketAddr::V4(_)) | None => received.mark != Some(WHOLE_MARK),
+    };
+    allowed && length > ALWAYS_FITS
 }
 
 fn datagram<'a>(received: &Received<'a>) -> Datagram<'a> {

@@ -48,6 +48,8 @@ pub(super) struct Control {
     pub(super) ttl: Option<u8>,
     pub(super) tos: u8,
     pub(super) segment: Option<u16>,
+    pub(super) mark: Option<u32>,
+    pub(super) in_fragments: bool,
     pub(super) error: Option<QueuedError>,
 }
 
@@ -83,6 +85,10 @@ impl Control {
                 let size = int(data).and_then(|size| u16::try_from(size).ok());
                 self.segment = size.filter(|size| *size > 0);
             }
+            (libc::SOL_SOCKET, libc::SO_MARK) => {
+                self.mark = int(data).map(i32::cast_unsigned);
+            }
+            (libc::SOL_IPV6, libc::IPV6_RECVFRAGSIZE) => self.in_fragments = true,
             (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
                 self.error = queued_error(data);
             }

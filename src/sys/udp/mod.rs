@@ -34,6 +34,9 @@ pub enum Report {
     Tos,
     /// ICMP errors, in the error queue (IP_RECVERR, IPV6_RECVERR).
     Errors,
+    /// What tells whether a router may take it apart: the packet's mark (SO_RCVMARK, Linux 5.19), which
+    /// the ruleset gives to IPv4 packets; of IPv6, whether it came in fragments (IPV6_RECVFRAGSIZE).
+    Fragments,
     /// Several datagrams of one size at once, with that size (UDP_GRO; Linux 5.0).
     Segments,
 }
@@ -57,6 +60,8 @@ pub fn enable(socket: BorrowedFd<'_>, v6: bool, report: Report) -> io::Result<()
         (Report::Tos, true) => setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?,
         (Report::Errors, false) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         (Report::Errors, true) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+        (Report::Fragments, false) => setsockopt(&socket, sockopt::RcvMark, &true)?,
+        (Report::Fragments, true) => set(socket, libc::SOL_IPV6, libc::IPV6_RECVFRAGSIZE, 1)?,
         (Report::Segments, _) => setsockopt(&socket, sockopt::UdpGroSegment, &true)?,
     }
     Ok(())
@@ -79,6 +84,16 @@ pub fn fragment(socket: BorrowedFd<'_>, v6: bool, fragment: bool) -> io::Result<
         (false, true) => (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
         (false, false) => (libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
     };
+    set(socket, level, option, value)
+}
+
+/// An option whose value is a number.
+fn set(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `value` outlives the call, which only reads its four bytes.
     let result = unsafe {
         libc::setsockopt(

@@ -46,6 +46,10 @@ pub struct Received<'a> {
     pub tos: u8,
     /// Bytes of each datagram in `data` but the last, which may be shorter.
     pub segment: Option<u16>,
+    /// The packet's mark, where it is told.
+    pub mark: Option<u32>,
+    /// It came in fragments, where that is told.
+    pub in_fragments: bool,
     /// It was longer than its buffer.
     pub truncated: bool,
 }
@@ -169,6 +173,8 @@ impl Slot {
             local: control.local,
             ttl: control.ttl,
             tos: control.tos,
+            mark: control.mark,
+            in_fragments: control.in_fragments,
             segment: control
                 .segment
                 .filter(|size| usize::from(*size) < data.len()),
