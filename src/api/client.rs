@@ -6,6 +6,7 @@
 
 use super::call::{Call, Sender, parse};
 use super::launch::{self, LaunchError};
+use super::network_types::{NetnsAdopt, NetnsCreated};
 use super::paths::{Paths, PathsError};
 use super::stdio::{self, StdioError};
 use super::types::{
@@ -220,6 +221,15 @@ impl Client {
     /// Hands over standard streams.
     pub fn attach(&self, id: &SandboxId, stdio: [BorrowedFd<'_>; 3]) -> Result<(), ClientError> {
         Ok(stdio::send(&self.paths.stdio_socket(), id, stdio)?)
+    }
+
+    /// Hands over another runtime's network namespace, which becomes a sandbox without a process.
+    pub fn adopt(
+        &self,
+        request: &NetnsAdopt,
+        netns: BorrowedFd<'_>,
+    ) -> Result<NetnsCreated, ClientError> {
+        Ok(stdio::adopt(&self.paths.stdio_socket(), request, netns)?)
     }
 
     /// `POST /v1/sandboxes/{sandbox}/start`; also of one that has exited, which then runs detached.
