@@ -8,6 +8,7 @@
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
 use mossnet::cli::{self, Command};
+use mossnet::compat;
 use mossnet::daemon;
 use mossnet_helper::remover;
 use std::ffi::OsStr;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Some(daemon::KEEPER) => return daemon::keep(),
         Some("probe") => return doctor::probe::main(),
         _ => {}
+    }
+    if let Some((main, arguments)) = compat::find(std::env::args_os()) {
+        return main(arguments);
     }
     let cli = match cli::parse() {
         Ok(cli) => cli,

@@ -1,8 +1,8 @@
 //! What the API server asks of the daemon.
 
 use super::network_types::{
-    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use super::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use super::types::{Created, ErrorBody, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};

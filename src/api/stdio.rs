@@ -47,9 +47,7 @@ enum Handed {
 /// client waits for it.
 pub(super) async fn serve<C: Control>(mut stream: UnixStream, control: &C) {
     let answer = match take(&stream).await {
-        Ok(Handed::Stdio(id, stdio)) => {
-            control.attach(id, stdio).await.map(|()| "ok".to_owned())
-        }
+        Ok(Handed::Stdio(id, stdio)) => control.attach(id, stdio).await.map(|()| "ok".to_owned()),
         Ok(Handed::Netns(request, netns)) => {
             let created = control.adopt_netns(*request, netns).await;
             created.and_then(|created| as_line(&created))
@@ -78,9 +76,8 @@ async fn take(stream: &UnixStream) -> Result<Handed, Refusal> {
     if line.starts_with(b"{") {
         let request = serde_json::from_slice(&line)
             .map_err(|error| Refusal::new(400, format!("malformed request: {error}")))?;
-        let [netns] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| {
-            Refusal::new(400, format!("{count} descriptors came, one is needed"))
-        })?;
+        let [netns] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|_| Refusal::new(400, format!("{count} descriptors came, one is needed")))?;
         return Ok(Handed::Netns(request, netns));
     }
     let id: SandboxId = serde_json::from_slice(&line)

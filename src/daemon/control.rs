@@ -4,8 +4,8 @@ use super::refusal::unknown;
 use super::{Daemon, files};
 use crate::api::control::{Answer, Control};
 use crate::api::network_types::{
-    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};

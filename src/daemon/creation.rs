@@ -97,7 +97,8 @@ impl Daemon {
             self.tell(&mut link, helper).await?;
         }
         if sandbox.bare {
-            self.make(helper, sandbox, netns.into_iter().collect()).await?;
+            self.make(helper, sandbox, netns.into_iter().collect())
+                .await?;
             self.record_start(&sandbox.id, 0).await;
         } else if sandbox.detached {
             let log = files::log_path(&self.0.paths, &sandbox.id);
@@ -115,12 +116,7 @@ impl Daemon {
     }
 
     /// Performs the plan: namespaces, process, veth pairs.
-    async fn make(
-        &self,
-        helper: &Helper,
-        sandbox: &Sandbox,
-        fds: Vec<OwnedFd>,
-    ) -> Answer<()> {
+    async fn make(&self, helper: &Helper, sandbox: &Sandbox, fds: Vec<OwnedFd>) -> Answer<()> {
         let etc = self.etc_dir(sandbox);
         let places = Places {
             etc: &etc,

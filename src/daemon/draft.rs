@@ -11,11 +11,11 @@ use crate::api::control::Answer;
 use crate::api::network_types::{NetnsAdopt, NetnsCreate, NetworkAttach};
 use crate::api::port_types::PortsPublish;
 use crate::api::types::{NetworkMode, SandboxCreate, Stdio};
-use crate::network::{Adopted, SandboxName};
 use crate::network::capabilities::bounding_set;
 use crate::network::model::DEFAULT_NETWORK;
 use crate::network::plan::merge_env;
 use crate::network::resolv::{check_host_name, check_search_domain};
+use crate::network::{Adopted, SandboxName};
 use std::path::{Path, PathBuf};
 
 /// Docker's search path for commands.
