@@ -99,7 +99,7 @@ impl ClientError {
         match self {
             Self::Paths(error) => Some(error.hint().to_owned()),
             Self::Launch(error) => error.hint(),
-            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused(body)) => {
+            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused { body, .. }) => {
                 body.hint.clone()
             }
             Self::Foreign { .. } => Some("choose another place with --root DIR".to_owned()),
@@ -121,7 +121,9 @@ impl ClientError {
     /// The exit code of `run` and `exec` after this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused(body)) => body.exit_code,
+            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused { body, .. }) => {
+                body.exit_code
+            }
             Self::Launch(LaunchError::Refused(body)) => body.exit_code,
             _ => EXIT_FAILURE,
         }
@@ -229,7 +231,11 @@ impl Client {
         request: &NetnsAdopt,
         netns: BorrowedFd<'_>,
     ) -> Result<NetnsCreated, ClientError> {
-        Ok(stdio::adopt(&self.paths.stdio_socket(), request, netns)?)
+        let adopted = stdio::adopt(&self.paths.stdio_socket(), request, netns);
+        adopted.map_err(|error| match error {
+            StdioError::Refused { status, body } => ClientError::Refused { status, body },
+            StdioError::Socket { .. } => error.into(),
+        })
     }
 
     /// `POST /v1/sandboxes/{sandbox}/start`; also of one that has exited, which then runs detached.

@@ -3,7 +3,7 @@
 //!
 //! One exchange a connection. Client → daemon: one line of JSON, with descriptors (SCM_RIGHTS, unix(7)): an
 //! id and three, or a [`NetnsAdopt`] and one. Daemon → client: one line, `ok` to the first, a
-//! [`NetnsCreated`] in JSON to the second; or an [`ErrorBody`] in JSON.
+//! [`NetnsCreated`] in JSON to the second; or an [`ErrorBody`] with its `status` in JSON.
 //!
 //! Invariant: descriptors that came with a malformed message are closed, however many they are.
 
@@ -15,6 +15,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,7 +55,7 @@ pub(super) async fn serve<C: Control>(mut stream: UnixStream, control: &C) {
         }
         Err(refusal) => Err(refusal),
     };
-    let line = answer.unwrap_or_else(|refusal| error_line(&refusal.body)) + "\n";
+    let line = answer.unwrap_or_else(|refusal| error_line(&refusal)) + "\n";
     if let Err(error) = stream.write_all(line.as_bytes()).await {
         debug!(%error, "descriptors acknowledged to nobody");
     }
@@ -64,8 +65,20 @@ fn as_line(created: &NetnsCreated) -> Answer<String> {
     serde_json::to_string(created).map_err(|error| Refusal::new(500, format!("answer: {error}")))
 }
 
-fn error_line(body: &ErrorBody) -> String {
-    serde_json::to_string(body).unwrap_or_else(|_| body.message.clone())
+/// A refusal as it travels: the body with its HTTP status.
+#[derive(Serialize, Deserialize)]
+struct ErrorLine {
+    status: u16,
+    #[serde(flatten)]
+    body: ErrorBody,
+}
+
+fn error_line(refusal: &Refusal) -> String {
+    let line = ErrorLine {
+        status: refusal.status,
+        body: refusal.body.clone(),
+    };
+    serde_json::to_string(&line).unwrap_or(line.body.message)
 }
 
 async fn take(stream: &UnixStream) -> Result<Handed, Refusal> {
@@ -155,8 +168,13 @@ pub enum StdioError {
         source: io::Error,
     },
     /// The daemon refused them.
-    #[error("{}", .0.message)]
-    Refused(ErrorBody),
+    #[error("{}", body.message)]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What the user reads.
+        body: ErrorBody,
+    },
 }
 
 /// Hands `stdio` to the daemon as the standard streams of `id`. Blocks until it is acknowledged.
@@ -186,7 +204,7 @@ fn failed(socket: &Path, source: io::Error) -> StdioError {
 
 fn refused(socket: &Path, answer: &str) -> StdioError {
     match serde_json::from_str(answer) {
-        Ok(body) => StdioError::Refused(body),
+        Ok(ErrorLine { status, body }) => StdioError::Refused { status, body },
         Err(_) => failed(
             socket,
             io::Error::new(

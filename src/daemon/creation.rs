@@ -294,7 +294,8 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
     Sandbox {
         id: id.clone(),
         name,
-        name_chosen: draft.name.is_some(),
+        // Of another runtime's containers each has a name of its own, which never comes again.
+        name_chosen: draft.name.is_some() && draft.adopted.is_none(),
         command: request.command.clone(),
         env: draft.environment(&hostname),
         hostname,

@@ -29,22 +29,70 @@ pub(super) async fn add(
     let wish = config.wish(&attachment.args)?;
     let path = attachment.netns.as_deref().unwrap_or_default();
     let netns = netns::open(path)?;
-    let network = network::ensure(client, config).await?;
-    let name = attachment.sandbox();
-    let known = sandbox(client, &name).await?;
-    match &known {
-        None => {
-            let request = adoption(config, &network, attachment, &wish);
-            client.adopt(&request, netns.as_fd())?;
+    let (network, made) = network::ensure(client, config).await?;
+    let place = Place {
+        config,
+        attachment,
+        netns: &netns,
+        network: &network,
+    };
+    let added = place.enter(client, wish).await;
+    let shown = match added {
+        Ok(()) => {
+            let shown = place.show(client, version).await;
+            if shown.is_err() {
+                // The runtime hears of the first failure.
+                let _ = super::depart::delete(client, config, attachment).await;
+            }
+            shown
         }
-        Some(known) => join(client, config, &network, attachment, known, wish).await?,
-    }
-    let shown = show(client, config, version, attachment, &netns, &network).await;
-    if shown.is_err() {
-        // The runtime hears of the first failure.
-        let _ = super::depart::delete(client, config, attachment).await;
+        Err(refusal) => Err(refusal),
+    };
+    if shown.is_err() && made {
+        network::unmake(client, &network).await;
     }
     shown
+}
+
+/// Where a container is to be.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    config: &'a Config,
+    attachment: &'a Attachment,
+    netns: &'a File,
+    network: &'a NetworkInfo,
+}
+
+impl Place<'_> {
+    async fn enter(self, client: &Client, wish: Wish) -> Result<(), Refusal> {
+        let known = sandbox(client, &self.attachment.sandbox()).await?;
+        match &known {
+            None => {
+                let request = adoption(self.config, self.network, self.attachment, &wish);
+                client.adopt(&request, self.netns.as_fd())?;
+                Ok(())
+            }
+            Some(known) => join(client, self, known, wish).await,
+        }
+    }
+
+    async fn show(self, client: &Client, version: Version) -> Result<Value, Refusal> {
+        let Self {
+            config,
+            attachment,
+            netns,
+            network,
+        } = self;
+        let name = attachment.sandbox();
+        let gone = || Refusal::new(Code::TryAgain, format!("{name} was removed meanwhile"));
+        let sandbox = sandbox(client, &name).await?.ok_or_else(gone)?;
+        let endpoint = endpoint(&sandbox, &network.name).ok_or_else(gone)?;
+        let seen = netns::look(netns.as_fd(), &endpoint.ifname, &endpoint.gateways);
+        let seen = seen.map_err(|failure| Refusal::new(Code::Refused, failure.to_string()))?;
+        let seen = seen.ok_or_else(gone)?;
+        let attached = attached(config, &sandbox, endpoint, &seen, network, attachment);
+        attached.result(version, config.prev_result.as_ref())
+    }
 }
 
 fn adoption(
@@ -115,12 +163,16 @@ fn hostname(attachment: &Attachment) -> Option<String> {
 /// A further network of a container that is on one already.
 async fn join(
     client: &Client,
-    config: &Config,
-    network: &NetworkInfo,
-    attachment: &Attachment,
+    place: Place<'_>,
     known: &SandboxInfo,
     wish: Wish,
 ) -> Result<(), Refusal> {
+    let Place {
+        config,
+        attachment,
+        network,
+        ..
+    } = place;
     if let Some(endpoint) = endpoint(known, &network.name) {
         return Err(Refusal::new(
             Code::Refused,
@@ -161,25 +213,6 @@ pub(super) fn missing(there: &[PortInfo], wanted: &[PublishSpec]) -> Vec<Publish
     };
     let absent = |wish: &&PublishSpec| !there.iter().any(|port| is(port, wish));
     wanted.iter().filter(absent).copied().collect()
-}
-
-async fn show(
-    client: &Client,
-    config: &Config,
-    version: Version,
-    attachment: &Attachment,
-    netns: &File,
-    network: &NetworkInfo,
-) -> Result<Value, Refusal> {
-    let name = attachment.sandbox();
-    let gone = || Refusal::new(Code::TryAgain, format!("{name} was removed meanwhile"));
-    let sandbox = sandbox(client, &name).await?.ok_or_else(gone)?;
-    let endpoint = endpoint(&sandbox, &network.name).ok_or_else(gone)?;
-    let seen = netns::look(netns.as_fd(), &endpoint.ifname, &endpoint.gateways);
-    let seen = seen.map_err(|failure| Refusal::new(Code::Refused, failure.to_string()))?;
-    let seen = seen.ok_or_else(gone)?;
-    let attached = attached(config, &sandbox, endpoint, &seen, network, attachment);
-    attached.result(version, config.prev_result.as_ref())
 }
 
 fn attached(

@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+const FOREIGN: &str = "run the runtime inside 'mossnet unshare', or have the administrator install mossnet-helper, which joins the two";
+
 /// What an interface has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -28,7 +30,12 @@ pub(super) fn open(path: &str) -> Result<File, Refusal> {
             io::ErrorKind::NotFound => Code::UnknownContainer,
             _ => Code::Io,
         };
-        Refusal::new(code, format!("open network namespace {path}: {error}"))
+        let refusal = Refusal::new(code, format!("open network namespace {path}: {error}"));
+        match error.kind() {
+            // Of a process in a user namespace over which we have no power.
+            io::ErrorKind::PermissionDenied => refusal.with_details(FOREIGN),
+            _ => refusal,
+        }
     })
 }
 

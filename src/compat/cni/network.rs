@@ -13,24 +13,33 @@ const CONFLICT: u16 = 409;
 /// Says who made a network.
 const LABEL: &str = "org.mossnet.cni";
 
-/// The network, made where it is missing.
-pub(super) async fn ensure(client: &Client, config: &Config) -> Result<NetworkInfo, Refusal> {
+/// The network, made where it is missing, and whether it was.
+pub(super) async fn ensure(
+    client: &Client,
+    config: &Config,
+) -> Result<(NetworkInfo, bool), Refusal> {
     if let Some(network) = find(client, config).await? {
-        return Ok(network);
+        return Ok((network, false));
     }
     match client.create_network(&request(config)?).await {
         Ok(_) => {}
         // By another ADD meanwhile.
         Err(crate::api::client::ClientError::Refused { status, .. }) if status == CONFLICT => {
             if let Some(network) = find(client, config).await? {
-                return Ok(network);
+                return Ok((network, false));
             }
             // It is a subnet that is in use, then.
             client.create_network(&request(config)?).await?;
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(client.network(config.name()?).await?)
+    Ok((client.network(config.name()?).await?, true))
+}
+
+/// Takes back one that was made for a container that could not be joined to it. Where another container has
+/// joined it meanwhile, it stays.
+pub(super) async fn unmake(client: &Client, network: &NetworkInfo) {
+    let _ = client.remove_network(network.id.as_str(), false).await;
 }
 
 /// Refuses a configuration for which the network that there is, or one that would be made, is not right.
