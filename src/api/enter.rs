@@ -16,11 +16,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// A shell that is always there.
 const SHELL: &str = "sh";
 /// Keeps the daemon from ending of idleness; never read, answered when the daemon ends.
@@ -137,8 +140,16 @@ fn fresh_sys() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(NONE, "/", NONE, private, NONE)?;
+    let cgroups = File::open(CGROUPS);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)
+    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)?;
+    // Container runtimes look there; the new /sys has nothing in it.
+    if let Ok(cgroups) = cgroups {
+        let source = format!("/proc/self/fd/{}", cgroups.as_raw_fd());
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let _ = mount(Some(source.as_str()), CGROUPS, NONE, flags, NONE);
+    }
+    Ok(())
 }
 
 fn execute(paths: &Paths, command: &[OsString]) -> EnterError {

@@ -4,6 +4,7 @@
 //! translate to requests of the API; `running` finds the daemon for them.
 
 mod cni;
+mod oci_hook;
 mod running;
 
 use std::ffi::OsString;
@@ -14,7 +15,12 @@ use std::process::ExitCode;
 pub type Main = fn(Vec<OsString>) -> ExitCode;
 
 /// Every name that the program answers to, besides its own.
-const DIALECTS: &[(&str, Main)] = &[("cni", cni::main), ("mossnet-cni", cni::main)];
+const DIALECTS: &[(&str, Main)] = &[
+    ("cni", cni::main),
+    ("mossnet-cni", cni::main),
+    ("oci-hook", oci_hook::main),
+    ("mossnet-oci-hook", oci_hook::main),
+];
 
 /// The dialect in which the program was called: by the name that it was started by, or by its first
 /// argument; with the arguments that are left.
