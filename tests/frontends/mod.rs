@@ -3,6 +3,7 @@
 
 mod adopt;
 mod cni;
+mod oci;
 
 use crate::world::{Cmd, Running, World, eventually, inspect, seconds, within};
 use std::fs;
