@@ -147,8 +147,10 @@ fn joined(world: &World, bundle: &Bundle) {
             inside.contains("172.31.1.50/24") && inside.contains("172.31.2."),
             "{inside}"
         );
-        bundle.call("delete -f box").ok();
+        bundle.call("kill box KILL").ok();
         let _ = running.wait();
+        // The runtime that ran it may have done so.
+        let _ = bundle.call("delete -f box").run();
         world.mossnet(["stop", "-t", "0", "peer"]).ok();
         nothing_is_left_but_peer(world);
         world.line("start peer").ok();
