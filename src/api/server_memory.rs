@@ -2,8 +2,8 @@
 
 use crate::api::control::{Answer, Control, Refusal};
 use crate::api::network_types::{
-    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};

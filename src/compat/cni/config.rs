@@ -2,6 +2,7 @@
 //! ours are other plugins', and are ignored.
 
 use super::refusal::{Code, Refusal};
+use super::result::Previous;
 use super::version::Version;
 use crate::api::port_types::PublishSpec;
 use ipnet::IpNet;
@@ -248,6 +249,12 @@ impl Config {
         let mut seen = BTreeSet::new();
         let fresh = |alias: &&String| seen.insert(alias.to_ascii_lowercase());
         Ok(all.iter().filter(fresh).cloned().collect())
+    }
+
+    /// An `ADD` of ours has answered.
+    pub(super) fn was_added(&self) -> Result<bool, Refusal> {
+        let previous = self.prev_result.as_ref().map(Previous::parse).transpose()?;
+        Ok(previous.is_some_and(|previous| previous.is_ours()))
     }
 
     /// Whether `GC` leaves an attachment alone.

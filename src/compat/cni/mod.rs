@@ -86,9 +86,9 @@ async fn perform(
     attachment: Option<&Attachment>,
 ) -> Result<Option<Value>, Refusal> {
     let paths = running::paths(config.root.clone());
-    // Where no daemon ever was there is nothing of ours.
-    let nothing = command == Command::Del && !paths.runtime_store().exists();
-    if nothing && !paths.api_socket().exists() {
+    // Where no daemon ever was there is nothing of ours, unless an ADD has found one elsewhere.
+    let was_there = paths.runtime_store().exists() || paths.api_socket().exists();
+    if command == Command::Del && !was_there && !config.was_added()? {
         return Ok(None);
     }
     let client = running::connect(&paths).await.map_err(Refusal::from);

@@ -186,6 +186,11 @@ impl Previous {
         all.find(|(_, interface)| interface.name == name && in_container(interface))
     }
 
+    /// It has the router's side of an endpoint.
+    pub(super) fn is_ours(&self) -> bool {
+        self.interfaces.iter().any(|i| i.name.starts_with("ve-"))
+    }
+
     /// Addresses of one.
     pub(super) fn addresses_of(&self, interface: usize) -> impl Iterator<Item = IpNet> {
         let of = move |ip: &&PreviousAddress| ip.interface == Some(interface);
