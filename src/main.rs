@@ -3,7 +3,7 @@
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
 //! capability-scoped part, `mossnet remover` waits for it, `mossnet relay` is the data plane,
 //! `mossnet terminal` the other end of a detached sandbox's terminal, `mossnet probe` what `doctor`
-//! tries in namespaces of its own. All start before any thread exists.
+//! tries in namespaces of its own. Names of other runtimes' programs make it those (`compat`). All start before any thread exists.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
