@@ -4,12 +4,15 @@
 //! (plan) → `daemon::apply` → [`kernel`] → helper (crate `mossnet_helper`), [`state`] on
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
 //!
-//! Layers, checked by `tests/layers.rs`: [`cli`] sees only [`api`], [`error`] and [`log`];
+//! Other runtimes' dialects, to requests of [`api`]: [`compat`].
+//!
+//! Layers, checked by `tests/layers.rs`: [`cli`] and [`compat`] see only [`api`], [`error`] and [`log`];
 //! [`network`], [`ipam`], [`ports`] and [`wire`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 
 pub mod api;
 pub mod cli;
+pub mod compat;
 pub mod daemon;
 pub mod error;
 pub mod ipam;

@@ -3,11 +3,12 @@
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
 //! capability-scoped part, `mossnet remover` waits for it, `mossnet relay` is the data plane,
 //! `mossnet terminal` the other end of a detached sandbox's terminal, `mossnet probe` what `doctor`
-//! tries in namespaces of its own. All start before any thread exists.
+//! tries in namespaces of its own. Names of other runtimes' programs make it those (`compat`). All start before any thread exists.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
 use mossnet::cli::{self, Command};
+use mossnet::compat;
 use mossnet::daemon;
 use mossnet_helper::remover;
 use std::ffi::OsStr;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Some(daemon::KEEPER) => return daemon::keep(),
         Some("probe") => return doctor::probe::main(),
         _ => {}
+    }
+    if let Some((main, arguments)) = compat::find(std::env::args_os()) {
+        return main(arguments);
     }
     let cli = match cli::parse() {
         Ok(cli) => cli,

@@ -9,7 +9,6 @@ const MAX_LINES: usize = 500;
 fn sources(directory: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut found = Vec::new();
-    // `compat` comes with a later issue.
     let mut todo: Vec<PathBuf> = root.exists().then_some(root).into_iter().collect();
     while let Some(directory) = todo.pop() {
         // A layer may not exist yet.

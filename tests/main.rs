@@ -17,6 +17,7 @@ mod doctor;
 mod errors;
 mod families;
 mod flood;
+mod frontends;
 mod host_loopback;
 mod ipam;
 mod isolation;

@@ -9,17 +9,18 @@ use crate::privilege::{Class, with};
 use crate::relay::Relay;
 use crate::request::{
     BridgeSpec, DefaultRoute, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory,
-    NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxSpec,
+    NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxNetns,
+    SandboxSpec,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
-use crate::sandbox::Sandboxes;
+use crate::sandbox::{Sandboxes, adopt};
 use crate::sealed::Sealed;
 use crate::unsent;
 use crate::uplink::Uplinks;
 use ipnet::IpNet;
 use nix::unistd::Pid;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -149,12 +150,27 @@ impl Helper {
     }
 
     fn create(&mut self, spec: SandboxSpec, fds: Vec<OwnedFd>) -> Result<Reply, Failure> {
+        if spec.process.is_none() && spec.netns == SandboxNetns::Given {
+            let netns_fd = self.adopt(&spec, fds)?;
+            return Ok(Reply::Bare { netns_fd });
+        }
         if spec.process.is_none() {
             let netns_fd = self.sandboxes.create_bare(&spec)?;
             return Ok(Reply::Bare { netns_fd });
         }
         let pid = self.sandboxes.create(spec, three(fds)?)?;
         Ok(Reply::Created { pid })
+    }
+
+    fn adopt(&mut self, spec: &SandboxSpec, fds: Vec<OwnedFd>) -> Result<i32, Failure> {
+        let [netns] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|_| Failure::invalid("a network namespace comes in one descriptor"))?;
+        if adopt::same(netns.as_fd(), self.router.netns()) {
+            return Err(Failure::invalid(
+                "the router's network namespace is no container's",
+            ));
+        }
+        with(Class::Visit, || self.sandboxes.adopt(spec, netns))
     }
 
     fn hello(&self, version: u32) -> Result<Reply, Failure> {

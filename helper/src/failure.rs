@@ -28,6 +28,8 @@ pub enum FailureKind {
     Exec,
     /// Setting up the sandbox's file system or namespaces failed.
     Setup,
+    /// It names a namespace over which our user namespace has no power.
+    Foreign,
     /// The kernel refused, or lacks what is needed.
     Kernel,
 }

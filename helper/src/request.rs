@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -46,7 +46,9 @@ pub enum Request {
     },
     /// Make the namespaces of a sandbox. With a process: stopped before its first instruction; the
     /// request carries three descriptors: stdin, stdout, stderr. Answer: [`Reply::Created`].
-    /// Without one: a *bare* sandbox, no descriptors. Answer: [`Reply::Bare`].
+    /// Without one: a *bare* sandbox, no descriptors, or where it is [`SandboxNetns::Given`] one: the
+    /// network namespace. Answer: [`Reply::Bare`]; [`FailureKind::Foreign`] where our user namespace has no
+    /// power over it.
     CreateSandbox(Box<SandboxSpec>),
     /// Join a created or running sandbox to a bridge by a veth pair; on a bridge whose ports are
     /// used up, by a further bridge of the same segment that the helper makes. Answer: `Done`;
@@ -205,7 +207,8 @@ pub struct SandboxSpec {
     /// Capabilities kept in the bounding set, as `CAP_NET_RAW`; all others are dropped.
     pub capabilities: Vec<String>,
     /// What runs in it. `None`: nothing, a *bare* sandbox: a network namespace (so [`Self::netns`] is
-    /// `Own`) in a user namespace of its own, which the helper keeps until it is told to forget it.
+    /// `Own` or `Given`), in the first case in a user namespace of its own, which the helper keeps until it
+    /// is told to forget it.
     pub process: Option<ProcessSpec>,
 }
 
@@ -219,6 +222,9 @@ pub enum SandboxNetns {
     Host,
     /// That of another sandbox, and so its user namespace too; the rest is the sandbox's own.
     Join(SandboxId),
+    /// Of a bare sandbox only: one that another runtime has made. It is *adopted*: held until it is
+    /// forgotten, and joined to bridges, but nobody is let into it.
+    Given,
 }
 
 /// A file laid over another.

@@ -96,6 +96,15 @@ pub fn announce(link: &str) {
     wish(&[(&ipv4, "1"), (&ipv6, "1")]);
 }
 
+/// In a netns that another runtime made: no addresses and routes from whoever calls itself a router, on links
+/// that are still to come; and no second of looking for duplicates, since IPAM keeps addresses unique.
+pub fn distrust_routers() {
+    wish(&[
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+    ]);
+}
+
 fn require(parameters: &[Parameter]) -> Result<(), Failure> {
     for parameter in parameters {
         write(parameter).map_err(|error| {

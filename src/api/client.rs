@@ -6,6 +6,7 @@
 
 use super::call::{Call, Sender, parse};
 use super::launch::{self, LaunchError};
+use super::network_types::{NetnsAdopt, NetnsCreated};
 use super::paths::{Paths, PathsError};
 use super::stdio::{self, StdioError};
 use super::types::{
@@ -98,7 +99,7 @@ impl ClientError {
         match self {
             Self::Paths(error) => Some(error.hint().to_owned()),
             Self::Launch(error) => error.hint(),
-            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused(body)) => {
+            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused { body, .. }) => {
                 body.hint.clone()
             }
             Self::Foreign { .. } => Some("choose another place with --root DIR".to_owned()),
@@ -120,7 +121,9 @@ impl ClientError {
     /// The exit code of `run` and `exec` after this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused(body)) => body.exit_code,
+            Self::Refused { body, .. } | Self::Stdio(StdioError::Refused { body, .. }) => {
+                body.exit_code
+            }
             Self::Launch(LaunchError::Refused(body)) => body.exit_code,
             _ => EXIT_FAILURE,
         }
@@ -220,6 +223,19 @@ impl Client {
     /// Hands over standard streams.
     pub fn attach(&self, id: &SandboxId, stdio: [BorrowedFd<'_>; 3]) -> Result<(), ClientError> {
         Ok(stdio::send(&self.paths.stdio_socket(), id, stdio)?)
+    }
+
+    /// Hands over another runtime's network namespace, which becomes a sandbox without a process.
+    pub fn adopt(
+        &self,
+        request: &NetnsAdopt,
+        netns: BorrowedFd<'_>,
+    ) -> Result<NetnsCreated, ClientError> {
+        let adopted = stdio::adopt(&self.paths.stdio_socket(), request, netns);
+        adopted.map_err(|error| match error {
+            StdioError::Refused { status, body } => ClientError::Refused { status, body },
+            StdioError::Socket { .. } => error.into(),
+        })
     }
 
     /// `POST /v1/sandboxes/{sandbox}/start`; also of one that has exited, which then runs detached.

@@ -1,8 +1,8 @@
 //! What the API server asks of the daemon.
 
 use super::network_types::{
-    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use super::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use super::types::{Created, ErrorBody, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
@@ -99,6 +99,12 @@ pub trait Control: Send + Sync + 'static {
     fn create_netns(
         &self,
         request: NetnsCreate,
+    ) -> impl Future<Output = Answer<NetnsCreated>> + Send;
+    /// Make another runtime's network namespace a sandbox without a process.
+    fn adopt_netns(
+        &self,
+        request: NetnsAdopt,
+        netns: OwnedFd,
     ) -> impl Future<Output = Answer<NetnsCreated>> + Send;
     /// Make a network.
     fn create_network(

@@ -7,7 +7,7 @@
 //!
 //! Invariant: one thread. setns(2) of a threaded process into a user namespace fails with EINVAL.
 
-use super::paths::Paths;
+use super::paths::{Paths, RUNTIME_DIR};
 use super::types::Info;
 use crate::error::{EXIT_CANNOT_EXECUTE, EXIT_FAILURE, EXIT_NOT_FOUND};
 use nix::errno::Errno;
@@ -16,11 +16,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// A shell that is always there.
 const SHELL: &str = "sh";
 /// Keeps the daemon from ending of idleness; never read, answered when the daemon ends.
@@ -85,7 +88,7 @@ impl EnterError {
 /// Becomes `command`, or a shell, in the namespaces that `info` tells of. Returns if it cannot.
 pub fn become_command(paths: &Paths, info: &Info, command: &[OsString]) -> EnterError {
     match enter(paths, info) {
-        Ok(()) => execute(command),
+        Ok(()) => execute(paths, command),
         Err(error) => error,
     }
 }
@@ -146,21 +149,29 @@ fn fresh_sys() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     mount(NONE, "/", NONE, private, NONE)?;
+    let cgroups = File::open(CGROUPS);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)
+    mount(Some("sysfs"), "/sys", Some("sysfs"), flags, NONE)?;
+    // Container runtimes look there; the new /sys has nothing in it.
+    if let Ok(cgroups) = cgroups {
+        let source = format!("/proc/self/fd/{}", cgroups.as_raw_fd());
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let _ = mount(Some(source.as_str()), CGROUPS, NONE, flags, NONE);
+    }
+    Ok(())
 }
 
-fn execute(command: &[OsString]) -> EnterError {
+fn execute(paths: &Paths, command: &[OsString]) -> EnterError {
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = shell.unwrap_or_else(|| OsString::from(SHELL));
     let (program, arguments) = match command.split_first() {
         Some((program, arguments)) => (program.as_os_str(), arguments),
         None => (shell.as_os_str(), &[][..]),
     };
-    let source = replace(program, arguments);
+    let source = replace(paths, program, arguments);
     // What SHELL names may be missing where a shell is not.
     if command.is_empty() && source.kind() == io::ErrorKind::NotFound {
-        let _ = replace(OsStr::new(SHELL), &[]);
+        let _ = replace(paths, OsStr::new(SHELL), &[]);
     }
     EnterError::Execute {
         program: program.into(),
@@ -168,6 +179,12 @@ fn execute(command: &[OsString]) -> EnterError {
     }
 }
 
-fn replace(program: &OsStr, arguments: &[OsString]) -> io::Error {
-    Command::new(program).args(arguments).exec()
+/// What runs there has another uid than the daemon: it is told where that is.
+fn replace(paths: &Paths, program: &OsStr, arguments: &[OsString]) -> io::Error {
+    let mut command = Command::new(program);
+    command.args(arguments).env(RUNTIME_DIR, &paths.runtime);
+    if let Some(root) = &paths.root {
+        command.env("MOSSNET_ROOT", root);
+    }
+    command.exec()
 }

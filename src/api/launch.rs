@@ -23,6 +23,9 @@ const MAX_LINE: u64 = 64 << 10;
 /// Why the daemon is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
+    /// We are where a daemon cannot work.
+    #[error("the daemon has ended, and cannot be started inside 'mossnet unshare'")]
+    Unshared,
     /// It could not be executed.
     #[error("start the daemon")]
     Spawn(#[source] io::Error),
@@ -63,6 +66,10 @@ impl LaunchError {
             Self::Log { .. } => {
                 Some("make it writable, or choose another place with --root DIR".to_owned())
             }
+            Self::Unshared => Some(
+                "any mossnet command outside of it, such as mossnet ps, starts the daemon again"
+                    .to_owned(),
+            ),
             Self::Spawn(_) => None,
         }
     }
@@ -70,6 +77,9 @@ impl LaunchError {
 
 /// Starts it and waits until it is ready.
 pub(super) async fn daemon(paths: &Paths) -> Result<(), LaunchError> {
+    if paths.is_unshared() {
+        return Err(LaunchError::Unshared);
+    }
     let log = paths.log("daemon");
     // The daemon outlives us: what our caller left open (a lock, a pipe) must not live on in it.
     crate::sys::inheritance::keep_standard_streams_only().map_err(LaunchError::Spawn)?;

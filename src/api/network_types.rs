@@ -1,7 +1,7 @@
 //! Requests and answers of the API about networks. What is shown of a network has Docker's shape
 //! (`docker network inspect`), with our own facts beside it.
 
-use super::port_types::HostLoopback;
+use super::port_types::{HostLoopback, PortsPublish};
 use super::types::Uplink;
 use ipnet::IpNet;
 use mossnet_helper::{MacAddr, SandboxId};
@@ -124,6 +124,21 @@ pub struct NetnsCreate {
     /// How far the host's loopback is open to it: `all`, or ports as `5432,8000-8010,53/udp`.
     #[serde(default)]
     pub host_loopback: Option<HostLoopback>,
+}
+
+/// Over the stdio socket, with one descriptor: make another runtime's network namespace a sandbox without a
+/// process. Only a removal ends it, or the end of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetnsAdopt {
+    /// As of one that is made.
+    pub netns: NetnsCreate,
+    /// Ports on the host.
+    #[serde(default)]
+    pub publish: PortsPublish,
+    /// Removed when this process ends, in the host's pid namespace.
+    #[serde(default)]
+    pub ends_with: Option<u32>,
 }
 
 /// Answer to the creation of a network namespace.

@@ -53,6 +53,9 @@ impl PathsError {
     }
 }
 
+/// Set by `unshare` for what it runs: the runtime directory of the daemon outside.
+pub const RUNTIME_DIR: &str = "MOSSNET_RUNTIME_DIR";
+
 /// The two directories of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -80,14 +83,11 @@ impl Paths {
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
         };
-        let uid = nix::unistd::getuid();
         // A directory named there but absent is common after `su`: fall back as if it were unset.
-        let runtime = absolute("XDG_RUNTIME_DIR")
-            .filter(|path| path.is_dir())
-            .map_or_else(
-                || PathBuf::from(format!("/tmp/mossnet-{uid}")),
-                |path| path.join("mossnet"),
-            );
+        let users = absolute("XDG_RUNTIME_DIR").filter(|path| path.is_dir());
+        let runtime = absolute(RUNTIME_DIR)
+            .or_else(|| users.map(|path| path.join("mossnet")))
+            .unwrap_or_else(|| fallback(nix::unistd::getuid().as_raw()));
         let data = absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .map_or_else(|| runtime.join("data"), |path| path.join("mossnet"));
@@ -96,6 +96,28 @@ impl Paths {
             runtime,
             root: None,
         }
+    }
+
+    /// The places of a daemon that runs, for programs that other runtimes start, perhaps without any
+    /// environment, and as root of our own user namespace.
+    pub fn of_running(root: Option<&Path>) -> Self {
+        let paths = Self::resolve(root);
+        if root.is_some() || paths.api_socket().exists() {
+            return paths;
+        }
+        let uid = uid_outside(nix::unistd::getuid().as_raw());
+        let users = PathBuf::from(format!("/run/user/{uid}/mossnet"));
+        let places = [users, fallback(uid)].map(|runtime| Self {
+            runtime,
+            ..paths.clone()
+        });
+        let found = places.into_iter().find(|place| place.api_socket().exists());
+        found.unwrap_or(paths)
+    }
+
+    /// This process was started by `unshare` of the same daemon, so that it is not in the host's network.
+    pub fn is_unshared(&self) -> bool {
+        std::env::var_os(RUNTIME_DIR).is_some_and(|told| self.runtime == told)
     }
 
     /// Makes both directories with mode 0700 and checks that they are ours alone.
@@ -145,6 +167,28 @@ impl Paths {
     }
 }
 
+/// Where there is no directory of the user's own.
+fn fallback(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/mossnet-{uid}"))
+}
+
+/// What a user is called in the user namespace above.
+fn uid_outside(uid: u32) -> u32 {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    outside(&map, uid).unwrap_or(uid)
+}
+
+/// From lines of `inside outside count` (user_namespaces(7)).
+fn outside(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let mut field = || fields.next()?.ok();
+        let (inside, outside, count) = (field()?, field()?, field()?);
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// Makes `path` (and parents) unless it exists; refuses one that others own or could write.
 fn own_directory(path: &Path) -> Result<(), PathsError> {
     let access = |source| PathsError::Access {
@@ -190,6 +234,16 @@ fn check_ours(path: &Path, metadata: &Metadata) -> Result<(), PathsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uid_has_another_number_outside() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(outside(map, 0), Some(1000));
+        assert_eq!(outside(map, 7), Some(100_006));
+        assert_eq!(outside(map, 70_000), None);
+        assert_eq!(outside("0 0 4294967295", 1000), Some(1000));
+        assert_eq!(outside("", 0), None);
+    }
 
     #[test]
     fn a_root_holds_everything() {

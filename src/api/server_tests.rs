@@ -1,6 +1,7 @@
 //! The server over real unix sockets, with a `Control` that answers from memory.
 
 use super::*;
+use crate::api::network_types::NetnsAdopt;
 use crate::api::types::ErrorBody;
 use memory::{Memory, id};
 use mossnet_helper::SandboxId;
@@ -234,11 +235,29 @@ async fn descriptors_really_pass() {
 }
 
 #[tokio::test]
+async fn a_network_namespace_is_handed_over() {
+    let served = served();
+    let socket = served.stdio();
+    let adopted = tokio::task::spawn_blocking(move || {
+        let netns = std::fs::File::open("/proc/self/ns/net").unwrap();
+        let mut request = NetnsAdopt::default();
+        request.netns.name = Some("box".to_owned());
+        stdio::adopt(&socket, &request, netns.as_fd())
+    });
+    let adopted = adopted.await.unwrap().unwrap();
+    assert_eq!(adopted.id, id());
+    assert_eq!(served.control.asked(), ["adopt_netns Some(\"box\")"]);
+}
+
+#[tokio::test]
 async fn wrong_descriptor_messages_are_refused_and_closed() {
     let served = served();
     for (line, count, word) in [
         (format!("\"{}\"\n", id()), 0, "0 descriptors"),
         (format!("\"{}\"\n", id()), 2, "2 descriptors"),
+        ("{\"netns\":{}}\n".to_owned(), 0, "one is needed"),
+        ("{\"netns\":{}}\n".to_owned(), 3, "one is needed"),
+        ("{\"netns\":1}\n".to_owned(), 1, "malformed request"),
         (format!("\"{}\"\n", id()), 200, "200 descriptors"),
         ("\"short\"\n".to_owned(), 3, "malformed id"),
         ("\n".to_owned(), 3, "malformed id"),

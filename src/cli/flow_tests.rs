@@ -4,8 +4,8 @@
 use super::*;
 use crate::api::control::{Answer, Control, Refusal};
 use crate::api::network_types::{
-    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::server::{Activity, serve};
@@ -164,6 +164,9 @@ impl Control for Direct {
         unused()
     }
     async fn create_netns(&self, _: NetnsCreate) -> Answer<NetnsCreated> {
+        unused()
+    }
+    async fn adopt_netns(&self, _: NetnsAdopt, _: OwnedFd) -> Answer<NetnsCreated> {
         unused()
     }
     async fn create_network(&self, _: NetworkCreate) -> Answer<Created> {

@@ -4,16 +4,21 @@ use super::args::{ListArgs, Names};
 use super::error::CliError;
 use super::host_loopback::HostLoopbackArgs;
 use super::listing::Columns;
+use super::ports::publish;
 use super::run_network::joins;
 use super::sandboxes::failed;
 use super::{attach, connect, names, table, value};
 use crate::api::client::Client;
-use crate::api::network_types::{Link, NetnsCreate, NetworkAttach};
+use crate::api::network_types::{Link, NetnsAdopt, NetnsCreate, NetnsCreated, NetworkAttach};
 use crate::api::paths::Paths;
+use crate::api::port_types::{PortsPublish, PublishSpec};
 use crate::api::types::SandboxInfo;
 use attach::NetworkWord;
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 /// `netns`.
 #[derive(Debug, Subcommand)]
@@ -23,6 +28,12 @@ pub enum NetnsCommand {
     /// The path leads to it as long as it lives: 'nsenter --net=PATH' enters it from within
     /// 'mossnet unshare'.
     Create(NetnsCreateArgs),
+    /// Join the network namespace of another runtime's container to networks, and print its path.
+    ///
+    /// PATH is the namespace, as /run/netns/NAME or /proc/PID/ns/net. It must have been made inside
+    /// 'mossnet unshare', or by a process in a user namespace below. 'mossnet netns rm' takes it off its
+    /// networks; the namespace itself is its maker's.
+    Adopt(NetnsAdoptArgs),
     /// List those that there are.
     #[command(alias = "list")]
     Ls(ListArgs),
@@ -51,6 +62,23 @@ pub struct NetnsCreateArgs {
     pub name: String,
 }
 
+/// `netns adopt`.
+#[derive(Debug, Args)]
+pub struct NetnsAdoptArgs {
+    /// As that of one that is made.
+    #[command(flatten)]
+    pub create: NetnsCreateArgs,
+    /// The namespace.
+    #[arg(value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+    pub path: PathBuf,
+    /// Publish a port on the host, as in 'run'; may be repeated.
+    #[arg(short, long, value_name = "PORTS", value_parser = publish)]
+    pub publish: Vec<PublishSpec>,
+    /// Take it off its networks when this process ends, too.
+    #[arg(long, value_name = "PID")]
+    pub ends_with: Option<u32>,
+}
+
 impl NetnsCreateArgs {
     fn request(self) -> Result<NetnsCreate, CliError> {
         let networks = match self.network.as_slice() {
@@ -73,6 +101,7 @@ impl NetnsCreateArgs {
 pub(super) async fn netns(paths: Paths, command: NetnsCommand) -> Result<u8, CliError> {
     match command {
         NetnsCommand::Create(args) => create(paths, args).await,
+        NetnsCommand::Adopt(args) => adopt(paths, args).await,
         NetnsCommand::Ls(args) => ls(paths, args).await,
         NetnsCommand::Rm(args) => rm(paths, args).await,
     }
@@ -81,6 +110,26 @@ pub(super) async fn netns(paths: Paths, command: NetnsCommand) -> Result<u8, Cli
 async fn create(paths: Paths, args: NetnsCreateArgs) -> Result<u8, CliError> {
     let request = args.request()?;
     let created = connect(paths).await?.create_netns(&request).await?;
+    show(&created)
+}
+
+async fn adopt(paths: Paths, args: NetnsAdoptArgs) -> Result<u8, CliError> {
+    let request = NetnsAdopt {
+        netns: args.create.request()?,
+        publish: PortsPublish {
+            ports: args.publish,
+            ..PortsPublish::default()
+        },
+        ends_with: args.ends_with,
+    };
+    let what = "open network namespace";
+    let path = args.path;
+    let netns = File::open(&path).map_err(|source| CliError::File { what, path, source })?;
+    let client = connect(paths).await?;
+    show(&client.adopt(&request, netns.as_fd())?)
+}
+
+fn show(created: &NetnsCreated) -> Result<u8, CliError> {
     for warning in &created.warnings {
         eprintln!("mossnet: warning: {warning}");
     }

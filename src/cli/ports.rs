@@ -82,7 +82,7 @@ fn explained(error: &PortError) -> String {
     format!("{error}; {}", error.hint())
 }
 
-fn publish(text: &str) -> Result<PublishSpec, String> {
+pub(super) fn publish(text: &str) -> Result<PublishSpec, String> {
     text.parse().map_err(|error| explained(&error))
 }
 

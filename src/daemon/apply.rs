@@ -17,24 +17,27 @@ pub(super) enum Made {
     Netns(i32),
 }
 
-/// Performs the steps in order; `stdio` goes to the process that the plan makes, if it makes one.
+/// Performs the steps in order; `fds` go to the sandbox that the plan makes, if it makes one: streams of its
+/// process, or the network namespace of an adopted one.
 /// After a failure every step that was tried is undone, the last first.
 pub(super) async fn perform(
     helper: &Helper,
     plan: Plan,
-    mut stdio: Option<[OwnedFd; 3]>,
+    fds: Vec<OwnedFd>,
 ) -> Result<Made, HelperError> {
+    let mut fds = Some(fds);
     let mut undo = Vec::new();
     let mut made = Made::Nothing;
     for step in plan.steps {
         undo.extend(step.undo);
         let done = match step.request {
             Request::CreateSandbox(ref spec) if spec.process.is_none() => {
-                let netns = helper.create_bare(step.request).await;
+                let fds = fds.take().unwrap_or_default();
+                let netns = helper.create_bare(step.request, fds).await;
                 netns.map(|netns| made = Made::Netns(netns))
             }
             Request::CreateSandbox(_) => {
-                let fds = stdio.take().map(Vec::from).unwrap_or_default();
+                let fds = fds.take().unwrap_or_default();
                 let pid = helper.create(step.request, fds).await;
                 pid.map(|pid| made = Made::Process(pid))
             }

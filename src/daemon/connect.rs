@@ -151,7 +151,7 @@ impl Daemon {
             // It comes up with the rest.
             return Ok(());
         }
-        match apply::perform(helper, connect_plan(sandbox, endpoint), None).await {
+        match apply::perform(helper, connect_plan(sandbox, endpoint), Vec::new()).await {
             // The sandbox, or the bridge: the helper knows both by its own names for them.
             Err(error) if error.is_not_found() => {
                 debug!(%error, "connected too late");
@@ -217,7 +217,7 @@ impl Daemon {
         if let Some(endpoint) = endpoint.as_ref().filter(|_| self.is_made(&sandbox)) {
             let helper = self.helper().await?;
             let plan = disconnect_plan(&sandbox, endpoint);
-            match apply::perform(&helper, plan, None).await {
+            match apply::perform(&helper, plan, Vec::new()).await {
                 Err(error) if force => {
                     warn!(%error, "disconnected by force");
                     apply::teardown(&helper, vec![detach(endpoint)]).await;
@@ -295,7 +295,7 @@ impl Daemon {
         // Still recorded, so it shall still be there.
         let helper = self.current_helper().await;
         if let (Some(helper), Some(endpoint)) = (helper, endpoint) {
-            let again = apply::perform(&helper, connect_plan(sandbox, endpoint), None).await;
+            let again = apply::perform(&helper, connect_plan(sandbox, endpoint), Vec::new()).await;
             if let Err(error) = again {
                 error!(sandbox.id = sandbox.id.short(), %error, "failed disconnect not taken back");
             }

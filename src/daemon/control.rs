@@ -4,8 +4,8 @@ use super::refusal::unknown;
 use super::{Daemon, files};
 use crate::api::control::{Answer, Control};
 use crate::api::network_types::{
-    NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect, NetworkInfo,
-    NetworkPrune, Pruned,
+    NetnsAdopt, NetnsCreate, NetnsCreated, NetworkConnect, NetworkCreate, NetworkDisconnect,
+    NetworkInfo, NetworkPrune, Pruned,
 };
 use crate::api::port_types::{PortInfo, PortStatus, PortsPublish, PortsRemove};
 use crate::api::types::{Created, ExecCreate, Exit, Info, SandboxCreate, SandboxInfo};
@@ -123,6 +123,10 @@ impl Control for Daemon {
 
     async fn create_netns(&self, request: NetnsCreate) -> Answer<NetnsCreated> {
         self.create_bare(request).await
+    }
+
+    async fn adopt_netns(&self, request: NetnsAdopt, netns: OwnedFd) -> Answer<NetnsCreated> {
+        self.adopt(request, netns).await
     }
 
     async fn create_network(&self, request: NetworkCreate) -> Answer<Created> {

@@ -12,7 +12,7 @@ use super::streams::Detached;
 use super::uplink::{kind_of, name_of};
 use super::{Daemon, clock, files};
 use crate::api::control::{Answer, Refusal};
-use crate::api::network_types::{NetnsCreate, NetnsCreated, NetworkAttach};
+use crate::api::network_types::{NetnsAdopt, NetnsCreate, NetnsCreated, NetworkAttach};
 use crate::api::types::{Created, NetworkMode, SandboxCreate, Stdio, Uplink};
 use crate::kernel::helper::Helper;
 use crate::network::model::DEFAULT_NETWORK;
@@ -32,7 +32,7 @@ impl Daemon {
         let draft = draft::check(request)?;
         let (helper, id) = self.before_creation().await?;
         let _turn = self.0.turns.take(&id).await;
-        self.create(&helper, &id, &draft).await?;
+        self.create(&helper, &id, &draft, None).await?;
         tokio::spawn(self.clone().discard_unless_started(id.clone()));
         let warnings = draft.warnings;
         Ok(Created { id, warnings })
@@ -40,10 +40,19 @@ impl Daemon {
 
     /// Makes a sandbox without a process.
     pub(super) async fn create_bare(&self, request: NetnsCreate) -> Answer<NetnsCreated> {
-        let draft = draft::check_netns(request)?;
+        self.bare(draft::check_netns(request)?, None).await
+    }
+
+    /// Makes another runtime's network namespace one.
+    pub(super) async fn adopt(&self, request: NetnsAdopt, netns: OwnedFd) -> Answer<NetnsCreated> {
+        self.bare(draft::check_adopt(request)?, Some(netns)).await
+    }
+
+    async fn bare(&self, draft: Draft, netns: Option<OwnedFd>) -> Answer<NetnsCreated> {
         let (helper, id) = self.before_creation().await?;
         let _turn = self.0.turns.take(&id).await;
-        self.create(&helper, &id, &draft).await?;
+        self.create(&helper, &id, &draft, netns).await?;
+        self.follow_owner(&id, draft.adopted);
         let path = self.live().netns_path(&id);
         let path = path.ok_or_else(|| failed("the network namespace was lost meanwhile"))?;
         let warnings = Vec::new();
@@ -57,10 +66,16 @@ impl Daemon {
         Ok((helper, id))
     }
 
-    async fn create(&self, helper: &Helper, id: &SandboxId, draft: &Draft) -> Answer<()> {
+    async fn create(
+        &self,
+        helper: &Helper,
+        id: &SandboxId,
+        draft: &Draft,
+        netns: Option<OwnedFd>,
+    ) -> Answer<()> {
         let ports = self.bind(&draft.publish).await?;
         let sandbox = self.record(id, draft, &ports).await?;
-        if let Err(refusal) = self.bring_about(helper, &sandbox).await {
+        if let Err(refusal) = self.bring_about(helper, &sandbox, netns).await {
             self.discard(Some(helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
@@ -69,15 +84,21 @@ impl Daemon {
     }
 
     /// Makes what a record describes, but for the process of an attached sandbox, which wants its
-    /// streams first.
-    pub(super) async fn bring_about(&self, helper: &Helper, sandbox: &Sandbox) -> Answer<()> {
+    /// streams first. `netns`: that of an adopted one.
+    pub(super) async fn bring_about(
+        &self,
+        helper: &Helper,
+        sandbox: &Sandbox,
+        netns: Option<OwnedFd>,
+    ) -> Answer<()> {
         self.make_etc(sandbox).await?;
         if !sandbox.endpoints.is_empty() {
             let mut link = self.0.link.lock().await;
             self.tell(&mut link, helper).await?;
         }
         if sandbox.bare {
-            self.make(helper, sandbox, None).await?;
+            self.make(helper, sandbox, netns.into_iter().collect())
+                .await?;
             self.record_start(&sandbox.id, 0).await;
         } else if sandbox.detached {
             let log = files::log_path(&self.0.paths, &sandbox.id);
@@ -85,7 +106,7 @@ impl Daemon {
                 interactive: sandbox.interactive,
                 tty: sandbox.tty,
             };
-            self.make(helper, sandbox, Some(streams.open(&log)?))
+            self.make(helper, sandbox, streams.open(&log)?.into())
                 .await?;
         }
         if !sandbox.endpoints.is_empty() {
@@ -95,18 +116,13 @@ impl Daemon {
     }
 
     /// Performs the plan: namespaces, process, veth pairs.
-    async fn make(
-        &self,
-        helper: &Helper,
-        sandbox: &Sandbox,
-        stdio: Option<[OwnedFd; 3]>,
-    ) -> Answer<()> {
+    async fn make(&self, helper: &Helper, sandbox: &Sandbox, fds: Vec<OwnedFd>) -> Answer<()> {
         let etc = self.etc_dir(sandbox);
         let places = Places {
             etc: &etc,
             runtime: &self.0.paths.runtime,
         };
-        let made = apply::perform(helper, sandbox_plan(sandbox, places), stdio).await?;
+        let made = apply::perform(helper, sandbox_plan(sandbox, places), fds).await?;
         let mut live = self.live();
         match made {
             Made::Nothing => {}
@@ -132,7 +148,7 @@ impl Daemon {
             return Err(conflict(message));
         }
         let helper = self.helper().await?;
-        if let Err(refusal) = self.make(&helper, &sandbox, Some(stdio)).await {
+        if let Err(refusal) = self.make(&helper, &sandbox, stdio.into()).await {
             self.discard(Some(&helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
@@ -157,6 +173,11 @@ impl Daemon {
                 let other = model.find(text)?;
                 let running = matches!(other.phase, SandboxPhase::Running { .. });
                 let mode = match &other.mode {
+                    _ if other.adopted.is_some() => {
+                        return Err(conflict(format!(
+                            "sandbox '{text}' is another runtime's, and shares its network with nobody"
+                        )));
+                    }
                     _ if !running => {
                         return Err(conflict(format!(
                             "sandbox '{text}', whose network is to be shared, is not running"
@@ -273,7 +294,8 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
     Sandbox {
         id: id.clone(),
         name,
-        name_chosen: draft.name.is_some(),
+        // Of another runtime's containers each has a name of its own, which never comes again.
+        name_chosen: draft.name.is_some() && draft.adopted.is_none(),
         command: request.command.clone(),
         env: draft.environment(&hostname),
         hostname,
@@ -283,7 +305,8 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
         interactive: request.interactive,
         tty: request.tty,
         detached: !draft.bare && request.stdio == Stdio::Detached,
-        auto_remove: request.auto_remove,
+        // There is no way back into another runtime's namespace once it was let go.
+        auto_remove: request.auto_remove || draft.adopted.is_some(),
         mode: NetworkModeRecord::None,
         attachments: Vec::new(),
         endpoints: Vec::new(),
@@ -294,6 +317,7 @@ fn new_sandbox(id: &SandboxId, name: SandboxName, hostname: String, draft: &Draf
         dns_search: request.dns_search.clone(),
         add_host: request.add_host.clone(),
         bare: draft.bare,
+        adopted: draft.adopted,
         former: None,
         created: clock::now(),
         phase: SandboxPhase::Created,

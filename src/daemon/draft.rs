@@ -1,20 +1,21 @@
 //! A request to create a sandbox, checked: everything that can be judged without looking at what
 //! else there is. Pure.
 
+use super::adopted;
 use super::files::check_hostname;
 use super::host_loopback;
 use super::joining::{check_attaches, default_attach};
 use super::publish::Wishes;
 use super::refusal::malformed;
 use crate::api::control::Answer;
-use crate::api::network_types::{NetnsCreate, NetworkAttach};
+use crate::api::network_types::{NetnsAdopt, NetnsCreate, NetworkAttach};
 use crate::api::port_types::PortsPublish;
 use crate::api::types::{NetworkMode, SandboxCreate, Stdio};
-use crate::network::SandboxName;
 use crate::network::capabilities::bounding_set;
 use crate::network::model::DEFAULT_NETWORK;
 use crate::network::plan::merge_env;
 use crate::network::resolv::{check_host_name, check_search_domain};
+use crate::network::{Adopted, SandboxName};
 use std::path::{Path, PathBuf};
 
 /// Docker's search path for commands.
@@ -29,14 +30,30 @@ pub(super) struct Draft {
     pub(super) capabilities: Vec<String>,
     /// Without a process.
     pub(super) bare: bool,
+    /// The same, in another runtime's network namespace.
+    pub(super) adopted: Option<Adopted>,
     /// Ports on the host.
     pub(super) publish: Wishes,
     /// What is asked for in vain.
     pub(super) warnings: Vec<String>,
 }
 
+/// Checks a request to adopt a network namespace.
+pub(super) fn check_adopt(request: NetnsAdopt) -> Answer<Draft> {
+    let draft = bare(request.netns, request.publish)?;
+    let ends_with = request.ends_with.map(adopted::process).transpose()?;
+    Ok(Draft {
+        adopted: Some(Adopted { ends_with }),
+        ..draft
+    })
+}
+
 /// Checks a request for a sandbox without a process.
 pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
+    bare(request, PortsPublish::default())
+}
+
+fn bare(request: NetnsCreate, publish: PortsPublish) -> Answer<Draft> {
     let networks = (!request.networks.is_empty()).then_some(request.networks);
     let request = SandboxCreate {
         name: request.name,
@@ -59,7 +76,7 @@ pub(super) fn check_netns(request: NetnsCreate) -> Answer<Draft> {
         tty: false,
         auto_remove: false,
         uplink: None,
-        publish: PortsPublish::default(),
+        publish,
         publish_all: false,
         expose: Vec::new(),
         host_loopback: request.host_loopback,
@@ -121,6 +138,7 @@ fn check_common(request: SandboxCreate) -> Answer<Draft> {
         capabilities: bounding_set(&request.cap_add, &request.cap_drop)?,
         network,
         bare: false,
+        adopted: None,
         request,
     })
 }

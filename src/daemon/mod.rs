@@ -21,11 +21,13 @@
 //! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
 //!   for it; `creation`: made. `session`: the life of a sandbox. `connect`: its networks change.
 //!   `exec`: a further process in one.
+//! * `adopted`: sandboxes of other runtimes that end with a process of theirs.
 //! * `publish`: ports of sandboxes on the host. `host_loopback`: the way to the host's own.
 //! * `apply`: plans. `reconcile`: repairs. `leftover`: what outlived its helper. `etc`, `files`: a
 //!   sandbox's `/etc` and log. `streams`: stdin and output of the detached.
 //! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
 
+mod adopted;
 mod apply;
 mod clock;
 mod connect;

@@ -176,6 +176,9 @@ fn failure_refusal(failure: &Failure) -> Refusal {
         FailureKind::Invalid => malformed(message),
         FailureKind::NotFound => unknown(message),
         FailureKind::Exists => conflict(message),
+        FailureKind::Foreign => malformed(message).with_hint(
+            "run the other runtime inside 'mossnet unshare', or have the administrator install mossnet-helper, which joins the two",
+        ),
         FailureKind::Setup | FailureKind::Kernel => {
             failed(message).with_hint("`mossnet doctor` says what this machine lacks")
         }

@@ -58,7 +58,7 @@ impl Daemon {
         let helper = self.helper().await?;
         let ports = self.bind_again(id).await?;
         let sandbox = self.record_again(id, &ports).await?;
-        if let Err(refusal) = self.bring_about(&helper, &sandbox).await {
+        if let Err(refusal) = self.bring_about(&helper, &sandbox, None).await {
             self.discard(Some(&helper), id, LinkLock::Free).await;
             return Err(refusal);
         }
@@ -200,7 +200,7 @@ impl Daemon {
     }
 
     /// Takes back what was not started, or has no process, when nobody else changes it.
-    async fn discard_in_turn(&self, id: &SandboxId) {
+    pub(super) async fn discard_in_turn(&self, id: &SandboxId) {
         let _turn = self.0.turns.take(id).await;
         let helper = self.current_helper().await;
         self.discard(helper.as_ref(), id, LinkLock::Free).await;

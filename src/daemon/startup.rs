@@ -183,6 +183,7 @@ async fn serve(options: Options) -> Answer<()> {
     let listeners = (bind(&paths.api_socket())?, bind(&paths.stdio_socket())?);
     let daemon = open(paths).await?;
     daemon.repair().await?;
+    daemon.follow_owners().await;
     tokio::spawn(daemon.clone().watch_host());
     let activity = Activity::default();
     tokio::spawn(daemon.clone().end_when_idle(activity.clone(), options.idle));

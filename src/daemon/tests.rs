@@ -9,6 +9,7 @@ use crate::kernel::fake::{self, Asked, Said, done};
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{
     Event, ExitStatus, Failure, FailureKind, Inventory, ProcessInfo, ProcessState, Reply, Request,
+    SandboxNetns,
 };
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +39,8 @@ fn world(mut script: impl FnMut(&Request) -> Option<Said> + Send + 'static) -> W
                 Some((Vec::new(), Ok(Reply::Inventory(inventory))))
             }
             Request::CreateSandbox(spec) if spec.process.is_none() => {
-                assert_eq!(descriptors, 0);
+                let given = spec.netns == SandboxNetns::Given;
+                assert_eq!(descriptors, usize::from(given));
                 Some((Vec::new(), Ok(Reply::Bare { netns_fd: 9 })))
             }
             Request::CreateSandbox(_) | Request::Exec(_) => {

@@ -234,9 +234,13 @@ impl Helper {
     }
 
     /// Performs `CreateSandbox` without a process: the number of the descriptor of its network
-    /// namespace in the helper.
-    pub async fn create_bare(&self, request: Request) -> Result<i32, HelperError> {
-        match self.call(request).await? {
+    /// namespace in the helper. `fds`: that namespace, where it is another runtime's.
+    pub async fn create_bare(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<i32, HelperError> {
+        match self.call_with(request, fds).await? {
             Reply::Bare { netns_fd } => Ok(netns_fd),
             Reply::Unsent { .. } | Reply::Counters { .. } => Err(HelperError::OutOfTurn),
             Reply::Done | Reply::Hello { .. } | Reply::Created { .. } | Reply::Inventory(_) => {

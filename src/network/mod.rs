@@ -32,5 +32,5 @@ pub mod subnet;
 
 pub use model::{Attachment, Endpoint, Network};
 pub use names::{NetworkName, SandboxName};
-pub use sandbox::{LinkRecord, NetworkModeRecord, Sandbox, SandboxPhase};
+pub use sandbox::{Adopted, LinkRecord, NetworkModeRecord, ProcessRef, Sandbox, SandboxPhase};
 pub use subnet::{NetworkSubnet, Subnet};

@@ -279,6 +279,7 @@ pub(crate) mod samples {
             dns_search: Vec::new(),
             add_host: Vec::new(),
             bare: false,
+            adopted: None,
             former: None,
             created: 1,
             phase: SandboxPhase::Created,

@@ -157,6 +157,7 @@ fn sandbox_spec(sandbox: &Sandbox, places: Places<'_>) -> SandboxSpec {
         id: sandbox.id.clone(),
         hostname: sandbox.hostname.clone(),
         netns: match &sandbox.mode {
+            _ if sandbox.adopted.is_some() => SandboxNetns::Given,
             NetworkModeRecord::Network(_) | NetworkModeRecord::None => SandboxNetns::Own,
             NetworkModeRecord::Host => SandboxNetns::Host,
             NetworkModeRecord::Container { id, .. } => SandboxNetns::Join(id.clone()),

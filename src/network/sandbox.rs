@@ -79,6 +79,22 @@ pub struct FormerRun {
     pub code: i32,
 }
 
+/// A process, told from a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// In the host's pid namespace.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot (proc_pid_stat(5)).
+    pub started: u64,
+}
+
+/// The network namespace of a sandbox is another runtime's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The sandbox goes when this process has ended.
+    pub ends_with: Option<ProcessRef>,
+}
+
 /// Another sandbox that one knows by name, wherever it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
@@ -146,6 +162,9 @@ pub struct Sandbox {
     /// Without a process: a network namespace with endpoints.
     #[serde(default)]
     pub bare: bool,
+    /// A bare one whose network namespace is another runtime's.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
     /// While it is being started again: what it goes back to if that fails.
     #[serde(default)]
     pub former: Option<FormerRun>,
@@ -309,6 +328,7 @@ mod tests {
             "dns_search",
             "add_host",
             "bare",
+            "adopted",
             "former",
         ] {
             fields.remove(new);

@@ -1,7 +1,8 @@
 //! Sandboxes: the processes that the helper makes for the daemon, in namespaces of their own, and
 //! the record of them.
 //!
-//! A *bare* sandbox has no process: `bare` makes its namespaces, and the record holds them.
+//! A *bare* sandbox has no process: `bare` makes its namespaces, and the record holds them. Another
+//! runtime's network namespace is *adopted* (`adopt`): the same, but nobody is let into it.
 //!
 //! On the path of a command: `act` → here → `create` or `exec` (make the process) → `child` (set
 //! itself up: `root`, `netview`) → `command` (become the command). Helper and child talk through
@@ -14,6 +15,7 @@
 //! All of it must be called from the main thread, while it is the only one: the parent-death signal
 //! is bound to the *thread* that clones.
 
+pub mod adopt;
 mod bare;
 mod channel;
 mod child;
@@ -85,6 +87,8 @@ enum Life {
     },
     /// No process: namespaces, held until they are forgotten.
     Bare(Network),
+    /// The same, of another runtime: its user namespace is none of our business.
+    Adopted(OwnedFd),
 }
 
 /// Where a sandbox's processes run, and how.
@@ -113,6 +117,11 @@ impl Sandboxes {
         let (made, host_netns) = match &spec.netns {
             SandboxNetns::Own => (create::make(&first, stdio, true, &self.mapping)?, false),
             SandboxNetns::Host => (create::make(&first, stdio, false, &self.mapping)?, true),
+            SandboxNetns::Given => {
+                return Err(Failure::invalid(
+                    "another runtime's network namespace is for bare sandboxes",
+                ));
+            }
             SandboxNetns::Join(other) => {
                 let other = self.network(other)?;
                 let host_netns = other.net.is_none();
@@ -173,8 +182,32 @@ impl Sandboxes {
         Ok(number)
     }
 
+    /// Take another runtime's network namespace for a bare sandbox; the number of its descriptor.
+    pub fn adopt(&mut self, spec: &SandboxSpec, netns: OwnedFd) -> Result<i32, Failure> {
+        self.vacant(&spec.id)?;
+        adopt::check(&netns)?;
+        let held = |entry: &Entry| {
+            let netns_of = entry.life.netns().map(AsFd::as_fd);
+            netns_of.is_some_and(|one| adopt::same(one, netns.as_fd()))
+        };
+        if let Some((other, _)) = self.entries.iter().find(|(_, entry)| held(entry)) {
+            return Err(Failure::exists(format!(
+                "the network namespace is that of sandbox {}",
+                other.short()
+            )));
+        }
+        adopt::prepare(&netns)?;
+        let number = netns.as_raw_fd();
+        let life = Life::Adopted(netns);
+        self.record(spec.id.clone(), Pid::from_raw(0), life, None);
+        Ok(number)
+    }
+
     /// The network namespace of a sandbox that is made or runs.
     pub fn netns(&self, id: &SandboxId) -> Result<BorrowedFd<'_>, Failure> {
+        if let Some(Life::Adopted(netns)) = self.entries.get(id).map(|entry| &entry.life) {
+            return Ok(netns.as_fd());
+        }
         let netns = self.network(id)?.net.as_ref();
         netns.map(AsFd::as_fd).ok_or_else(|| {
             Failure::invalid(format!("sandbox {} is in the host's network", id.short()))
@@ -187,7 +220,9 @@ impl Sandboxes {
         let life = &self.entries.get(id)?.life;
         let netns = match life {
             Life::Exited { netns, .. } => netns.as_ref(),
-            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) => life.netns(),
+            Life::Created { .. } | Life::Running { .. } | Life::Bare(_) | Life::Adopted(_) => {
+                life.netns()
+            }
         };
         netns.map(AsFd::as_fd)
     }
@@ -204,7 +239,7 @@ impl Sandboxes {
     /// Let a sandbox's process execute its command. A bare one has nothing to start.
     pub fn start(&mut self, id: &SandboxId) -> Result<(), Failure> {
         let entry = self.entries.get_mut(id).ok_or_else(|| unknown(id))?;
-        if matches!(entry.life, Life::Bare(_)) {
+        if entry.life.is_bare() {
             return Ok(());
         }
         let ended = Life::ended(ExitStatus::Code(child::GAVE_UP));
@@ -244,7 +279,7 @@ impl Sandboxes {
             Some(Life::Running {
                 place: Some(place), ..
             }) => place,
-            Some(Life::Bare(_)) => return Err(no_process(&spec.sandbox)),
+            Some(Life::Bare(_) | Life::Adopted(_)) => return Err(no_process(&spec.sandbox)),
             Some(_) => return Err(not_running(&spec.sandbox)),
             None => return Err(unknown(&spec.sandbox)),
         };
@@ -270,7 +305,7 @@ impl Sandboxes {
             return Err(Failure::invalid(format!("signal {signal} is not 1 to 64")));
         }
         let entry = self.entries.get(id).ok_or_else(|| unknown(id))?;
-        if matches!(entry.life, Life::Bare(_)) {
+        if entry.life.is_bare() {
             return Err(no_process(id));
         }
         let pidfd = entry.life.pidfd().ok_or_else(|| not_running(id))?;
@@ -322,7 +357,7 @@ impl Sandboxes {
             pid: entry.pid.as_raw().unsigned_abs(),
             state: match &entry.life {
                 Life::Created { .. } => ProcessState::Created,
-                Life::Running { .. } | Life::Bare(_) => ProcessState::Running,
+                Life::Running { .. } | Life::Bare(_) | Life::Adopted(_) => ProcessState::Running,
                 Life::Exited { status, .. } => ProcessState::Exited(*status),
             },
             netns_fd: entry.life.netns_fd(),
@@ -346,6 +381,10 @@ impl Sandboxes {
                 place: Some(place), ..
             } => Ok(&place.namespaces.network),
             Life::Bare(network) => Ok(network),
+            Life::Adopted(_) => Err(Failure::invalid(format!(
+                "the network namespace of {} is another runtime's",
+                id.short()
+            ))),
             Life::Running { place: None, .. } => Err(Failure::invalid(format!(
                 "{} is a process in a sandbox, not a sandbox",
                 id.short()
@@ -363,11 +402,16 @@ impl Sandboxes {
 }
 
 impl Life {
+    /// Without a process.
+    fn is_bare(&self) -> bool {
+        matches!(self, Self::Bare(_) | Self::Adopted(_))
+    }
+
     /// `None` once it has ended.
     fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Created { pidfd, .. } | Self::Running { pidfd, .. } => Some(pidfd.as_fd()),
-            Self::Exited { .. } | Self::Bare(_) => None,
+            Self::Exited { .. } | Self::Bare(_) | Self::Adopted(_) => None,
         }
     }
 
@@ -375,6 +419,7 @@ impl Life {
     fn netns_fd(&self) -> Option<i32> {
         match self {
             Self::Bare(network) => network.net.as_ref().map(AsRawFd::as_raw_fd),
+            Self::Adopted(netns) => Some(netns.as_raw_fd()),
             Self::Created { .. } | Self::Running { .. } | Self::Exited { .. } => None,
         }
     }
@@ -391,6 +436,7 @@ impl Life {
             Self::Created { place, .. } => place.namespaces.network.net.as_ref(),
             Self::Running { place, .. } => place.as_ref()?.namespaces.network.net.as_ref(),
             Self::Bare(network) => network.net.as_ref(),
+            Self::Adopted(netns) => Some(netns),
             Self::Exited { .. } => None,
         }
     }
@@ -401,6 +447,7 @@ impl Life {
             Self::Created { place, .. } => place.namespaces.network.net,
             Self::Running { place, .. } => place?.namespaces.network.net,
             Self::Bare(network) => network.net,
+            Self::Adopted(netns) => Some(netns),
             Self::Exited { netns, .. } => netns,
         }
     }

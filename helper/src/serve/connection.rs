@@ -1,6 +1,6 @@
 //! The daemon's connection: frames in, with their descriptors; frames out, as far as it takes them.
 
-use crate::request::{Failure, Frame, MAX_FRAME, Request};
+use crate::request::{Failure, Frame, MAX_FRAME, Request, SandboxNetns};
 use crate::sys::fds::{MAX_FDS, recv_with_fds};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
@@ -127,7 +127,9 @@ impl Connection {
 /// How many descriptors come with a request.
 fn descriptors_of(request: &Request) -> usize {
     match request {
-        Request::CreateSandbox(spec) if spec.process.is_none() => 0,
+        Request::CreateSandbox(spec) if spec.process.is_none() => {
+            usize::from(spec.netns == SandboxNetns::Given)
+        }
         Request::CreateSandbox(_) | Request::Exec(_) => 3,
         Request::Listeners { keys } => keys.len(),
         Request::RelaySnapshot { .. } => 1,

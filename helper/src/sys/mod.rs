@@ -6,5 +6,6 @@ pub mod child;
 pub mod fds;
 pub mod loopback;
 pub mod mount;
+pub mod nsfs;
 pub mod process;
 pub mod sockopt;

@@ -184,8 +184,8 @@ pub fn run_joined(client: &mut Client, other: SandboxId, script: &str) -> String
     text
 }
 
-/// Run a command in the router netns: the first one that the helper has opened.
-pub fn in_router(world: &World, command: &str) -> String {
+/// A path to the router netns: the first one that the helper has opened.
+pub fn router(world: &World) -> String {
     let helper = world.child.id();
     let number = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().ok();
     let is_netns = |entry: &fs::DirEntry| {
@@ -199,9 +199,15 @@ pub fn in_router(world: &World, command: &str) -> String {
         .filter_map(|entry| number(&entry))
         .min()
         .unwrap();
+    format!("/proc/{helper}/fd/{first}")
+}
+
+/// Run a command in the router netns.
+pub fn in_router(world: &World, command: &str) -> String {
+    let helper = world.child.id();
     let output = Command::new("nsenter")
         .arg(format!("--user=/proc/{helper}/ns/user"))
-        .arg(format!("--net=/proc/{helper}/fd/{first}"))
+        .arg(format!("--net={}", router(world)))
         .args(["--preserve-credentials", "sh", "-c", command])
         .output()
         .unwrap();

@@ -4,12 +4,14 @@ use super::{refused, shut_down, with_bridge};
 use crate::client::Client;
 use crate::world::*;
 use mossnet_helper::request::{
-    DefaultRoute, EndpointSpec, ExecSpec, FailureKind, ProcessState, Request, SandboxNetns,
+    DefaultRoute, EndpointSpec, ExecSpec, FailureKind, ProcessState, Reply, Request, SandboxNetns,
+    SandboxSpec,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 pub fn bare_sandboxes() {
     let (world, mut client) = with_bridge();
@@ -68,6 +70,64 @@ pub fn bare_sandboxes() {
         router_ifname: endpoint(2).router_ifname,
     });
     client.done(Request::Forget { id: id(2) });
+    assert_eq!(inventory(&mut client).processes, []);
+    assert_eq!(fs::read_dir(&fds).unwrap().count(), before);
+    shut_down(world, client);
+}
+
+/// Another runtime's network namespace: what is not ours to join is refused, and the rest is held, joined and
+/// let go.
+pub fn adopted_sandboxes() {
+    let (world, mut client) = with_bridge();
+    let fds = format!("/proc/{}/fd", world.child.id());
+    let before = fs::read_dir(&fds).unwrap().count();
+    let mut spec = sandbox(3, &[]);
+    spec.process = None;
+    spec.netns = SandboxNetns::Given;
+    let adopt = |client: &mut Client, spec: &SandboxSpec, path: &str| {
+        let netns = OwnedFd::from(fs::File::open(path).unwrap());
+        client.ask_with(Request::CreateSandbox(Box::new(spec.clone())), &[netns])
+    };
+    let number = create_bare(&mut client, id(2));
+    let router = router(&world);
+    for (path, kind) in [
+        ("/dev/null", FailureKind::Invalid),
+        ("/proc/self/ns/mnt", FailureKind::Invalid),
+        ("/proc/self/ns/net", FailureKind::Foreign),
+        (router.as_str(), FailureKind::Invalid),
+        (format!("{fds}/{number}").as_str(), FailureKind::Exists),
+    ] {
+        let failure = adopt(&mut client, &spec, path).unwrap_err();
+        assert_eq!(failure.kind, kind, "{path}: {failure}");
+    }
+    let none = Request::CreateSandbox(Box::new(spec.clone()));
+    refused(&mut client, none, FailureKind::Invalid);
+    let mut with_process = sandbox(4, &["true"]);
+    with_process.netns = SandboxNetns::Given;
+    let failure = client
+        .ask_with(Request::CreateSandbox(Box::new(with_process)), &stdio().0)
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+
+    // One that a bare sandbox had: below ours, and nobody's once that is forgotten.
+    let kept = fs::File::open(format!("{fds}/{number}")).unwrap();
+    client.done(Request::Forget { id: id(2) });
+    let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
+    assert!(matches!(
+        adopt(&mut client, &spec, &path),
+        Ok(Reply::Bare { netns_fd: 0.. })
+    ));
+    client.done(Request::Attach(endpoint(3)));
+    let mut joined = sandbox(5, &["true"]);
+    joined.netns = SandboxNetns::Join(id(3));
+    let failure = client
+        .ask_with(Request::CreateSandbox(Box::new(joined)), &stdio().0)
+        .unwrap_err();
+    assert!(failure.what.contains("another runtime's"), "{failure}");
+    client.done(Request::Detach {
+        router_ifname: endpoint(3).router_ifname,
+    });
+    client.done(Request::Forget { id: id(3) });
     assert_eq!(inventory(&mut client).processes, []);
     assert_eq!(fs::read_dir(&fds).unwrap().count(), before);
     shut_down(world, client);

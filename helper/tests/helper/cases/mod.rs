@@ -58,6 +58,7 @@ pub const ALL: &[(&str, fn())] = &[
     ),
     ("many_sandboxes", network::many_sandboxes),
     ("bare_sandboxes", bare::bare_sandboxes),
+    ("adopted_sandboxes", bare::adopted_sandboxes),
     (
         "endpoints_of_running_sandboxes",
         bare::endpoints_of_running_sandboxes,

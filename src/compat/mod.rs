@@ -1,0 +1,65 @@
+//! Foreign dialects: programs that other runtimes call, and that this one can stand in for.
+//!
+//! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
+//! translate to requests of the API; `running` finds the daemon for them.
+
+mod cni;
+mod oci_hook;
+mod running;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What becomes of the arguments after the name.
+pub type Main = fn(Vec<OsString>) -> ExitCode;
+
+/// Every name that the program answers to, besides its own.
+const DIALECTS: &[(&str, Main)] = &[
+    ("cni", cni::main),
+    ("mossnet-cni", cni::main),
+    ("oci-hook", oci_hook::main),
+    ("mossnet-oci-hook", oci_hook::main),
+];
+
+/// The dialect in which the program was called: by the name that it was started by, or by its first
+/// argument; with the arguments that are left.
+pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
+    let mut argv = argv.peekable();
+    let called = argv.next()?;
+    let named = |name: &Path| {
+        let found = DIALECTS.iter().find(|(known, _)| name == Path::new(known));
+        found.map(|(_, main)| *main)
+    };
+    if let Some(main) = Path::new(&called)
+        .file_name()
+        .and_then(|n| named(n.as_ref()))
+    {
+        return Some((main, argv.collect()));
+    }
+    let main = named(Path::new(argv.peek()?))?;
+    Some((main, argv.skip(1).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(words: &[&str]) -> Option<Vec<OsString>> {
+        find(words.iter().map(OsString::from)).map(|(_, left)| left)
+    }
+
+    #[test]
+    fn by_name_or_by_first_word() {
+        assert_eq!(left(&["/x/mossnet-cni"]), Some(vec![]));
+        assert_eq!(left(&["mossnet", "cni", "x"]), Some(vec!["x".into()]));
+        for words in [
+            &["mossnet", "run", "cni"][..],
+            &["mossnet"],
+            &[],
+            &["/cni/x"],
+        ] {
+            assert_eq!(left(words), None, "{words:?}");
+        }
+    }
+}
