@@ -3,12 +3,12 @@
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Where the helper is installed.
@@ -40,8 +40,7 @@ quota = { requests-per-minute = 6000 }
 "#;
 
 pub struct World {
-    log: UnixDatagram,
-    lines: RefCell<Vec<String>>,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 /// Root, in the machine's own user namespace.
@@ -71,11 +70,18 @@ impl World {
         fs::create_dir("/etc/mossnet").expect("a directory");
         let log = UnixDatagram::bind("/dev/log").expect("a log");
         fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)).expect("a log");
-        log.set_nonblocking(true).expect("a log");
         let world = Self {
-            log,
-            lines: RefCell::default(),
+            lines: Arc::default(),
         };
+        let lines = Arc::clone(&world.lines);
+        // Read at once: there is room for a few lines only.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = log.recv(&mut buffer) {
+                let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                lines.lock().expect("the lines").push(line);
+            }
+        });
         world.install_with_capabilities();
         world.grant(GRANTS);
         ip("link set lo up");
@@ -110,21 +116,19 @@ impl World {
         set_mode(path, 0o644);
     }
 
-    /// Lines of the log until now, and since the test has begun.
-    fn read_log(&self) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.log.recv(&mut buffer) {
-            let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.lines.borrow_mut().push(line);
-        }
-        self.lines.borrow().clone()
+    fn last_line(&self) -> String {
+        let lines = self.lines.lock().expect("the lines");
+        lines.last().cloned().unwrap_or_default()
     }
 
-    /// The last line of the log says this.
+    /// The last line of the log says this, once it has been read.
     #[track_caller]
     pub fn expect_logged(&self, words: &str) {
-        let lines = self.read_log();
-        let last = lines.last().expect("something is logged");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.last_line().contains(words) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let last = self.last_line();
         assert!(last.contains(words), "{words:?} is not in {last:?}");
         assert!(!last.contains('\n'), "{last:?}");
     }
@@ -151,7 +155,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let lines = self.read_log();
+            let lines = self.lines.lock().expect("the lines");
             let last = lines.iter().rev().take(5).rev();
             last.for_each(|line| eprintln!("log: {line}"));
         }
@@ -173,7 +177,13 @@ fn tmpfs(place: &str) {
 /// A /dev with the least that programs want, and room for a log.
 fn devices() {
     tmpfs("/dev");
-    for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {
+    for (name, minor) in [
+        ("null", 3),
+        ("zero", 5),
+        ("full", 7),
+        ("random", 8),
+        ("urandom", 9),
+    ] {
         let path = format!("/dev/{name}");
         let mode = Mode::from_bits_truncate(0o666);
         mknod(Path::new(&path), SFlag::S_IFCHR, mode, makedev(1, minor)).expect("a device");
