@@ -57,12 +57,13 @@ impl World {
         mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
         let built = std::env::var("MOSSNET_SETUID_PROGRAM");
         let built = built.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mossnet-helper").to_owned());
-        let built = fs::read(built).expect("the program");
+        let built = coverage::redirect(fs::read(built).expect("the program"));
         for place in ["/etc", "/run", "/mnt"] {
             tmpfs(place);
         }
         devices();
         fs::write(PROGRAM, built).expect("the program");
+        coverage::prepare();
         let passwd = "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\nmallory:x:1002:1002::/:/bin/sh\n";
         fs::write("/etc/passwd", passwd).expect("users");
         let group = "root:x:0:\nalice:x:1000:\nshared:x:991:alice,bob\n";
@@ -154,6 +155,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        coverage::collect();
         if std::thread::panicking() {
             let lines = self.lines.lock().expect("the lines");
             let last = lines.iter().rev().take(5).rev();
@@ -226,5 +228,46 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < deadline, "not within 20 seconds: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where setuid/coverage.sh has built an instrumented program, its counters are kept: it clears its
+/// environment, so that the name of their file is put into its copy.
+mod coverage {
+    use super::{fs, set_mode};
+    use std::path::Path;
+
+    const WANTED: &str = "MOSSNET_SETUID_COVERAGE";
+    const PLACE: &str = "/mnt/counters";
+    const DEFAULT: &[u8] = b"default_%m_%p.profraw\0";
+    const OURS: &[u8] = b"/mnt/counters/%p\0\0\0\0\0\0";
+
+    pub fn redirect(mut program: Vec<u8>) -> Vec<u8> {
+        assert_eq!(DEFAULT.len(), OURS.len());
+        if std::env::var_os(WANTED).is_some() {
+            let mut windows = program.windows(DEFAULT.len());
+            let at = windows.position(|window| window == DEFAULT);
+            let at = at.expect("an instrumented program");
+            program[at..at + OURS.len()].copy_from_slice(OURS);
+        }
+        program
+    }
+
+    pub fn prepare() {
+        if std::env::var_os(WANTED).is_some() {
+            fs::create_dir(PLACE).expect("a directory");
+            set_mode(PLACE, 0o1777);
+        }
+    }
+
+    pub fn collect() {
+        let Some(directory) = std::env::var_os(WANTED) else {
+            return;
+        };
+        for entry in fs::read_dir(PLACE).into_iter().flatten().flatten() {
+            let case = std::process::id();
+            let name = format!("{case}-{}.profraw", entry.file_name().to_string_lossy());
+            fs::copy(entry.path(), Path::new(&directory).join(name)).expect("a copy");
+        }
     }
 }
