@@ -4,7 +4,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,13 @@ use std::time::{Duration, Instant};
 
 /// Where the helper is installed.
 pub const PROGRAM: &str = "/mnt/mossnet-helper";
+/// What an admin runs.
+const INSTALL: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../contrib/mossnet-helper/install"
+);
+/// What is installed.
+const BUILT: &str = "/mnt/built";
 /// Group that only the program's file has.
 pub const GROUP: u32 = 990;
 /// Group of both users, with grants of its own in some tests.
@@ -62,11 +69,11 @@ impl World {
             tmpfs(place);
         }
         devices();
-        fs::write(PROGRAM, built).expect("the program");
+        fs::write(BUILT, built).expect("the program");
         coverage::prepare();
         let passwd = "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\nmallory:x:1002:1002::/:/bin/sh\n";
         fs::write("/etc/passwd", passwd).expect("users");
-        let group = "root:x:0:\nalice:x:1000:\nshared:x:991:alice,bob\n";
+        let group = "root:x:0:\nalice:x:1000:\nmossnet:x:990:\nshared:x:991:alice,bob\n";
         fs::write("/etc/group", group).expect("groups");
         fs::create_dir("/etc/mossnet").expect("a directory");
         let log = UnixDatagram::bind("/dev/log").expect("a log");
@@ -91,23 +98,14 @@ impl World {
         world
     }
 
-    /// As contrib/install does.
     pub fn install_with_capabilities(&self) {
-        chown(PROGRAM, Some(0), Some(GROUP)).expect("a group");
-        set_mode(PROGRAM, 0o2755);
-        let capabilities = "cap_net_admin,cap_net_bind_service+ep";
-        run(Command::new("setcap").args([capabilities, PROGRAM]));
-        let _ = fs::create_dir("/run/mossnet");
-        chown("/run/mossnet", Some(0), Some(GROUP)).expect("a group");
-        set_mode("/run/mossnet", 0o770);
+        run(Command::new(INSTALL).args([BUILT, PROGRAM]));
     }
 
     /// The other way to install it.
     pub fn install_setuid_root(&self) {
-        run(Command::new("setcap").args(["-r", PROGRAM]));
-        chown(PROGRAM, Some(0), Some(0)).expect("a group");
-        set_mode(PROGRAM, 0o4755);
         fs::remove_dir_all("/run/mossnet").expect("removed");
+        run(Command::new(INSTALL).args(["--setuid", BUILT, PROGRAM]));
     }
 
     pub fn grant(&self, text: &str) {
