@@ -41,7 +41,7 @@ ignore='/(tests|registry|rustc|netlink)/|/tests\.rs$'
     tee "$target/report"
 lines=$(awk '/^TOTAL/ { sub("%", "", $10); print $10 }' "$target/report")
 echo "lines covered: $lines %"
-echo "lines of code: $(find setuid/src netlink/src -name '*.rs' ! -name tests.rs ! -path '*/tests/*' -exec sed '/#\[cfg(test)\]/,$d' {} + | grep -cvE '^\s*(//|$)') of setuid/src and netlink/src, without tests, comments and empty lines"
+echo "lines of code: $(find setuid/src netlink/src -name '*.rs' ! -name tests.rs ! -path '*/tests/*' -exec sed '/#\[cfg(test)\]/,$d' {} \; | grep -cvE '^\s*(//|$)') of setuid/src and netlink/src, without tests, comments and empty lines"
 unset RUSTFLAGS
 echo "crates linked: $(cargo tree --locked -p mossnet-setuid -e normal,no-proc-macro --prefix none 2>/dev/null | sed 's/ (.*//' | sort -u | grep -vc '^mossnet-setuid ')"
 [ "$failed" = 0 ] || echo "some tests failed"
