@@ -25,6 +25,7 @@ pub use segment::main_bridge;
 
 use crate::names::IfName;
 use crate::namespace::in_thread;
+use crate::netlink::Explain;
 use crate::netlink::{Link, LinkKind, Netlink, Refused};
 use crate::remover::Remover;
 use crate::request::{Failure, FailureKind, NetworkRules};

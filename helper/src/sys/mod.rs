@@ -3,9 +3,8 @@
 #![allow(unsafe_code)]
 
 pub mod child;
-pub mod fds;
+pub mod inheritance;
 pub mod loopback;
 pub mod mount;
 pub mod nsfs;
 pub mod process;
-pub mod sockopt;

@@ -1,4 +1,4 @@
-//! Socket options that nix does not have.
+//! A socket option that nix does not have.
 
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
