@@ -5,6 +5,7 @@
 //! * `bridge`: bridges, and what extends them beyond the ports that one has.
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
 //! * `guard`: endpoints are held to their own addresses.
+//! * `kernel`: the link to the host's network, where there is one.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
 //!   no reading in.
 //!
@@ -17,6 +18,7 @@ mod bridge;
 mod endpoint;
 mod gate;
 mod guard;
+mod kernel;
 mod ready;
 mod segment;
 

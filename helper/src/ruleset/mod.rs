@@ -20,6 +20,7 @@ pub use model::Ruleset;
 use crate::netlink::Netlink;
 use crate::request::{Failure, NetworkRules, UplinkKind};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use chains::Ways;
 use model::{Elements, Set, SetId, TableFamily};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
@@ -34,11 +35,10 @@ pub struct Families {
 
 /// The ruleset for these networks.
 pub fn ruleset(networks: &[NetworkRules], families: Families) -> Ruleset {
-    let routed = networks.iter().any(|network| uplink_of(network).is_some());
     let ruleset = Ruleset {
         table: TableFamily::Inet,
         sets: sets(networks),
-        chains: chains::chains(routed),
+        chains: chains::chains(ways(networks)),
     };
     ruleset.for_families(families)
 }
@@ -111,11 +111,22 @@ fn hint(errno: Errno, part: &str) -> &'static str {
     }
 }
 
-/// The external uplink of a network, if it has one.
-fn uplink_of(network: &NetworkRules) -> Option<UplinkKind> {
-    match network.uplink {
-        UplinkKind::Pasta | UplinkKind::Slirp if !network.internal => Some(network.uplink),
-        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Relay | UplinkKind::None => None,
+/// By what these networks leave.
+fn ways(networks: &[NetworkRules]) -> Ways {
+    let any = |wanted: fn(UplinkKind) -> bool| {
+        let open = networks.iter().filter(|network| !network.internal);
+        open.map(|network| network.uplink).any(wanted)
+    };
+    Ways {
+        tap: any(has_tap),
+        kernel: any(|kind| kind == UplinkKind::Kernel),
+    }
+}
+
+fn has_tap(kind: UplinkKind) -> bool {
+    match kind {
+        UplinkKind::Pasta | UplinkKind::Slirp => true,
+        UplinkKind::Relay | UplinkKind::Kernel | UplinkKind::None => false,
     }
 }
 
@@ -125,8 +136,8 @@ fn sets(networks: &[NetworkRules]) -> Vec<Set> {
         Elements::Interfaces(chosen.map(|network| network.bridge.to_string()).collect())
     };
     let closed = |network: &NetworkRules| network.internal || network.uplink == UplinkKind::None;
-    let relay = |network: &NetworkRules| !closed(network) && network.uplink == UplinkKind::Relay;
-    let via = |kind| move |network: &NetworkRules| uplink_of(network) == Some(kind);
+    let via = |kind| move |network: &NetworkRules| !network.internal && network.uplink == kind;
+    let ways = ways(networks);
     let (subnets4, subnets6) = subnets(networks);
     let (gateways4, gateways6) = gateways(networks);
     let mut sets = vec![
@@ -136,7 +147,7 @@ fn sets(networks: &[NetworkRules]) -> Vec<Set> {
         },
         Set {
             id: SetId::Relay,
-            elements: bridges(&relay),
+            elements: bridges(&via(UplinkKind::Relay)),
         },
         Set {
             id: SetId::Pasta,
@@ -167,12 +178,18 @@ fn sets(networks: &[NetworkRules]) -> Vec<Set> {
             elements: Elements::Prefixes6(chains::link_local()),
         },
     ];
-    let mut tracked: BTreeSet<String> = networks
-        .iter()
-        .filter(|n| uplink_of(n).is_some())
-        .map(|n| n.bridge.to_string())
-        .collect();
-    if !tracked.is_empty() {
+    if ways.kernel {
+        sets.push(Set {
+            id: SetId::Kernel,
+            elements: bridges(&via(UplinkKind::Kernel)),
+        });
+    }
+    if ways.tap {
+        let mut tracked: BTreeSet<String> = networks
+            .iter()
+            .filter(|network| !network.internal && has_tap(network.uplink))
+            .map(|network| network.bridge.to_string())
+            .collect();
         tracked.extend([chains::PASTA_TAP.to_owned(), chains::SLIRP_TAP.to_owned()]);
         sets.push(Set {
             id: SetId::Tracked,
@@ -210,7 +227,9 @@ fn gateways(networks: &[NetworkRules]) -> (Pairs<std::net::Ipv4Addr>, Pairs<std:
     (v4, v6)
 }
 
-pub use chains::{PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP};
+pub use chains::{
+    KERNEL_LINK, KERNEL_MARK, PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP,
+};
 
 #[cfg(test)]
 mod tests;

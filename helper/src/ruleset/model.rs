@@ -49,6 +49,8 @@ pub enum SetId {
     Pasta,
     /// Bridges whose traffic slirp4netns carries.
     Slirp,
+    /// Bridges whose traffic the host's kernel carries.
+    Kernel,
     /// Interfaces whose traffic is translated by the kernel, and so tracked.
     Tracked,
     /// IPv4 prefixes of all networks.
@@ -79,6 +81,7 @@ impl SetId {
             Self::Relay => "relay",
             Self::Pasta => "pasta",
             Self::Slirp => "slirp",
+            Self::Kernel => "kernel",
             Self::Tracked => "tracked",
             Self::Subnets4 => "subnets4",
             Self::Subnets6 => "subnets6",
