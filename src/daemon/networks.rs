@@ -311,7 +311,7 @@ pub(super) fn new_subnets(
 
 fn is_external(kind: &UplinkKind) -> bool {
     match kind {
-        UplinkKind::Pasta | UplinkKind::Slirp => true,
+        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Kernel => true,
         UplinkKind::Relay | UplinkKind::None => false,
     }
 }

@@ -24,6 +24,7 @@ pub mod servers;
 pub mod turn;
 
 pub use command::{Cmd, Output, Running};
+pub use enter::Powers;
 pub use netns::*;
 
 use nix::mount::{MsFlags, mount};
@@ -41,6 +42,7 @@ pub struct Builder {
     ping: bool,
     tun: bool,
     alone: bool,
+    powers: Powers,
     resolv_conf: String,
     deadline: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for Builder {
             ping: true,
             tun: false,
             alone: false,
+            powers: Powers::User,
             resolv_conf: String::new(),
             deadline: Duration::from_secs(90),
         }
@@ -84,6 +87,13 @@ impl Builder {
         self
     }
 
+    /// In the machine's own user namespace, as its root; mossnet is run by uid 1000 all the same. Skipped
+    /// where the test has not been started by root.
+    pub fn as_root(mut self) -> Self {
+        self.powers = Powers::Root;
+        self
+    }
+
     /// Runs while no other test does: it measures.
     pub fn alone(mut self) -> Self {
         self.alone = true;
@@ -105,7 +115,9 @@ impl Builder {
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
         let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, self.alone, || self.run_here(body));
+        enter::enter(self.deadline, &name, self.alone, self.powers, || {
+            self.run_here(body);
+        });
     }
 
     /// Builds the world around the current process, which is inside already, and runs `body`.
@@ -119,6 +131,7 @@ impl Builder {
 /// The world, seen from inside.
 pub struct World {
     tun: bool,
+    powers: Powers,
 }
 
 /// mossnet's `--root` in the world.
@@ -148,7 +161,8 @@ impl World {
         lay_over("/etc/subgid", "");
         let tun = plan.tun && usable_tun();
         netns::build(plan);
-        Self { tun }
+        let powers = plan.powers;
+        Self { tun, powers }
     }
 
     /// `mossnet ARGS` in `host`, as an unprivileged user without any capability, with its own root.
@@ -198,7 +212,13 @@ impl World {
 
     /// A program in `host` as the unprivileged user.
     pub fn user<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
-        Cmd::new(argv).under(["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"])
+        let drop = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all"];
+        let change = ["--reuid=1000", "--regid=1000", "--clear-groups"];
+        let change: &[&str] = match self.powers {
+            Powers::User => &[],
+            Powers::Root => &change,
+        };
+        Cmd::new(argv).under(drop.iter().chain(change).chain(&["--"]))
     }
 
     /// A program in `host` with every capability in the world.
