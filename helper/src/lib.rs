@@ -14,7 +14,6 @@ pub mod act;
 mod failure;
 mod idmap;
 mod limits;
-pub mod names;
 pub mod namespace;
 pub mod netlink;
 pub mod peer;
@@ -32,4 +31,5 @@ pub mod sysctl;
 mod unsent;
 pub mod uplink;
 
-pub use names::{IfName, MacAddr, NameError, SandboxId};
+pub use mossnet_netlink::names;
+pub use mossnet_netlink::{IfName, MacAddr, NameError, SandboxId};

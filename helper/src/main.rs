@@ -1,6 +1,6 @@
-//! `mossnet-helper`: the helper as a program of its own. `mossnet` contains the same code and needs
+//! `mossnet-router`: the helper as a program of its own. `mossnet` contains the same code and needs
 //! no other binary; this one is for an administrator who wants the helper apart, as
-//! `mossnet-helper --socket PATH --relay /usr/bin/mossnet`.
+//! `mossnet-router --socket PATH --relay /usr/bin/mossnet`.
 
 use mossnet_helper::{remover, serve};
 use std::process::ExitCode;

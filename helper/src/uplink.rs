@@ -8,6 +8,7 @@
 //! Sources: pasta(1), slirp4netns(1).
 
 use crate::namespace::in_netns;
+use crate::netlink::Explain;
 use crate::netlink::{Link, Netlink, Route, add_address, add_route};
 use crate::request::{Failure, UplinkKind, UplinkSpec};
 use crate::router::{Router, table_of};

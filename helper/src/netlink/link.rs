@@ -1,8 +1,8 @@
 //! Links: bridges, veth pairs, and what is there (rtnetlink(7), ip-link(8)).
 
-use super::message::Received;
 use super::{Message, Netlink, Refused};
 use crate::names::{IfName, MacAddr};
+use mossnet_netlink::Received;
 use netlink_bindings::rt_link::{
     Ifinfomsg, LinkAttrs, LinkinfoAttrs, OpGetlinkDump, PushLinkAttrs,
 };

@@ -8,6 +8,7 @@ use super::segment::{OverflowNames, Place, overflow_names};
 use super::{Router, link_failure, require_link, usable};
 use crate::names::IfName;
 use crate::namespace::in_netns;
+use crate::netlink::Explain;
 use crate::netlink::{LinkKind, NewBridge, add_address, addresses, remove_address};
 use crate::request::{BridgeSpec, Failure};
 use crate::sysctl;

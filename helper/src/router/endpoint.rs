@@ -8,6 +8,7 @@ use super::segment::{Endpoint, MOST_ENDPOINTS, MOST_OVERFLOWS, Place};
 use super::{Router, link_failure, require_link, usable};
 use crate::names::{IfName, MacAddr};
 use crate::namespace::in_netns;
+use crate::netlink::Explain;
 use crate::netlink::{
     BridgePort, LinkKind, Netlink, Route, add_address, add_route, default_routes, remove_route,
 };

@@ -5,6 +5,7 @@
 use super::{Router, link_failure, require_link};
 use crate::names::{IfName, MacAddr};
 use crate::namespace::in_netns;
+use crate::netlink::Explain;
 use crate::netlink::{Route, add_address, add_neighbour, add_route, add_rule};
 use crate::request::Failure;
 use crate::ruleset::{KERNEL_MARK, PASTA_MARK, RELAY_MARK, SLIRP_MARK};

@@ -26,6 +26,7 @@ pub use gate::table_of;
 
 use crate::names::IfName;
 use crate::namespace::in_thread;
+use crate::netlink::Explain;
 use crate::netlink::{Link, LinkKind, Netlink, Refused};
 use crate::remover::Remover;
 use crate::request::{Failure, FailureKind, NetworkRules};

@@ -7,6 +7,7 @@
 //! Sources: linkwatch (net/core/link_watch.c), RFC 4291 section 2.7.1.
 
 use crate::names::IfName;
+use crate::netlink::Explain;
 use crate::netlink::{Link, Netlink, Refused};
 use crate::request::Failure;
 use std::fmt::Write as _;

@@ -17,6 +17,7 @@ pub use encode::{Batch, encode};
 pub use guard::{Owner, guard};
 pub use model::Ruleset;
 
+use crate::netlink::Explain;
 use crate::netlink::Netlink;
 use crate::request::{Failure, NetworkRules, UplinkKind};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

@@ -7,4 +7,3 @@ pub mod fds;
 pub mod loopback;
 pub mod mount;
 pub mod process;
-pub mod sockopt;

@@ -1,6 +1,6 @@
 //! One netlink message: 16 bytes of header, a fixed part, attributes.
 
-use super::Refused;
+use crate::Refused;
 use nix::errno::Errno;
 
 /// struct nlmsghdr: length, type, flags, sequence, port (netlink(7)).
@@ -51,15 +51,24 @@ impl Message {
 /// One message that the kernel sent.
 pub enum Received<'a> {
     /// A request was performed.
-    Ack { sequence: u32 },
+    Ack {
+        /// Of the request.
+        sequence: u32,
+    },
     /// A request was refused.
     Error(Refused),
     /// The end of a dump.
-    Done { sequence: u32 },
+    Done {
+        /// Of the request.
+        sequence: u32,
+    },
     /// An object.
     Data {
+        /// Of message: RTM_NEWLINK.
         kind: u16,
+        /// Of the request.
         sequence: u32,
+        /// Fixed part and attributes.
         payload: &'a [u8],
     },
 }

@@ -1,4 +1,6 @@
-//! Socket options that nix does not have.
+//! The only unsafe code: a socket option that nix does not have.
+
+#![allow(unsafe_code)]
 
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
