@@ -198,6 +198,10 @@ pub struct UplinkSpec {
 pub struct KernelLink {
     /// Its name.
     pub ifname: IfName,
+    /// MAC address of the host's end.
+    pub host_mac: MacAddr,
+    /// Its own, which it has already.
+    pub router_mac: MacAddr,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
     /// The host's end, at most one of each family: what leaves goes there.

@@ -9,7 +9,7 @@
 
 use super::{Router, require_link, table_of, usable};
 use crate::namespace::in_netns;
-use crate::netlink::{Route, add_address, add_route};
+use crate::netlink::{Explain, Route, add_address, add_neighbour, add_route};
 use crate::request::{Failure, KernelLink};
 use crate::ruleset::{KERNEL_LINK, KERNEL_MARK};
 use crate::sysctl;
@@ -39,6 +39,8 @@ impl Router {
         }
         let usable = |gateway: &IpAddr| families.ipv6 || gateway.is_ipv4();
         for gateway in link.gateways.iter().copied().filter(usable) {
+            add_neighbour(route, index, gateway, link.host_mac)
+                .map_err(|e| e.failure(format!("make {gateway} a neighbour")))?;
             let via = Route::Via {
                 gateway,
                 index,
