@@ -1,5 +1,6 @@
 //! What the two helpers share: netlink messages and the sockets that carry them (`socket`,
-//! `message`), and names of links that are checked once, when they are built (`names`).
+//! `message`), names of links that are checked once, when they are built (`names`), and descriptors that arrive with a
+//! message (`fds`).
 //!
 //! Small on purpose: the program that an admin installs with privilege links it, and it is read with
 //! it. It knows nothing of what a message says; each helper writes its own attributes.
@@ -14,3 +15,4 @@ mod sys;
 pub use message::{Message, Received};
 pub use names::{IfName, MacAddr, NameError, SandboxId};
 pub use socket::{Refused, Socket};
+pub use sys::fds;

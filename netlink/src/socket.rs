@@ -2,7 +2,7 @@
 //! namespace in which it was opened, for ever.
 
 use crate::message::{HEADER_LENGTH, Message, Received, received};
-use crate::sys::set_netlink_option;
+use crate::sys::option::set_netlink_option;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{

@@ -1,7 +1,7 @@
 //! The daemon's connection: frames in, with their descriptors; frames out, as far as it takes them.
 
 use crate::request::{Failure, Frame, MAX_FRAME, Request};
-use crate::sys::fds::{MAX_FDS, recv_with_fds};
+use mossnet_netlink::fds::{MAX_FDS, recv_with_fds};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use std::io;

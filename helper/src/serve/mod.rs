@@ -11,7 +11,7 @@ use crate::act::Helper;
 use crate::namespace::{self, IdMapping};
 use crate::request::Failure;
 use crate::sandbox::seal;
-use crate::sys::fds::close_others_on_exec;
+use crate::sys::inheritance::close_others_on_exec;
 use crate::{limits, privilege};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};

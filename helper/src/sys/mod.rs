@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod child;
-pub mod fds;
+pub mod inheritance;
 pub mod loopback;
 pub mod mount;
 pub mod process;

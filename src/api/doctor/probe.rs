@@ -7,7 +7,7 @@
 //!
 //! Sources: user_namespaces(7) (who may write which map), unshare(2).
 
-use mossnet_helper::netlink::{Netlink, NewBridge, Refused};
+use mossnet_helper::netlink::{Explain, Netlink, NewBridge, Refused};
 use mossnet_helper::request::{Failure, NetworkRules, UplinkKind};
 use mossnet_helper::ruleset::{self, Families};
 use mossnet_helper::{IfName, MacAddr, sysctl};

@@ -1,6 +1,4 @@
-//! The only unsafe code: a socket option that nix does not have.
-
-#![allow(unsafe_code)]
+//! A socket option that nix does not have.
 
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd};
