@@ -75,6 +75,7 @@ impl Daemon {
         if !sandbox.endpoints.is_empty() {
             let mut link = self.0.link.lock().await;
             self.tell(&mut link, helper).await?;
+            link.told.kernel.check(&sandbox.endpoints)?;
         }
         if sandbox.bare {
             self.make(helper, sandbox, None).await?;

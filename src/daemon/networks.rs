@@ -3,6 +3,7 @@
 //! Invariant: what the helper was told is a function of the model; telling it again is harmless,
 //! so it is told whatever differs from what it was told last.
 
+use super::kernel_uplink::{self, KernelUplink, Way, leaves_by_kernel};
 use super::link::Link;
 use super::model::Model;
 use super::refusal::{conflict, failed};
@@ -34,7 +35,9 @@ pub(super) struct Told {
     bridges: BTreeMap<IfName, Option<BridgeSpec>>,
     rules: Option<Vec<NetworkRules>>,
     snapshot: Option<Snapshot>,
-    uplinks: BTreeSet<UplinkKind>,
+    pub(super) uplinks: BTreeSet<UplinkKind>,
+    /// The way through the host's kernel.
+    pub(super) kernel: KernelUplink,
     /// Keys of the listening sockets that it keeps.
     pub(super) listeners: BTreeSet<String>,
     /// What all of it was made of, if all of it was told.
@@ -59,6 +62,9 @@ impl Told {
     /// An external uplink ended by itself.
     pub(super) fn uplink_ended(&mut self, kind: UplinkKind) {
         self.uplinks.remove(&kind);
+        if kind == UplinkKind::Kernel {
+            self.kernel.lost();
+        }
         self.of = None;
     }
 }
@@ -72,6 +78,7 @@ struct Wanted {
     surplus: Vec<IfName>,
     rules: Vec<NetworkRules>,
     uplinks: BTreeSet<UplinkKind>,
+    way: Way,
     snapshot: Snapshot,
 }
 
@@ -100,6 +107,7 @@ impl Daemon {
             }
         }
         start_uplinks(told, &wanted.uplinks, helper).await?;
+        let led = kernel_uplink::lead(told, wanted.way, helper).await;
         if told.rules.as_ref() != Some(&wanted.rules) {
             let networks = wanted.rules.clone();
             helper.call(Request::Ruleset { networks }).await?;
@@ -107,7 +115,7 @@ impl Daemon {
         }
         let stopped = stop_uplinks(told, &wanted.uplinks, helper).await;
         self.tell_relay(link, helper, wanted.snapshot).await?;
-        link.told.of = stopped.then_some(wanted.of);
+        link.told.of = (stopped && led).then_some(wanted.of);
         Ok(())
     }
 
@@ -159,6 +167,7 @@ impl Daemon {
                 .iter()
                 .map(|network| network_rules(network))
                 .collect(),
+            way: Way::of(external.clone().copied()),
             uplinks: external
                 .map(|network| network.uplink)
                 .filter(is_external)
@@ -267,7 +276,8 @@ impl Daemon {
             return;
         };
         let model = self.0.model.lock().await;
-        for network in model.networks() {
+        // The kernel's uplink is such a route.
+        for network in model.networks().filter(|network| !leaves_by_kernel(network)) {
             let subnets = network.subnets.iter().map(|s| s.subnet);
             for subnet in subnets {
                 if let Some(route) = host.iter().find(|route| subnet.overlaps(**route)) {
@@ -322,7 +332,8 @@ async fn start_uplinks(
     helper: &Helper,
 ) -> Result<(), Refusal> {
     for kind in wanted {
-        if told.uplinks.contains(kind) {
+        // The kernel's is asked for with all its subnets.
+        if told.uplinks.contains(kind) || *kind == UplinkKind::Kernel {
             continue;
         }
         if let Some(spec) = uplink(*kind).prepare()? {
@@ -338,8 +349,14 @@ async fn stop_uplinks(told: &mut Told, wanted: &BTreeSet<UplinkKind>, helper: &H
     let mut stopped = true;
     let surplus: Vec<_> = told.uplinks.difference(wanted).copied().collect();
     for kind in surplus {
-        match helper.call(Request::StopUplink { kind }).await {
-            Ok(_) => drop(told.uplinks.remove(&kind)),
+        let stop = match kind {
+            UplinkKind::Kernel => kernel_uplink::release(told, helper).await,
+            kind => (helper.call(Request::StopUplink { kind }).await)
+                .map(drop)
+                .map_err(Refusal::from),
+        };
+        match stop {
+            Ok(()) => drop(told.uplinks.remove(&kind)),
             Err(error) => {
                 stopped = false;
                 warn!(?kind, %error, "external uplink not stopped");
