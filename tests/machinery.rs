@@ -144,7 +144,13 @@ fn a_test_that_hangs_is_ended() {
 #[test]
 fn a_child_that_runs_nothing_fails() {
     let empty = std::panic::catch_unwind(|| {
-        enter::enter(seconds(20), "machinery::no_such_test", false, Powers::User, || {});
+        enter::enter(
+            seconds(20),
+            "machinery::no_such_test",
+            false,
+            Powers::User,
+            || {},
+        );
     });
     let text = empty.expect_err("an empty child must fail");
     let text = text.downcast_ref::<String>().expect("a message");

@@ -9,7 +9,8 @@ use crate::privilege::{Class, with};
 use crate::relay::Relay;
 use crate::request::{
     BridgeSpec, DefaultRoute, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory,
-    NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxSpec, UplinkKind,
+    NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxSpec,
+    UplinkKind,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::Sandboxes;
@@ -122,9 +123,7 @@ impl Helper {
             Request::StartUplink(spec) => done(with(Class::Visit, || {
                 self.uplinks.start(&spec, &mut self.router)
             })),
-            Request::KernelUplink(link) => {
-                done(with(Class::Visit, || self.router.lead_out(&link)))
-            }
+            Request::KernelUplink(link) => done(with(Class::Visit, || self.router.lead_out(&link))),
             Request::StopUplink {
                 kind: UplinkKind::Kernel,
             } => done(with(Class::Network, || self.router.remove_kernel_link())),

@@ -16,9 +16,9 @@ use crate::kernel::granted::{self, GrantError, ask, check_granted, uplink_subnet
 use crate::kernel::helper::Helper;
 use crate::network::{Endpoint, Network};
 use ipnet::IpNet;
-use mossnet_helper::ruleset::KERNEL_LINK;
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{KernelLink, Request, UplinkKind};
+use mossnet_helper::ruleset::KERNEL_LINK;
 use mossnet_setuid::client::CallError;
 use mossnet_setuid::request::{
     HOST_V4, HOST_V6, ROUTER_V4, ROUTER_V6, Unavailable, Uplink, UplinkMade,
@@ -145,7 +145,11 @@ pub(super) async fn lead(told: &mut Told, way: Way, helper: &Helper) -> bool {
 type Networks = BTreeMap<SandboxId, (String, Vec<IpNet>)>;
 
 fn subnets_of(networks: &Networks) -> BTreeSet<IpNet> {
-    networks.values().flat_map(|(_, subnets)| subnets).copied().collect()
+    networks
+        .values()
+        .flat_map(|(_, subnets)| subnets)
+        .copied()
+        .collect()
 }
 
 /// Those that are granted, and why others are not.
@@ -209,7 +213,9 @@ async fn ask_for(
 ) -> Result<UplinkMade, GrantFailure> {
     let path = helper.router_netns();
     let router = File::open(&path).map_err(FileError::on("open", &path));
-    let router: OwnedFd = router.map_err(|error| GrantFailure::Ours(error.into()))?.into();
+    let router: OwnedFd = router
+        .map_err(|error| GrantFailure::Ours(error.into()))?
+        .into();
     let wanted = Uplink {
         inside: link_name().map_err(GrantFailure::Ours)?,
         mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
@@ -254,12 +260,20 @@ pub(super) async fn release(told: &mut Told, helper: &Helper) -> Answer<()> {
 /// The host's side alone; without an uplink that we know of, what a dead owner left.
 pub(super) async fn give_back(made: Option<UplinkMade>) {
     let given = match made {
-        Some(made) => ask("release the uplink", move |installed| installed.release(made.host)).await,
+        Some(made) => {
+            ask("release the uplink", move |installed| {
+                installed.release(made.host)
+            })
+            .await
+        }
         None => ask("collect what is left", |installed| installed.gc()).await,
     };
     match given {
         Ok(()) => info!("the kernel's uplink is given back"),
-        Err(error) => warn!(error = one_line(&error), "the kernel's uplink is not given back"),
+        Err(error) => warn!(
+            error = one_line(&error),
+            "the kernel's uplink is not given back"
+        ),
     }
 }
 
@@ -270,6 +284,27 @@ impl Daemon {
         let concerned = self.0.model.lock().await.networks().any(leaves_by_kernel);
         if concerned && mossnet_setuid::Helper::installed().is_some() {
             give_back(None).await;
+        }
+    }
+
+    /// The host's routes changed: an admin may have removed the link, which is then asked for again.
+    pub(super) async fn check_kernel_uplink(&self) {
+        let helper = {
+            let link = self.0.link.lock().await;
+            let made = link.told.kernel.made().is_some();
+            link.current().cloned().filter(|_| made)
+        };
+        let Some(helper) = helper else { return };
+        match helper.inventory().await {
+            Ok(inventory) if !inventory.uplinks.contains(&UplinkKind::Kernel) => {
+                warn!("the kernel's uplink is gone; it is asked for again");
+                let mut link = self.0.link.lock().await;
+                link.told.uplink_ended(UplinkKind::Kernel);
+                drop(link);
+                self.refresh().await;
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%error, "the kernel's uplink cannot be looked at"),
         }
     }
 

@@ -16,7 +16,7 @@
 //! * `link`: the connection to the helper, its events, and what it was told.
 //! * `linger`: endpoints of the ended that have something to deliver.
 //! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out; `kernel_uplink`: the one that takes a
-//!   grant.
+//!   grant; `kernel_publish`: ports that the host's kernel leads.
 //! * `network_admin`: networks made and removed, by `network_draft` (a request, checked) and
 //!   `network_filter`.
 //! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
@@ -40,6 +40,7 @@ mod files;
 mod host_loopback;
 mod info;
 mod joining;
+mod kernel_publish;
 mod kernel_uplink;
 mod leases;
 mod leftover;

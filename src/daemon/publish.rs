@@ -8,6 +8,8 @@
 //! closed. A recorded port whose socket is nowhere (a daemon was killed in between) is bound again.
 
 use super::Daemon;
+use super::kernel_publish::lead_ports;
+use super::kernel_uplink::Led;
 use super::link::Link;
 use super::refusal::{conflict, failed, malformed, unknown};
 use crate::api::control::{Answer, Refusal};
@@ -219,6 +221,7 @@ impl Daemon {
         link: &mut Link,
         helper: &Helper,
         snapshot: &mut Snapshot,
+        led: &Led,
     ) -> Answer<BTreeSet<String>> {
         let mut sockets = Vec::new();
         let held = &link.told.listeners;
@@ -236,6 +239,7 @@ impl Daemon {
                 }
             }
         });
+        lead_ports(&mut link.told, &sockets, led).await;
         let handed: Vec<String> = sockets.iter().map(|(key, _)| key.clone()).collect();
         helper.keep_listeners(sockets).await?;
         link.told.listeners.extend(handed);

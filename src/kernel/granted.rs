@@ -4,10 +4,15 @@
 //! Invariant: whatever it does not grant is an error that says what an admin would write; all that needs
 //! no grant works without it.
 
+use crate::error::one_line;
+use crate::ports::Proto;
 use ipnet::IpNet;
 use mossnet_setuid::client::{CallError, Helper};
-use mossnet_setuid::request::{Grants, Verb};
-use std::fmt::Write as _;
+use mossnet_setuid::request::{Bind, Grants, Protocol, Unavailable, Verb};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use tracing::debug;
 
 /// Where an admin says who may do what.
 pub const GRANTS: &str = "/etc/mossnet/grants.toml";
@@ -68,9 +73,13 @@ impl GrantError {
             Self::NotGranted { user, missing } => {
                 let example = ["10.200.0.0/16".to_owned()];
                 let subnets: Vec<_> = missing.iter().map(IpNet::to_string).collect();
-                let subnets = if subnets.is_empty() { &example[..] } else { &subnets };
+                let subnets = if subnets.is_empty() {
+                    &example[..]
+                } else {
+                    &subnets
+                };
                 format!(
-                    "an admin can add to {GRANTS}: {}; {WITHOUT}",
+                    "an admin can write in {GRANTS} or grants.d: {}; {WITHOUT}",
                     grant(user, subnets)
                 )
             }
@@ -89,15 +98,14 @@ impl GrantError {
     }
 }
 
-/// A grant of uplinks, as one line of TOML.
+/// A grant of uplinks, as a file of one line.
 pub fn grant(user: &str, subnets: &[String]) -> String {
-    let mut text = format!("[[grant]] user = \"{user}\", uplink.subnets = [");
-    for (index, subnet) in subnets.iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{comma}\"{subnet}\"");
-    }
-    text + "]"
+    let subnets: Vec<_> = subnets
+        .iter()
+        .map(|subnet| format!("\"{subnet}\""))
+        .collect();
+    let subnets = subnets.join(", ");
+    format!("grant = [{{ user = \"{user}\", verbs = [\"uplink\"], subnets = [{subnets}] }}]")
 }
 
 /// Asks, on a thread that may wait; `what` it was asked for.
@@ -144,6 +152,25 @@ pub fn check_granted(wanted: &[IpNet], granted: &[IpNet]) -> Result<(), GrantErr
     }
 }
 
+/// A socket at a port that is too low for users: a listening one, for TCP. EACCES where it is not
+/// granted.
+pub fn listener(proto: Proto, address: SocketAddr) -> io::Result<OwnedFd> {
+    let helper = Helper::installed().ok_or(io::ErrorKind::PermissionDenied)?;
+    let protocol = match proto {
+        Proto::Tcp => Protocol::Tcp,
+        Proto::Udp => Protocol::Udp,
+    };
+    helper.bind(Bind { protocol, address }).map_err(|error| {
+        debug!(error = one_line(&error), %address, "low port not granted");
+        let kind = match error {
+            CallError::Unavailable(Unavailable::InUse) => io::ErrorKind::AddrInUse,
+            CallError::Unavailable(Unavailable::Absent) => io::ErrorKind::AddrNotAvailable,
+            _ => io::ErrorKind::PermissionDenied,
+        };
+        kind.into()
+    })
+}
+
 /// Who we are, as grants name users.
 pub fn user_name() -> String {
     let uid = nix::unistd::getuid();
@@ -166,7 +193,11 @@ mod tests {
         let error = check_granted(&wanted, &granted).unwrap_err();
         let text = error.to_string();
         assert!(text.ends_with("an uplink for 10.89.0.0/24"), "{text}");
-        assert!(error.hint().contains("[\"10.89.0.0/24\"]"), "{}", error.hint());
+        assert!(
+            error.hint().contains("[\"10.89.0.0/24\"]"),
+            "{}",
+            error.hint()
+        );
         assert!(error.hint().contains(GRANTS));
     }
 }

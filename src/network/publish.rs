@@ -8,17 +8,14 @@ use super::model::Endpoint;
 use super::routes::default_routes;
 use super::sandbox::Sandbox;
 use super::snapshot::PublishView;
-use crate::ports::{Publish, SourceAddress};
+use crate::ports::{HostAddr, Publish, SourceAddress};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What the relay is told of a sandbox's ports: nothing unless it lives and is on a network. `relayed`
 /// says whether a network, by its identity, leaves by the relay.
-pub fn publish_views(
-    sandbox: &Sandbox,
-    relayed: impl Fn(&SandboxId) -> bool,
-) -> Vec<PublishView> {
+pub fn publish_views(sandbox: &Sandbox, relayed: impl Fn(&SandboxId) -> bool) -> Vec<PublishView> {
     if !sandbox.is_live() || sandbox.publishes.is_empty() {
         return Vec::new();
     }
@@ -38,6 +35,43 @@ pub fn publish_views(
     };
     let all = sandbox.publishes.iter();
     all.map(|published| view(&published.publish)).collect()
+}
+
+/// Where the host's kernel can lead the ports of a sandbox, by the keys of their sockets: one address of
+/// each family that the socket takes. `by_kernel` says whether a network, by its identity, leaves by
+/// the kernel. Ports of the loopback are left out, since all their clients are the host's own; so are
+/// those of which the container is not to know the clients.
+pub fn led_ports(
+    sandbox: &Sandbox,
+    by_kernel: impl Fn(&SandboxId) -> bool,
+) -> Vec<(String, Vec<SocketAddr>)> {
+    if !sandbox.is_live() || sandbox.publishes.is_empty() {
+        return Vec::new();
+    }
+    let (through, routed) = through(sandbox);
+    let through = through
+        .into_iter()
+        .filter(|(on, _)| routed && by_kernel(&on.network));
+    let addresses: Vec<IpAddr> = through.map(|(_, address)| address).collect();
+    let mut led = Vec::new();
+    for publish in sandbox.publishes.iter().map(|published| &published.publish) {
+        let takes = |address: &IpAddr| match publish.host_addr() {
+            HostAddr::Any => true,
+            HostAddr::Only(own) => own.is_ipv4() == address.is_ipv4() && !own.is_loopback(),
+        };
+        let addresses: Vec<_> = addresses.iter().copied().filter(takes).collect();
+        if addresses.is_empty() || publish.source() != SourceAddress::Keep {
+            continue;
+        }
+        for (key, port) in keys(publish).zip(publish.host_ports().iter()) {
+            let to = publish.leads_to(port).into_iter().flat_map(|port| {
+                let sockets = addresses.iter();
+                sockets.map(move |address| SocketAddr::new(*address, port.get()))
+            });
+            led.push((key, to.collect()));
+        }
+    }
+    led
 }
 
 /// For each family the address by which its default route leads; where there is no such route at
@@ -103,6 +137,34 @@ mod tests {
         web.exit(9, 0);
         assert!(views_of(&web).is_empty());
         assert_eq!(web.publishes.len(), 2);
+    }
+
+    #[test]
+    fn the_kernel_leads_ports_of_networks_that_leave_by_it() {
+        let network = samples::network("fast", 1, "10.200.1.0/24");
+        let mut web = samples::sandbox("web", 3, &network, "10.200.1.2/24");
+        let specs = [
+            "8080-8081:80-81",
+            "127.0.0.1:1:80",
+            "[::]:2:80",
+            "0.0.0.0:53:53/udp",
+        ];
+        web.publishes = specs.map(published).into();
+        let shown = |led: Vec<(String, Vec<SocketAddr>)>| {
+            let shown = led.into_iter().map(|(key, to)| format!("{key} {to:?}"));
+            shown.collect::<Vec<_>>()
+        };
+        let expected = [
+            "*:8080/tcp [10.200.1.2:80]",
+            "*:8081/tcp [10.200.1.2:81]",
+            "0.0.0.0:53/udp [10.200.1.2:53]",
+        ];
+        assert_eq!(shown(led_ports(&web, |id| *id == network.id)), expected);
+        assert!(led_ports(&web, |_| false).is_empty());
+        web.publishes[0].publish = web.publishes[0].publish.seen_as(SourceAddress::Gateway);
+        assert_eq!(shown(led_ports(&web, |_| true)), expected[2..]);
+        web.exit(9, 0);
+        assert!(led_ports(&web, |_| true).is_empty());
     }
 
     #[test]

@@ -62,7 +62,12 @@ impl Powers {
     /// Flags of unshare(1).
     fn user_namespace(self) -> &'static [&'static str] {
         match self {
-            Self::User => &["--user", "--map-user=1000", "--map-group=1000", "--keep-caps"],
+            Self::User => &[
+                "--user",
+                "--map-user=1000",
+                "--map-group=1000",
+                "--keep-caps",
+            ],
             Self::Root => &[],
         }
     }
@@ -70,12 +75,7 @@ impl Powers {
 
 /// The same, showing what the body prints while it runs; gives it back, too.
 #[allow(dead_code)] // Only the benchmarks want it.
-pub fn enter_live<F: FnOnce()>(
-    deadline: Duration,
-    name: &str,
-    powers: Powers,
-    body: F,
-) -> String {
+pub fn enter_live<F: FnOnce()>(deadline: Duration, name: &str, powers: Powers, body: F) -> String {
     stage(deadline, name, powers, body, true)
 }
 
