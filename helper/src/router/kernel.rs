@@ -7,11 +7,11 @@
 //! Invariant: without the link such networks have no way out: their mark leads to a table that is
 //! empty, and forwarding to the relay is not allowed.
 
-use super::{Router, require_link, table_of, usable};
+use super::{Router, table_of, usable};
 use crate::namespace::in_netns;
-use crate::netlink::{Explain, Route, add_address, add_neighbour, add_route};
+use crate::netlink::{Explain, Link, Route, add_address, add_neighbour, add_route};
 use crate::request::{Failure, KernelLink};
-use crate::ruleset::{KERNEL_LINK, KERNEL_MARK};
+use crate::ruleset::{Ends, KERNEL_LINK, KERNEL_MARK};
 use crate::sysctl;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -24,7 +24,10 @@ impl Router {
             let what = format!("the link to the host must be called {KERNEL_LINK}, not {name}");
             return Err(Failure::invalid(what));
         }
-        let index = require_link(&mut self.route, name)?;
+        let found = self.kernel_link()?;
+        let absent = || Failure::not_found(format!("{name} does not exist"));
+        let found = found.ok_or_else(absent)?;
+        let index = found.index;
         let families = self.families;
         if families.ipv6 {
             in_netns(self.netns.as_fd(), || sysctl::set_ipv6(KERNEL_LINK, true))?;
@@ -49,18 +52,30 @@ impl Router {
             add_route(route, via)
                 .map_err(|e| e.failure(format!("route marked packets via {gateway}")))?;
         }
+        let ends = Ends {
+            index: found.index,
+            host: link.host_mac,
+            router: link.router_mac,
+        };
+        self.fast.set_link(Some((ends, found.mtu)));
+        self.renew_fast_path();
         Ok(())
+    }
+
+    fn kernel_link(&mut self) -> Result<Option<Link>, Failure> {
+        let link = self.route.link(KERNEL_LINK);
+        link.map_err(|e| e.failure(format!("look for {KERNEL_LINK}")))
     }
 
     /// Whether the link is there.
     pub fn has_kernel_link(&mut self) -> Result<bool, Failure> {
-        let link = self.route.link(KERNEL_LINK);
-        let link = link.map_err(|e| e.failure(format!("look for {KERNEL_LINK}")))?;
-        Ok(link.is_some())
+        Ok(self.kernel_link()?.is_some())
     }
 
     /// Remove the link, and the host's end with it; already absent is success.
     pub fn remove_kernel_link(&mut self) -> Result<(), Failure> {
+        self.fast.set_link(None);
+        self.renew_fast_path();
         let name = KERNEL_LINK.parse();
         self.remove_link(&name.map_err(|_| Failure::invalid("the name of a link"))?)
     }

@@ -103,6 +103,7 @@ fn raw_prerouting(routed: bool) -> Chain {
     Chain {
         name: "raw_prerouting",
         base: Some(base(Hook::Prerouting, Priority::Raw)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -112,6 +113,7 @@ fn raw_output() -> Chain {
     Chain {
         name: "raw_output",
         base: Some(base(Hook::Output, Priority::Raw)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -123,6 +125,7 @@ fn leave_by(name: &'static str, mark: u32) -> Chain {
     Chain {
         name,
         base: None,
+        devices: Vec::new(),
         rules,
     }
 }
@@ -201,6 +204,7 @@ fn prerouting(ways: Ways) -> Chain {
     Chain {
         name: "prerouting",
         base: Some(base(Hook::Prerouting, Priority::Mangle)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -253,6 +257,7 @@ fn input(ways: Ways) -> Chain {
     Chain {
         name: "input",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -311,6 +316,7 @@ fn forward(ways: Ways) -> Chain {
     Chain {
         name: "forward",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -326,6 +332,7 @@ fn postrouting() -> Chain {
     Chain {
         name: "postrouting",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }

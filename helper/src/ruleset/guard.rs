@@ -199,6 +199,7 @@ fn errors() -> Chain {
     Chain {
         name: "errors",
         base: None,
+        devices: Vec::new(),
         rules: vec![
             own(EtherType::Ipv4, Family::V4),
             own(EtherType::Ipv6, Family::V6),
@@ -238,6 +239,8 @@ fn neighbours() -> Chain {
     Chain {
         name: "neighbours",
         base: None,
+        devices: Vec::new(),
+        devices: Vec::new(),
         rules,
     }
 }

@@ -1,6 +1,7 @@
 //! The nftables ruleset of the router netns: from the list of networks to typed rules, to text, and
 //! to one nfnetlink transaction. A table of its own (`guard`) holds endpoints to their addresses; its
-//! sets change with every endpoint, alone.
+//! sets change with every endpoint, alone. Another one (`fast`) takes frames of some networks past bridge
+//! and routing.
 //!
 //! Invariant: the number of rules does not depend on the number of networks; what differs from
 //! network to network stands in sets. Sources: nft(8), linux/netfilter/nf_tables.h, design.md
@@ -9,11 +10,13 @@
 mod chains;
 mod encode;
 mod expression;
+mod fast;
 mod guard;
 mod model;
 mod text;
 
 pub use encode::{Batch, encode};
+pub use fast::{Ends, MOST, Port, fast};
 pub use guard::{Owner, guard};
 pub use model::Ruleset;
 
