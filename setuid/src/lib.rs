@@ -11,10 +11,23 @@
 //! descriptors that the kernel vouches for. No path, no pid, no environment, no locale, no name service,
 //! no thread, no other program, nothing from a network. Whatever fails, fails closed.
 
+pub mod accounts;
+mod act;
+mod attribute;
+mod audit;
+pub mod caller;
 pub mod channel;
 pub mod client;
+mod kernel;
+mod namespace;
+pub mod policy;
+mod privilege;
+pub mod program;
+mod record;
 pub mod request;
+mod startup;
 mod sys;
+mod trusted;
 pub mod wire;
 
 pub use client::{CallError, Helper};

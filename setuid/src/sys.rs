@@ -40,6 +40,12 @@ pub fn owner_uid(user_namespace: BorrowedFd<'_>) -> nix::Result<u32> {
     Errno::result(result).map(|_| uid)
 }
 
+/// EBADF: the descriptor with this number is closed.
+pub fn is_open(number: i32) -> nix::Result<()> {
+    // SAFETY: asks for a flag, and changes nothing.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) }).map(drop)
+}
+
 /// Close every descriptor from 3 on. ENOSYS: a kernel before 5.9.
 pub fn close_all_but_standard() -> nix::Result<()> {
     const FIRST: libc::c_uint = 3;
@@ -55,6 +61,25 @@ pub fn clear_environment() -> nix::Result<()> {
         0 => Ok(()),
         _ => Err(Errno::ENOMEM),
     }
+}
+
+/// Random bytes.
+pub fn random<const N: usize>() -> nix::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: writes at most `N` bytes, to a place that has as many.
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    match Errno::result(length)?.cast_unsigned() {
+        length if length == N => Ok(bytes),
+        _ => Err(Errno::EIO),
+    }
+}
+
+/// Keep CPU, terminal and size limits that the caller has set from stopping or ending this process in the
+/// middle; who kills it gets what a kill gives.
+pub fn ignore_signal(signal: nix::sys::signal::Signal) -> nix::Result<()> {
+    use nix::sys::signal::{SigHandler, signal as set};
+    // SAFETY: no handler is installed.
+    unsafe { set(signal, SigHandler::SigIgn) }.map(drop)
 }
 
 /// A number that no other network namespace has, nor will have until the machine restarts: that of
