@@ -15,6 +15,7 @@ mod dns;
 mod doctor;
 mod errors;
 mod families;
+mod granted;
 mod host_loopback;
 mod ipam;
 mod isolation;

@@ -25,6 +25,8 @@ const STAGE: &str = "MOSSNET_TEST_STAGE";
 const FINISHED: &str = "WORLD: the test body ran to its end";
 /// Where the inside finds the program under test.
 pub const PRODUCT: &str = "MOSSNET_TEST_PRODUCT";
+/// The same of what an administrator installs, for a test that runs as root.
+pub const HELPER: &str = "MOSSNET_TEST_HELPER";
 /// A usable tun device node, made by the outside where it is root.
 pub const TUN: &str = "MOSSNET_TEST_TUN";
 /// Set where a skip is a failure (CI has installed every peer).
@@ -129,6 +131,7 @@ fn outside(deadline: Duration, name: &str, powers: Powers, live: bool) -> String
         .args(["--exact", name, "--nocapture", "--include-ignored"])
         .env(STAGE, "init")
         .env(PRODUCT, product)
+        .env(HELPER, beside(Path::new(env!("CARGO_BIN_EXE_mossnet"))))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -244,6 +247,11 @@ fn inside<F: FnOnce()>(deadline: Duration, body: F) {
         std::process::exit(1);
     }
     println!("\n{FINISHED}");
+}
+
+/// `mossnet-helper`, which cargo builds beside us.
+fn beside(product: &Path) -> PathBuf {
+    product.with_file_name("mossnet-helper")
 }
 
 /// `file`, or a copy of it that an unprivileged uid can reach and execute.

@@ -11,12 +11,14 @@
 //!
 //! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
+//! * `granted`: what an administrator has installed and granted.
 //! * `networks`: words of tests about networks, and a picture of all there is.
 
 pub mod bare_relay;
 pub mod command;
 pub mod dns;
 pub mod enter;
+pub mod granted;
 pub mod inspect;
 pub mod netns;
 pub mod networks;
@@ -149,7 +151,7 @@ impl World {
     }
 
     fn build(plan: &Builder) -> Self {
-        private_directories();
+        private_directories(plan.powers);
         let resolv_conf = match (plan.resolv_conf.as_str(), plan.ipv4) {
             ("", true) => format!("nameserver {SERVER}\nsearch test.example\n"),
             ("", false) => format!("nameserver {SERVER6}\nsearch test.example\n"),
@@ -292,12 +294,16 @@ pub fn installed(program: &str) -> bool {
     found
 }
 
-fn private_directories() {
+fn private_directories(powers: Powers) {
     let product = std::env::var_os(enter::PRODUCT).expect("path of the program under test");
     let program = fs::File::open(&product).expect("open the program under test");
     let itself = fs::File::open("/proc/self/exe").expect("open the own program");
     let tun = std::env::var_os(enter::TUN).and_then(|path| fs::File::open(path).ok());
-    tmpfs("/run", "mode=0755,uid=1000,gid=1000");
+    let helper = granted::program(powers);
+    match powers {
+        Powers::User => tmpfs("/run", "mode=0755,uid=1000,gid=1000"),
+        Powers::Root => tmpfs("/run", "mode=0755"),
+    }
     for directory in ["bin", "home", "etc"] {
         fs::create_dir_all(Path::new("/run/world").join(directory)).expect("make a directory");
     }
@@ -307,6 +313,13 @@ fn private_directories() {
     bind_file(&itself, "/run/world/bin/itself");
     if let Some(tun) = tun {
         bind_file(&tun, "/run/world/tun");
+    }
+    if let Some(helper) = helper {
+        granted::install(helper);
+        let places = ["/run/world", "/run/world/home", "/run/user/1000"];
+        for place in places {
+            std::os::unix::fs::chown(place, Some(1000), Some(1000)).expect("give it to the user");
+        }
     }
     // The programs are reached by then: what lies in /tmp (a checkout, say) may vanish.
     tmpfs("/tmp", "mode=1777");

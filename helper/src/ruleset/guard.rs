@@ -170,6 +170,7 @@ fn enter() -> Chain {
             priority: Priority::BridgeFilter,
             drop: true,
         }),
+        devices: Vec::new(),
         rules: rules.into_iter().chain(arp()).collect(),
     }
 }
@@ -239,7 +240,6 @@ fn neighbours() -> Chain {
     Chain {
         name: "neighbours",
         base: None,
-        devices: Vec::new(),
         devices: Vec::new(),
         rules,
     }

@@ -1,0 +1,1 @@
+//! Ports below ip_unprivileged_port_start.
