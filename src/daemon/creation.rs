@@ -58,7 +58,8 @@ impl Daemon {
     }
 
     async fn create(&self, helper: &Helper, id: &SandboxId, draft: &Draft) -> Answer<()> {
-        let ports = self.bind(&draft.publish).await?;
+        let by_kernel = self.will_be_on_kernel(draft).await;
+        let ports = self.bind(&draft.publish, by_kernel).await?;
         let sandbox = self.record(id, draft, &ports).await?;
         if let Err(refusal) = self.bring_about(helper, &sandbox).await {
             self.discard(Some(helper), id, LinkLock::Free).await;

@@ -10,11 +10,15 @@
 //! to lead elsewhere is closed and bound anew. So is one of an earlier daemon, which may have told
 //! anything of it.
 
+use super::Daemon;
+use super::draft::Draft;
 use super::kernel_uplink::{Led, leaves_by_kernel};
 use super::model::Model;
 use super::networks::Told;
+use crate::api::types::{NetworkMode, Uplink};
 use crate::error::one_line;
 use crate::kernel::granted::ask;
+use crate::network::Sandbox;
 use crate::network::publish::led_ports;
 use mossnet_setuid::request::MAX_PUBLISHED;
 use std::collections::BTreeSet;
@@ -28,6 +32,31 @@ pub(super) fn led_by_kernel(model: &Model) -> Led {
     let sandboxes = model.live().filter(|sandbox| !sandbox.publishes.is_empty());
     let led = sandboxes.flat_map(|sandbox| led_ports(sandbox, by_kernel));
     led.collect()
+}
+
+impl Daemon {
+    /// Whether a sandbox that is to be made will leave by the kernel.
+    pub(super) async fn will_be_on_kernel(&self, draft: &Draft) -> bool {
+        let model = self.0.model.lock().await;
+        let leaves = |name: &str| model.find_network(name).is_ok_and(leaves_by_kernel);
+        match &draft.network {
+            _ if draft.publish.specs.is_empty() => false,
+            _ if draft.request.uplink == Some(Uplink::Kernel) => true,
+            NetworkMode::Networks(networks) => networks.iter().any(|on| leaves(&on.network)),
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => false,
+        }
+    }
+
+    /// Whether a sandbox leaves by the kernel.
+    pub(super) async fn is_on_kernel(&self, sandbox: &Sandbox) -> bool {
+        let model = self.0.model.lock().await;
+        let mut networks = sandbox.attachments.iter();
+        networks.any(|on| {
+            model
+                .network_by_id(&on.network)
+                .is_some_and(leaves_by_kernel)
+        })
+    }
 }
 
 /// Sockets that the helper keeps, and that lead elsewhere than they should.

@@ -135,13 +135,21 @@ impl From<BindError> for Refusal {
 }
 
 impl Daemon {
-    /// Binds what a request wants, all or nothing.
-    pub(super) async fn bind(&self, wishes: &Wishes) -> Answer<Parked<'_>> {
+    /// Binds what a request wants, all or nothing; with a socket for each family where the kernel is to
+    /// lead the ports.
+    pub(super) async fn bind(&self, wishes: &Wishes, by_kernel: bool) -> Answer<Parked<'_>> {
         let specs = wishes.resolved().await?;
         self.check_claims(None, specs.iter().filter_map(claim))
             .await?;
         let source = wishes.source;
-        self.park(move || listeners::bind_all(&specs, source)).await
+        self.park(move || {
+            let bound = listeners::bind_all(&specs, source)?;
+            match by_kernel {
+                true => listeners::apart(bound),
+                false => Ok(bound),
+            }
+        })
+        .await
     }
 
     /// Binds the ports that a sandbox had when it ran before.
@@ -255,7 +263,8 @@ impl Daemon {
         let _turn = self.0.turns.take(&id).await;
         let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         check_mode(&sandbox)?;
-        let parked = self.bind(&wishes).await?;
+        let by_kernel = self.is_on_kernel(&sandbox).await;
+        let parked = self.bind(&wishes, by_kernel).await?;
         let added = parked.publishes.clone();
         let mut wanted = sandbox.publishes.clone();
         wanted.extend(&added);

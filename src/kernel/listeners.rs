@@ -146,19 +146,37 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
     Ok(all)
 }
 
+/// The same with a socket for each family where one was for both: a kernel that leads ports to containers
+/// tells them apart.
+pub fn apart(all: Vec<Bound>) -> Result<Vec<Bound>, BindError> {
+    let mut parts = Vec::new();
+    for bound in all {
+        match bound.publish.host_addr() {
+            HostAddr::Any => {
+                drop(bound.sockets);
+                parts.extend(bind_by_family(bound.publish, bound.choice)?);
+            }
+            HostAddr::Only(_) => parts.push(bound),
+        }
+    }
+    Ok(parts)
+}
+
+fn bind_by_family(publish: Publish, choice: HostChoice) -> Result<Vec<Bound>, BindError> {
+    let addresses = HostAddr::Any.addresses().into_iter();
+    let of_family = addresses
+        .filter(|address| address.is_ipv4() || has_ipv6())
+        .map(|address| bind_fixed(publish.at(HostAddr::only(address)), choice));
+    let bound = of_family.collect::<Result<Vec<_>, _>>()?;
+    Ok(bound.into_iter().flatten().collect())
+}
+
 /// Every host port of a publish: one, or one for each family where the ports take a grant.
 fn bind_fixed(publish: Publish, choice: HostChoice) -> Result<Vec<Bound>, BindError> {
     let ports = publish.host_ports().iter();
     let sockets = ports.map(|port| bind_port_of(&publish, port)).collect();
     match (sockets, publish.host_addr()) {
-        (Err(BindError::Forbidden { .. }), HostAddr::Any) => {
-            let addresses = HostAddr::Any.addresses().into_iter();
-            let of_family = addresses
-                .filter(|address| address.is_ipv4() || has_ipv6())
-                .map(|address| bind_fixed(publish.at(HostAddr::only(address)), choice));
-            let bound = of_family.collect::<Result<Vec<_>, _>>()?;
-            Ok(bound.into_iter().flatten().collect())
-        }
+        (Err(BindError::Forbidden { .. }), HostAddr::Any) => bind_by_family(publish, choice),
         (sockets, _) => Ok(vec![Bound {
             publish,
             choice,

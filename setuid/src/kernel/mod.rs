@@ -75,10 +75,13 @@ impl Host {
     /// Sockets to its kernel.
     pub fn open() -> Result<Self> {
         let failed = |what| move |errno| refused(what, errno);
-        Ok(Self {
-            route: Socket::route().map_err(failed("open rtnetlink"))?,
-            netfilter: Socket::netfilter().map_err(failed("open nfnetlink"))?,
-        })
+        // The kernel asks for the opener's capabilities too (netlink_net_capable).
+        privilege::with(Capability::CAP_NET_ADMIN, || {
+            Ok(Self {
+                route: Socket::route().map_err(failed("open rtnetlink"))?,
+                netfilter: Socket::netfilter().map_err(failed("open nfnetlink"))?,
+            })
+        })?
     }
 
     /// A number that only this network namespace has.
