@@ -13,12 +13,13 @@ use super::refusal::{FileError, conflict, failed};
 use crate::api::control::{Answer, Refusal};
 use crate::error::one_line;
 use crate::kernel::granted::{self, GrantError, ask, check_granted, uplink_subnets};
-use crate::kernel::helper::Helper;
+use crate::kernel::helper;
 use crate::network::{Endpoint, Network};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{KernelLink, Request, UplinkKind};
 use mossnet_helper::ruleset::KERNEL_LINK;
+use mossnet_setuid::Helper;
 use mossnet_setuid::client::CallError;
 use mossnet_setuid::request::{
     HOST_V4, HOST_V6, ROUTER_V4, ROUTER_V6, Unavailable, Uplink, UplinkMade,
@@ -27,10 +28,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 use tracing::{info, warn};
 
 /// Bytes. Both families fit into the least.
 const LEAST_MTU: u32 = 1280;
+
+/// What a dead owner left is looked for after each of these.
+const COLLECT_PAUSES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
 
 /// Prefixes of the link: as host and router know each other.
 const LINK_V4: u8 = 30;
@@ -110,7 +120,7 @@ impl From<GrantError> for Refusal {
 }
 
 /// Leads these networks out; false where one of them stays without.
-pub(super) async fn lead(told: &mut Told, way: Way, helper: &Helper) -> bool {
+pub(super) async fn lead(told: &mut Told, way: Way, helper: &helper::Helper) -> bool {
     told.kernel.refused.clear();
     if way.networks.is_empty() {
         return true;
@@ -174,7 +184,7 @@ fn refuse(told: &mut Told, networks: impl Iterator<Item = SandboxId>, refusal: &
     told.kernel.refused.extend(refused);
 }
 
-async fn make(subnets: &BTreeSet<IpNet>, mtu: u32, helper: &Helper) -> Answer<UplinkMade> {
+async fn make(subnets: &BTreeSet<IpNet>, mtu: u32, helper: &helper::Helper) -> Answer<UplinkMade> {
     let made = match ask_for(subnets, mtu, helper).await {
         // Ours of before, which it has no record of any more.
         Err(GrantFailure::Grant(GrantError::Refused {
@@ -209,7 +219,7 @@ impl From<GrantFailure> for Refusal {
 async fn ask_for(
     subnets: &BTreeSet<IpNet>,
     mtu: u32,
-    helper: &Helper,
+    helper: &helper::Helper,
 ) -> Result<UplinkMade, GrantFailure> {
     let path = helper.router_netns();
     let router = File::open(&path).map_err(FileError::on("open", &path));
@@ -249,7 +259,7 @@ fn link(made: &UplinkMade) -> Answer<KernelLink> {
 }
 
 /// Takes the link away, and what the host keeps for it.
-pub(super) async fn release(told: &mut Told, helper: &Helper) -> Answer<()> {
+pub(super) async fn release(told: &mut Told, helper: &helper::Helper) -> Answer<()> {
     give_back(told.kernel.made.take()).await;
     told.kernel.lost();
     let kind = UplinkKind::Kernel;
@@ -277,13 +287,26 @@ pub(super) async fn give_back(made: Option<UplinkMade>) {
     }
 }
 
+/// Until the kernel has taken the router netns down, which it does in its own time: before, the link
+/// there is nobody's leftover.
+async fn collect() {
+    for pause in COLLECT_PAUSES {
+        tokio::time::sleep(pause).await;
+        give_back(None).await;
+        let left = ask("ask mossnet-helper what there is", Helper::query).await;
+        if !left.is_ok_and(|grants| grants.interfaces.now > 0) {
+            return;
+        }
+    }
+}
+
 impl Daemon {
     /// What an earlier helper's uplink may have left on the host; where no network can have had one,
     /// nobody is asked.
     pub(super) async fn collect_kernel_uplink(&self) {
         let concerned = self.0.model.lock().await.networks().any(leaves_by_kernel);
-        if concerned && mossnet_setuid::Helper::installed().is_some() {
-            give_back(None).await;
+        if concerned && Helper::installed().is_some() {
+            tokio::spawn(collect());
         }
     }
 

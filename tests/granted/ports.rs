@@ -4,6 +4,7 @@ use super::uplink::prepared;
 use super::world;
 use crate::publish::ports::{tell, told};
 use crate::publish::{HOST, HOST6, at, udp_client, udp_seen};
+use crate::world::{eventually, seconds};
 
 #[test]
 fn low_ports_come_from_the_helper() {
@@ -31,7 +32,10 @@ fn low_ports_come_from_the_helper() {
         refused.expect_text("port 443");
         world.mossnet(["stop", "-t", "0", "web"]).ok();
         world.mossnet(["start", "web"]).ok();
-        crate::publish::ports::serves(world, "web");
+        eventually(seconds(20), "the service to listen again", || {
+            let logs = world.mossnet(["logs", "web"]).ok();
+            logs.matches("serves").count() == 2
+        });
         served();
         world.mossnet(["port", "rm", "web", "80:80"]).ok();
         let listed = world.mossnet(["port", "ls", "web"]).ok();

@@ -208,22 +208,22 @@ fn without_a_grant_one_line_says_what_to_do_and_nothing_changes() {
             let head = ["network", "create", "--uplink", "kernel"];
             world.mossnet([&head[..], more, &["fast"]].concat())
         };
-        let refused = create(&[]).fails(125).expect_one_clear_line();
+        let refused = create(&[]).fails(1).expect_one_clear_line();
         refused
             .expect_text("does not grant")
             .expect_text("/etc/mossnet/grants.toml");
         let none = create(&[]).env("MOSSNET_HELPER", "");
         world.mossnet(["shutdown"]).ok();
-        let refused = none.fails(125).expect_one_clear_line();
+        let refused = none.fails(1).expect_one_clear_line();
         refused.expect_text("mossnet-helper, which is not installed");
         world.mossnet(["shutdown"]).ok();
         prepared(world);
-        let refused = create(&["--subnet", "10.77.0.0/24"]).fails(125);
+        let refused = create(&["--subnet", "10.77.0.0/24"]).fails(1);
         refused
             .expect_one_clear_line()
             .expect_text("for 10.77.0.0/24")
             .expect_text("subnets = [\"10.77.0.0/24\"]");
-        let refused = create(&["--internal"]).fails(125);
+        let refused = create(&["--internal"]).fails(1);
         refused
             .expect_one_clear_line()
             .expect_text("internal network");
