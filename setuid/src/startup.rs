@@ -60,15 +60,15 @@ pub fn enter() -> Result<Caller> {
     }
     step("forbid core dumps", setrlimit(Resource::RLIMIT_CORE, 0, 0))?;
     let caller = step("ask for ids", Caller::current())?;
+    if !step("look at namespaces", namespace::is_hosts_own())? {
+        return Err(StartupError::Namespace);
+    }
     if geteuid().is_root() {
         become_root()?;
     }
     privilege::shrink()?;
     step("set no_new_privs", prctl::set_no_new_privs())?;
-    match step("look at namespaces", namespace::is_hosts_own())? {
-        true => Ok(caller),
-        false => Err(StartupError::Namespace),
-    }
+    Ok(caller)
 }
 
 /// Installed setuid root: root in every respect but for capabilities, so that the caller can neither stop

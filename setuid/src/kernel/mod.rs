@@ -72,16 +72,17 @@ pub struct Host {
 }
 
 impl Host {
-    /// Sockets to its kernel.
+    /// Sockets to its kernel. Whoever opens one must have the capability too, not only whoever sends.
     pub fn open() -> Result<Self> {
         let failed = |what| move |errno| refused(what, errno);
-        // The kernel asks for the opener's capabilities too (netlink_net_capable).
-        privilege::with(Capability::CAP_NET_ADMIN, || {
-            Ok(Self {
-                route: Socket::route().map_err(failed("open rtnetlink"))?,
-                netfilter: Socket::netfilter().map_err(failed("open nfnetlink"))?,
-            })
-        })?
+        let opened = privilege::with(Capability::CAP_NET_ADMIN, || {
+            (Socket::route(), Socket::netfilter())
+        });
+        let (route, netfilter) = opened?;
+        Ok(Self {
+            route: route.map_err(failed("open rtnetlink"))?,
+            netfilter: netfilter.map_err(failed("open nfnetlink"))?,
+        })
     }
 
     /// A number that only this network namespace has.

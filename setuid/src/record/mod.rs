@@ -21,8 +21,7 @@ use std::net::SocketAddr;
 const MAX_ID: u32 = 0xff_ffff;
 /// Marks of published sockets begin with these eight bits: "m".
 const MARK: u32 = 0x6d00_0000;
-/// Rates are kept in thousandths of a request.
-const WHOLE: u64 = 1000;
+/// Milliseconds; and a request counts as many, so that a caller with N a minute gains N each millisecond.
 const MINUTE: u64 = 60_000;
 
 /// Which kind of link.
@@ -83,11 +82,10 @@ impl Socket {
     }
 }
 
-/// How many requests a caller may still make: thousandths, at a time in milliseconds since the start of
-/// the machine.
+/// How many requests a caller may still make at a time in milliseconds since the start of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// Thousandths of a request.
+    /// 60,000ths of a request.
     pub left: u64,
     /// When that was so.
     pub at: u64,
@@ -122,18 +120,18 @@ impl Record {
 
     /// Count one request of a caller; false: it asks too often.
     pub fn take_turn(&mut self, uid: u32, per_minute: u32, now: u64) -> bool {
-        let full = u64::from(per_minute) * WHOLE;
+        let full = u64::from(per_minute) * MINUTE;
         let allowance = self.allowances.entry(uid).or_insert(Allowance {
             left: full,
             at: now,
         });
         let waited = now.saturating_sub(allowance.at).min(MINUTE);
-        let grown = allowance.left + full * waited / MINUTE;
+        let grown = allowance.left + u64::from(per_minute) * waited;
         allowance.at = now;
         allowance.left = grown.min(full);
-        let may = allowance.left >= WHOLE;
+        let may = allowance.left >= MINUTE;
         if may {
-            allowance.left -= WHOLE;
+            allowance.left -= MINUTE;
         }
         // Who has been silent for a minute is as good as new.
         self.allowances

@@ -1,0 +1,59 @@
+//! The installed helper, with real file capabilities and real users, on a host that is only this test's:
+//! a network and a mount namespace of the machine's own user namespace, so that capabilities of files
+//! count there, with /etc, /run and /dev that are empty but for what a test puts there.
+//!
+//! Needs root. `cargo test -p mossnet-setuid --test privileged -- WORD` runs those whose name contains WORD.
+
+// Nothing but tests here, though clippy cannot know.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cases;
+#[path = "../../../helper/tests/harness/mod.rs"]
+mod harness;
+mod traffic;
+mod user;
+mod world;
+
+use std::process::{Command, ExitCode};
+
+/// Names the test that this process is to run.
+const CASE: &str = "MOSSNET_PRIVILEGED_CASE";
+/// What the names of all tests begin with.
+const SUITE: &str = "privileged";
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        return run_case(&name);
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let left_out = words.windows(2).any(|pair| pair == ["--skip", SUITE]);
+    let listed = words.iter().any(|word| word == "--list");
+    if left_out && !listed {
+        println!("left out: another run of the tests has them, as root");
+        return ExitCode::SUCCESS;
+    }
+    if !listed && !world::is_possible() {
+        harness::skip(SUITE, "not root on the machine itself");
+        return ExitCode::SUCCESS;
+    }
+    harness::run_all(cases::ALL.iter().map(|(name, _)| *name), in_process)
+}
+
+/// Run one test in a process of its own.
+fn in_process(name: &str) -> bool {
+    let mut command = Command::new("/proc/self/exe");
+    command.env(CASE, name).current_dir("/");
+    command.status().unwrap().success()
+}
+
+fn run_case(name: &str) -> ExitCode {
+    match cases::ALL.iter().find(|(known, _)| *known == name) {
+        Some((_, case)) => {
+            let world = world::World::enter();
+            case(&world);
+            world.expect_nothing_left();
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,220 @@
+//! The host of one test.
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Where the helper is installed.
+pub const PROGRAM: &str = "/mnt/mossnet-helper";
+/// Group that only the program's file has.
+pub const GROUP: u32 = 990;
+/// Group of both users, with grants of its own in some tests.
+pub const SHARED: u32 = 991;
+pub const ALICE: u32 = 1000;
+pub const BOB: u32 = 1001;
+pub const MALLORY: u32 = 1002;
+
+/// Everything that the tests are about, for two users.
+pub const GRANTS: &str = r#"
+[[grant]]
+user = "alice"
+verbs = ["veth", "bridge", "uplink", "bind"]
+bridges = [{ name = "br0", addresses = ["192.168.7.0/28", "fd00:7::/124"] }, { name = "nic0" }]
+subnets = ["10.89.0.0/16", "fd00:89::/48"]
+ports = ["80/tcp", "53/udp", "443-444/tcp"]
+quota = { interfaces = 3, ports = 3, published-ports = 4, requests-per-minute = 6000 }
+
+[[grant]]
+user = 1001
+verbs = ["veth", "uplink", "bridge"]
+bridges = [{ name = "br0", addresses = ["192.168.7.16/28"] }]
+subnets = ["10.89.0.0/16", "10.90.0.0/16"]
+quota = { requests-per-minute = 6000 }
+"#;
+
+pub struct World {
+    log: UnixDatagram,
+    lines: RefCell<Vec<String>>,
+}
+
+/// Root, in the machine's own user namespace.
+pub fn is_possible() -> bool {
+    let initial = "user:[4026531837]";
+    let own = fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == initial);
+    own && nix::unistd::geteuid().is_root()
+}
+
+impl World {
+    pub fn enter() -> Self {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
+        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
+        let built = std::env::var("MOSSNET_SETUID_PROGRAM");
+        let built = built.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mossnet-helper").to_owned());
+        let built = fs::read(built).expect("the program");
+        for place in ["/etc", "/run", "/mnt"] {
+            tmpfs(place);
+        }
+        devices();
+        fs::write(PROGRAM, built).expect("the program");
+        let passwd = "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\nmallory:x:1002:1002::/:/bin/sh\n";
+        fs::write("/etc/passwd", passwd).expect("users");
+        let group = "root:x:0:\nalice:x:1000:\nshared:x:991:alice,bob\n";
+        fs::write("/etc/group", group).expect("groups");
+        fs::create_dir("/etc/mossnet").expect("a directory");
+        let log = UnixDatagram::bind("/dev/log").expect("a log");
+        fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)).expect("a log");
+        log.set_nonblocking(true).expect("a log");
+        let world = Self {
+            log,
+            lines: RefCell::default(),
+        };
+        world.install_with_capabilities();
+        world.grant(GRANTS);
+        ip("link set lo up");
+        sysctl("net/ipv4/ip_forward", "1");
+        sysctl("net/ipv6/conf/all/forwarding", "1");
+        world
+    }
+
+    /// As contrib/install does.
+    pub fn install_with_capabilities(&self) {
+        chown(PROGRAM, Some(0), Some(GROUP)).expect("a group");
+        set_mode(PROGRAM, 0o2755);
+        let capabilities = "cap_net_admin,cap_net_bind_service+ep";
+        run(Command::new("setcap").args([capabilities, PROGRAM]));
+        let _ = fs::create_dir("/run/mossnet");
+        chown("/run/mossnet", Some(0), Some(GROUP)).expect("a group");
+        set_mode("/run/mossnet", 0o770);
+    }
+
+    /// The other way to install it.
+    pub fn install_setuid_root(&self) {
+        run(Command::new("setcap").args(["-r", PROGRAM]));
+        chown(PROGRAM, Some(0), Some(0)).expect("a group");
+        set_mode(PROGRAM, 0o4755);
+        fs::remove_dir_all("/run/mossnet").expect("removed");
+    }
+
+    pub fn grant(&self, text: &str) {
+        let path = "/etc/mossnet/grants.toml";
+        let _ = fs::remove_file(path);
+        fs::write(path, text).expect("grants");
+        set_mode(path, 0o644);
+    }
+
+    /// Lines of the log until now, and since the test has begun.
+    fn read_log(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.log.recv(&mut buffer) {
+            let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            self.lines.borrow_mut().push(line);
+        }
+        self.lines.borrow().clone()
+    }
+
+    /// The last line of the log says this.
+    #[track_caller]
+    pub fn expect_logged(&self, words: &str) {
+        let lines = self.read_log();
+        let last = lines.last().expect("something is logged");
+        assert!(last.contains(words), "{words:?} is not in {last:?}");
+        assert!(!last.contains('\n'), "{last:?}");
+    }
+
+    /// A test leaves neither link nor table; the record is checked by its reconciliation.
+    pub fn expect_nothing_left(&self) {
+        let collected = Command::new(PROGRAM)
+            .arg("gc")
+            .output()
+            .expect("the program");
+        // Root has no grant in most tests; whatever is there is to be gone by then.
+        drop(collected);
+        let links = output(Command::new("ip").args(["-o", "link"]));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut left = links;
+        while left.contains(" mn") && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            left = output(Command::new("ip").args(["-o", "link"]));
+        }
+        assert!(!left.contains(" mnu") && !left.contains(" mnb"), "{left}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.read_log();
+            let last = lines.iter().rev().take(5).rev();
+            last.for_each(|line| eprintln!("log: {line}"));
+        }
+    }
+}
+
+fn tmpfs(place: &str) {
+    let options = Some("mode=755");
+    mount(
+        Some("tmpfs"),
+        place,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        options,
+    )
+    .expect("tmpfs");
+}
+
+/// A /dev with the least that programs want, and room for a log.
+fn devices() {
+    tmpfs("/dev");
+    for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {
+        let path = format!("/dev/{name}");
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(Path::new(&path), SFlag::S_IFCHR, mode, makedev(1, minor)).expect("a device");
+        set_mode(&path, 0o666);
+    }
+    symlink("/proc/self/fd", "/dev/fd").expect("a link");
+}
+
+pub fn set_mode(path: &str, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+}
+
+pub fn sysctl(path: &str, value: &str) {
+    fs::write(format!("/proc/sys/{path}"), value).expect(path);
+}
+
+#[track_caller]
+pub fn run(command: &mut Command) {
+    let status = command.status().expect("a command");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+#[track_caller]
+pub fn output(command: &mut Command) -> String {
+    let output = command.output().expect("a command");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    text
+}
+
+#[track_caller]
+pub fn ip(words: &str) {
+    run(Command::new("ip").args(words.split(' ')));
+}
+
+/// Waits until `done` holds.
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "not within 20 seconds: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
