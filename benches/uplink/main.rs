@@ -82,7 +82,7 @@ fn measure(world: &World, rounds: u64, duration: u64) {
         for (row, unit, kind, count) in ROWS.into_iter().filter(|(row, ..)| wanted(row)) {
             // Another one is the first each time.
             for turn in 0..contenders.len() {
-                let at = (turn + round as usize) % contenders.len();
+                let at = (turn + round as usize - 1) % contenders.len();
                 let contender: &Contender = &contenders[at];
                 results.add(
                     row,

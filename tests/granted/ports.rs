@@ -17,6 +17,14 @@ fn low_ports_come_from_the_helper() {
             .expect_text("/etc/mossnet/grants.toml")
             .expect_text("publish 8080");
         prepared(world);
+        let doctor = world.mossnet(["doctor"]).ok();
+        for part in [
+            "/usr/libexec/mossnet-helper, cap_net_bind_service,cap_net_admin",
+            "--uplink kernel for 10.200.0.0/16, fd00:200::/48",
+            "mossnet-helper grants 53/udp, 80/tcp",
+        ] {
+            assert!(doctor.contains(part), "{doctor}");
+        }
         tell(world, "web", &flags);
         let served = || {
             for host in [HOST, HOST6] {
