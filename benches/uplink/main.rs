@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let rounds = number("MOSSNET_BENCH_ROUNDS", 7);
     let duration = number("MOSSNET_BENCH_SECONDS", 1);
     let deadline = Duration::from_secs(60 + rounds * (duration + 2) * 40);
-    let builder = World::builder().as_root().deadline(deadline.as_secs());
+    let builder = World::builder().privileged().deadline(deadline.as_secs());
     let text = enter::enter_live(deadline, "uplink", Powers::Root, || {
         builder.run_here(|world| measure(world, rounds, duration));
     });

@@ -17,5 +17,5 @@ ports = ["53/udp", "80/tcp"]
 "#;
 
 fn world() -> Builder {
-    World::builder().as_root()
+    World::builder().privileged()
 }

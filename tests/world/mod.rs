@@ -91,7 +91,7 @@ impl Builder {
 
     /// In the machine's own user namespace, as its root; mossnet is run by uid 1000 all the same. Skipped
     /// where the test has not been started by root.
-    pub fn as_root(mut self) -> Self {
+    pub fn privileged(mut self) -> Self {
         self.powers = Powers::Root;
         self
     }

@@ -188,9 +188,10 @@ const INDEX_MAC_LENGTH: u32 = 12;
 const MAC_INDEX: u32 = data_type::pair(data_type::ETHER, data_type::IFINDEX);
 const MAC_INDEX_LENGTH: u32 = 12;
 
-fn push_set(batch: &mut Batch, id: u32, set: &Set) {
+/// nft(8)'s number of the type of keys, their length in bytes, flags.
+fn key_type(elements: &Elements) -> (u32, u32, u32) {
     let name = NAME_LENGTH as u32;
-    let (kind, length, flags) = match &set.elements {
+    match elements {
         Elements::Interfaces(_) => (data_type::IFNAME, name, 0),
         Elements::Prefixes4(_) => (data_type::IPV4, 4, SetFlags::Interval as u32),
         Elements::Prefixes6(_) => (data_type::IPV6, 16, SetFlags::Interval as u32),
@@ -219,16 +220,21 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
         Elements::Stations(_) => (data_type::ETHER, 6, 0),
         Elements::At4(_) => (data_type::IPV4, 4, SetFlags::Map as u32),
         Elements::At6(_) => (data_type::IPV6, 16, SetFlags::Map as u32),
-    };
+    }
+}
+
+fn push_set(batch: &mut Batch, id: u32, set: &Set) {
+    let (kind, length, flags) = key_type(&set.elements);
     let order = match &set.elements {
         Elements::Interfaces(_) => HOST_ORDER,
-        Elements::Macs(_) | Elements::Own4(_) | Elements::Own6(_) | Elements::Ports(_) => {
-            NETWORK_ORDER
-        }
         Elements::Prefixes4(_)
         | Elements::Prefixes6(_)
         | Elements::Gateways4(_)
         | Elements::Gateways6(_)
+        | Elements::Macs(_)
+        | Elements::Own4(_)
+        | Elements::Own6(_)
+        | Elements::Ports(_)
         | Elements::Stations(_)
         | Elements::At4(_)
         | Elements::At6(_) => NETWORK_ORDER,

@@ -144,44 +144,18 @@ fn sets(networks: &[NetworkRules]) -> Vec<Set> {
     let ways = ways(networks);
     let (subnets4, subnets6) = subnets(networks);
     let (gateways4, gateways6) = gateways(networks);
-    let mut sets = vec![
-        Set {
-            id: SetId::Closed,
-            elements: bridges(&closed),
-        },
-        Set {
-            id: SetId::Relay,
-            elements: bridges(&via(UplinkKind::Relay)),
-        },
-        Set {
-            id: SetId::Pasta,
-            elements: bridges(&via(UplinkKind::Pasta)),
-        },
-        Set {
-            id: SetId::Slirp,
-            elements: bridges(&via(UplinkKind::Slirp)),
-        },
-        Set {
-            id: SetId::Subnets4,
-            elements: Elements::Prefixes4(subnets4),
-        },
-        Set {
-            id: SetId::Subnets6,
-            elements: Elements::Prefixes6(subnets6),
-        },
-        Set {
-            id: SetId::Gateways4,
-            elements: Elements::Gateways4(gateways4),
-        },
-        Set {
-            id: SetId::Gateways6,
-            elements: Elements::Gateways6(gateways6),
-        },
-        Set {
-            id: SetId::LinkLocal,
-            elements: Elements::Prefixes6(chains::link_local()),
-        },
+    let always = [
+        (SetId::Closed, bridges(&closed)),
+        (SetId::Relay, bridges(&via(UplinkKind::Relay))),
+        (SetId::Pasta, bridges(&via(UplinkKind::Pasta))),
+        (SetId::Slirp, bridges(&via(UplinkKind::Slirp))),
+        (SetId::Subnets4, Elements::Prefixes4(subnets4)),
+        (SetId::Subnets6, Elements::Prefixes6(subnets6)),
+        (SetId::Gateways4, Elements::Gateways4(gateways4)),
+        (SetId::Gateways6, Elements::Gateways6(gateways6)),
+        (SetId::LinkLocal, Elements::Prefixes6(chains::link_local())),
     ];
+    let mut sets: Vec<Set> = always.map(|(id, elements)| Set { id, elements }).into();
     if ways.kernel {
         sets.push(Set {
             id: SetId::Kernel,
