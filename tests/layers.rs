@@ -135,7 +135,8 @@ fn models_are_pure() {
 #[test]
 fn unsafe_code_lives_in_sys_only() {
     let mut wrong = Vec::new();
-    for path in sources("src").into_iter().chain(sources("helper/src")) {
+    let crates = ["src", "helper/src", "netlink/src", "setuid/src"];
+    for path in crates.into_iter().flat_map(sources) {
         let text = fs::read_to_string(&path).expect("a source");
         let in_sys = path.components().any(|part| part.as_os_str() == "sys")
             || path.file_name().is_some_and(|name| name == "sys.rs");
@@ -146,10 +147,85 @@ fn unsafe_code_lives_in_sys_only() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What the program that runs with privilege may link; each has its reason in setuid/Cargo.toml.
+const PRIVILEGED: [&str; 8] = [
+    "caps",
+    "ipnet",
+    "libc",
+    "mossnet-netlink",
+    "nix",
+    "serde",
+    "thiserror",
+    "toml",
+];
+
+#[test]
+fn the_privileged_program_depends_on_little() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("setuid/Cargo.toml");
+    let text = fs::read_to_string(manifest).expect("a manifest");
+    let (_, rest) = text.split_once("\n[dependencies]\n").expect("dependencies");
+    let section = rest.split("\n[").next().expect("a section");
+    let mut names = Vec::new();
+    let mut reason = false;
+    for line in section.lines().filter(|line| !line.trim().is_empty()) {
+        if line.starts_with('#') {
+            reason = true;
+            continue;
+        }
+        let name = line.split_once(" = ").expect("a dependency").0;
+        assert!(reason, "{name} has no reason");
+        reason = false;
+        names.push(name);
+    }
+    assert_eq!(names, PRIVILEGED);
+}
+
+/// It starts no program and no thread, and asks no name service: nothing in its sources could.
+#[test]
+fn the_privileged_program_stays_alone() {
+    let forbidden = [
+        "thread::spawn",
+        "thread::Builder",
+        "execve",
+        "fork(",
+        "getpwnam",
+        "User::from",
+        "Group::from",
+        "setlocale",
+        "env::var",
+        "ToSocketAddrs",
+        "tokio",
+    ];
+    let mut wrong = Vec::new();
+    for path in sources("setuid/src") {
+        let text = fs::read_to_string(&path).expect("a source");
+        for word in forbidden.iter().filter(|word| text.contains(**word)) {
+            wrong.push(format!("{}: {word}", path.display()));
+        }
+        let client = path.ends_with("setuid/src/client.rs");
+        if text.contains("process::Command") && !client {
+            wrong.push(format!(
+                "{}: only the client starts a program",
+                path.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn files_stay_readable() {
     let mut wrong = Vec::new();
-    for directory in ["src", "helper/src", "tests", "benches"] {
+    let directories = [
+        "src",
+        "helper/src",
+        "netlink/src",
+        "setuid/src",
+        "setuid/tests",
+        "tests",
+        "benches",
+    ];
+    for directory in directories {
         for path in sources(directory) {
             let lines = fs::read_to_string(&path).expect("a source").lines().count();
             if lines > MAX_LINES {

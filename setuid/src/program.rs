@@ -47,6 +47,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let uid = nix::unistd::getuid().as_raw();
             audit::write(uid, Decision::Denied, "start", &error);
+            if words == Some(Words::Serve) {
+                // Where nobody listens, standard error says the same.
+                let _ = channel::send(std::io::stdin().as_fd(), &Reply::Denied.encode(), &[]);
+            }
             return deny();
         }
     };

@@ -22,7 +22,11 @@ impl Session<'_> {
         }
         let links = self.store.record.links.clone();
         for link in links.iter().filter(|link| link.kind == LinkKind::Uplink) {
-            self.repair_routes(link)?;
+            match self.repair_routes(link) {
+                // It went meanwhile, with its namespace.
+                Err(_) if self.find(link)?.is_none() => {}
+                other => other?,
+            }
         }
         Ok(Reply::Done)
     }

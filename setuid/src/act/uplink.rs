@@ -35,7 +35,10 @@ impl Session<'_> {
         self.check_free(&uplink.subnets, there.as_ref())?;
         check_forwarding(&uplink.subnets)?;
         let link = match there {
-            Some(link) => self.change_subnets(link, &uplink.subnets)?,
+            Some(link) => match self.change_subnets(link.clone(), &uplink.subnets) {
+                Err(_) if self.find(&link)?.is_none() => return Err(Refusal::Leaving),
+                other => other?,
+            },
             None => self.make_uplink(uplink, router, id.0)?,
         };
         Ok(Reply::Uplink(UplinkMade {

@@ -92,64 +92,56 @@ fn what_makes_no_sense_is_an_error() {
         );
         assert!(error.to_string().starts_with("grants.toml: "), "{error}");
     }
-    let prefix = |text: &str| Fault::Prefix(text.parse().expect("a prefix"));
-    let grant = |rest: &str| format!("[[grant]]\nuser = 1\n{rest}");
-    let uplink = |net: &str| grant(&format!("verbs = ['uplink']\nsubnets = ['{net}']"));
-    let bind = |port: &str| grant(&format!("verbs = ['bind']\nports = ['{port}']"));
-    let cases = [
-        ("[[grant]]\nverbs = ['veth']".to_owned(), Fault::Holder),
-        (grant("group = 2\nverbs = ['veth']"), Fault::Holder),
-        (grant("verbs = []"), Fault::NoVerbs),
-        (
-            grant("verbs = ['veth']\nports = ['80/tcp']"),
-            Fault::Idle {
-                list: "ports",
-                verb: "bind",
-            },
-        ),
-        (
-            grant("verbs = ['uplink']"),
-            Fault::Empty {
-                verb: "uplink",
-                list: "subnets",
-            },
-        ),
-        (
-            grant("verbs = ['bridge']\nbridges = [{ name = 'a/b' }]"),
-            Fault::Bridge("a/b".to_owned()),
-        ),
-        (
-            grant("verbs = ['bridge']\nbridges = [{ name = 'b' }, { name = 'b' }]"),
-            Fault::Twice("b".parse().expect("a name")),
-        ),
-        (
-            grant("verbs = ['veth']\nquota = { interfaces = 0 }"),
-            Fault::Quota {
-                name: "interfaces",
-                most: 1024,
-            },
-        ),
-    ];
-    let nets = [
+}
+
+fn grant(rest: &str) -> String {
+    format!("[[grant]]\nuser = 1\n{rest}")
+}
+
+fn expect_fault(text: &str, expected: &Fault) {
+    match policy(text).expect_err(text) {
+        PolicyError::Grant {
+            number: 1, fault, ..
+        } => assert_eq!(&fault, expected, "{text}"),
+        other => panic!("{text}: {other}"),
+    }
+}
+
+#[test]
+fn a_faulty_grant_is_named() {
+    let (list, verb) = ("ports", "bind");
+    expect_fault("[[grant]]\nverbs = ['veth']", &Fault::Holder);
+    expect_fault(&grant("group = 2\nverbs = ['veth']"), &Fault::Holder);
+    expect_fault(&grant("verbs = []"), &Fault::NoVerbs);
+    let idle = grant("verbs = ['veth']\nports = ['80/tcp']");
+    expect_fault(&idle, &Fault::Idle { list, verb });
+    let empty = grant("verbs = ['bind']");
+    expect_fault(&empty, &Fault::Empty { verb, list });
+    let bridge = grant("verbs = ['bridge']\nbridges = [{ name = 'a/b' }]");
+    expect_fault(&bridge, &Fault::Bridge("a/b".to_owned()));
+    let twice = grant("verbs = ['bridge']\nbridges = [{ name = 'b' }, { name = 'b' }]");
+    expect_fault(&twice, &Fault::Twice("b".parse().expect("a name")));
+    let (name, most) = ("interfaces", 1024);
+    let none = grant("verbs = ['veth']\nquota = { interfaces = 0 }");
+    expect_fault(&none, &Fault::Quota { name, most });
+}
+
+#[test]
+fn networks_and_ports_that_cannot_be_granted_are_named() {
+    let v4 = [
         "0.0.0.0/0",
         "10.0.0.1/8",
         "127.0.0.0/16",
         "169.254.0.0/24",
         "224.0.0.0/8",
-    ];
-    let more = [
-        "fe80::/64",
-        "ff00::/16",
-        "::/16",
-        "::1/128",
         "64.0.0.0/2",
-        "0.0.0.0/1",
     ];
-    let nets = nets
-        .iter()
-        .chain(&more)
-        .map(|net| (uplink(net), prefix(net)));
-    let ports = [
+    let v6 = ["fe80::/64", "ff00::/16", "::/16", "::1/128", "0.0.0.0/1"];
+    for net in v4.iter().chain(&v6) {
+        let text = grant(&format!("verbs = ['uplink']\nsubnets = ['{net}']"));
+        expect_fault(&text, &Fault::Prefix(net.parse().expect("a prefix")));
+    }
+    for port in [
         "80",
         "tcp/80",
         "0/tcp",
@@ -158,15 +150,9 @@ fn what_makes_no_sense_is_an_error() {
         "80/sctp",
         "65536/tcp",
         "-/tcp",
-    ];
-    let ports = ports.map(|port| (bind(port), Fault::Port(port.to_owned())));
-    for (text, expected) in cases.into_iter().chain(nets).chain(ports) {
-        match policy(&text).expect_err(&text) {
-            PolicyError::Grant {
-                number: 1, fault, ..
-            } => assert_eq!(fault, expected, "{text}"),
-            other => panic!("{text}: {other}"),
-        }
+    ] {
+        let text = grant(&format!("verbs = ['bind']\nports = ['{port}']"));
+        expect_fault(&text, &Fault::Port(port.to_owned()));
     }
 }
 

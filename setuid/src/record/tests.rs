@@ -25,7 +25,7 @@ fn socket(id: u32, published: Option<(u32, SocketAddr)>) -> Socket {
     Socket {
         id,
         uid: 1000,
-        protocol: if id % 2 == 0 {
+        protocol: if id.is_multiple_of(2) {
             Protocol::Tcp
         } else {
             Protocol::Udp

@@ -3,16 +3,23 @@
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use std::cell::RefCell;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Where the helper is installed.
 pub const PROGRAM: &str = "/mnt/mossnet-helper";
+/// What an admin runs.
+const INSTALL: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../contrib/mossnet-helper/install"
+);
+/// What is installed.
+const BUILT: &str = "/mnt/built";
 /// Group that only the program's file has.
 pub const GROUP: u32 = 990;
 /// Group of both users, with grants of its own in some tests.
@@ -40,8 +47,7 @@ quota = { requests-per-minute = 6000 }
 "#;
 
 pub struct World {
-    log: UnixDatagram,
-    lines: RefCell<Vec<String>>,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 /// Root, in the machine's own user namespace.
@@ -58,24 +64,32 @@ impl World {
         mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).expect("private mounts");
         let built = std::env::var("MOSSNET_SETUID_PROGRAM");
         let built = built.unwrap_or_else(|_| env!("CARGO_BIN_EXE_mossnet-helper").to_owned());
-        let built = fs::read(built).expect("the program");
+        let built = coverage::redirect(fs::read(built).expect("the program"));
         for place in ["/etc", "/run", "/mnt"] {
             tmpfs(place);
         }
         devices();
-        fs::write(PROGRAM, built).expect("the program");
+        fs::write(BUILT, built).expect("the program");
+        coverage::prepare();
         let passwd = "root:x:0:0::/:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\nmallory:x:1002:1002::/:/bin/sh\n";
         fs::write("/etc/passwd", passwd).expect("users");
-        let group = "root:x:0:\nalice:x:1000:\nshared:x:991:alice,bob\n";
+        let group = "root:x:0:\nalice:x:1000:\nmossnet:x:990:\nshared:x:991:alice,bob\n";
         fs::write("/etc/group", group).expect("groups");
         fs::create_dir("/etc/mossnet").expect("a directory");
         let log = UnixDatagram::bind("/dev/log").expect("a log");
         fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)).expect("a log");
-        log.set_nonblocking(true).expect("a log");
         let world = Self {
-            log,
-            lines: RefCell::default(),
+            lines: Arc::default(),
         };
+        let lines = Arc::clone(&world.lines);
+        // Read at once: there is room for a few lines only.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = log.recv(&mut buffer) {
+                let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                lines.lock().expect("the lines").push(line);
+            }
+        });
         world.install_with_capabilities();
         world.grant(GRANTS);
         ip("link set lo up");
@@ -84,23 +98,14 @@ impl World {
         world
     }
 
-    /// As contrib/install does.
     pub fn install_with_capabilities(&self) {
-        chown(PROGRAM, Some(0), Some(GROUP)).expect("a group");
-        set_mode(PROGRAM, 0o2755);
-        let capabilities = "cap_net_admin,cap_net_bind_service+ep";
-        run(Command::new("setcap").args([capabilities, PROGRAM]));
-        let _ = fs::create_dir("/run/mossnet");
-        chown("/run/mossnet", Some(0), Some(GROUP)).expect("a group");
-        set_mode("/run/mossnet", 0o770);
+        run(Command::new(INSTALL).args([BUILT, PROGRAM]));
     }
 
     /// The other way to install it.
     pub fn install_setuid_root(&self) {
-        run(Command::new("setcap").args(["-r", PROGRAM]));
-        chown(PROGRAM, Some(0), Some(0)).expect("a group");
-        set_mode(PROGRAM, 0o4755);
         fs::remove_dir_all("/run/mossnet").expect("removed");
+        run(Command::new(INSTALL).args(["--setuid", BUILT, PROGRAM]));
     }
 
     pub fn grant(&self, text: &str) {
@@ -110,21 +115,19 @@ impl World {
         set_mode(path, 0o644);
     }
 
-    /// Lines of the log until now, and since the test has begun.
-    fn read_log(&self) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.log.recv(&mut buffer) {
-            let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            self.lines.borrow_mut().push(line);
-        }
-        self.lines.borrow().clone()
+    fn last_line(&self) -> String {
+        let lines = self.lines.lock().expect("the lines");
+        lines.last().cloned().unwrap_or_default()
     }
 
-    /// The last line of the log says this.
+    /// The last line of the log says this, once it has been read.
     #[track_caller]
     pub fn expect_logged(&self, words: &str) {
-        let lines = self.read_log();
-        let last = lines.last().expect("something is logged");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.last_line().contains(words) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let last = self.last_line();
         assert!(last.contains(words), "{words:?} is not in {last:?}");
         assert!(!last.contains('\n'), "{last:?}");
     }
@@ -150,8 +153,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        coverage::collect();
         if std::thread::panicking() {
-            let lines = self.read_log();
+            let lines = self.lines.lock().expect("the lines");
             let last = lines.iter().rev().take(5).rev();
             last.for_each(|line| eprintln!("log: {line}"));
         }
@@ -173,7 +177,13 @@ fn tmpfs(place: &str) {
 /// A /dev with the least that programs want, and room for a log.
 fn devices() {
     tmpfs("/dev");
-    for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {
+    for (name, minor) in [
+        ("null", 3),
+        ("zero", 5),
+        ("full", 7),
+        ("random", 8),
+        ("urandom", 9),
+    ] {
         let path = format!("/dev/{name}");
         let mode = Mode::from_bits_truncate(0o666);
         mknod(Path::new(&path), SFlag::S_IFCHR, mode, makedev(1, minor)).expect("a device");
@@ -216,5 +226,46 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < deadline, "not within 20 seconds: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where setuid/coverage.sh has built an instrumented program, its counters are kept: it clears its
+/// environment, so that the name of their file is put into its copy.
+mod coverage {
+    use super::{fs, set_mode};
+    use std::path::Path;
+
+    const WANTED: &str = "MOSSNET_SETUID_COVERAGE";
+    const PLACE: &str = "/mnt/counters";
+    const DEFAULT: &[u8] = b"default_%m_%p.profraw\0";
+    const OURS: &[u8] = b"/mnt/counters/%p\0\0\0\0\0\0";
+
+    pub fn redirect(mut program: Vec<u8>) -> Vec<u8> {
+        assert_eq!(DEFAULT.len(), OURS.len());
+        if std::env::var_os(WANTED).is_some() {
+            let mut windows = program.windows(DEFAULT.len());
+            let at = windows.position(|window| window == DEFAULT);
+            let at = at.expect("an instrumented program");
+            program[at..at + OURS.len()].copy_from_slice(OURS);
+        }
+        program
+    }
+
+    pub fn prepare() {
+        if std::env::var_os(WANTED).is_some() {
+            fs::create_dir(PLACE).expect("a directory");
+            set_mode(PLACE, 0o1777);
+        }
+    }
+
+    pub fn collect() {
+        let Some(directory) = std::env::var_os(WANTED) else {
+            return;
+        };
+        for entry in fs::read_dir(PLACE).into_iter().flatten().flatten() {
+            let case = std::process::id();
+            let name = format!("{case}-{}.profraw", entry.file_name().to_string_lossy());
+            fs::copy(entry.path(), Path::new(&directory).join(name)).expect("a copy");
+        }
     }
 }

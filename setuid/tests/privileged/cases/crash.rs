@@ -46,42 +46,55 @@ pub fn kill_leaks_nothing(_world: &World) {
         helper.release(made.expect("an uplink").host)
     })
     .expect("released");
+    let used = || {
+        asking(ALICE, |helper| helper.query())
+            .expect("grants")
+            .interfaces
+            .now
+    };
+    let links = || {
+        output(Command::new("ip").args(["-o", "link"]))
+            .matches(" mnu")
+            .count()
+    };
     let mut killed = 0;
-    for step in 0..60u32 {
-        let netns = Netns::of(ALICE);
-        killed += u32::from(kill_after(&netns, &make, whole * step / 60));
-        drop(netns);
-        // Whatever there is, the next request finds room, and in the end nothing is charged.
-        eventually("nothing is charged", || {
-            asking(ALICE, |helper| helper.query())
-                .expect("grants")
-                .interfaces
-                .now
-                == 0
-        });
-        let links = output(Command::new("ip").args(["-o", "link"]));
-        assert!(!links.contains(" mnu"), "{links}");
-        let routes = output(Command::new("ip").args(["route"]));
-        assert!(!routes.contains("10.89."), "{routes}");
-    }
-    assert!(killed > 10, "{killed} of 60 were killed before their end");
-    // With its namespace alive the same uplink is adopted, or made anew.
-    for step in 0..20 {
-        kill_after(&netns, &make, whole * step / 20);
+    for step in 0..100u32 {
+        killed += u32::from(kill_after(&netns, &make, whole * step / 100));
+        // What is there is charged, and what is charged is there.
+        let charged = used();
+        assert_eq!(
+            links(),
+            usize::try_from(charged).expect("a number"),
+            "step {step}"
+        );
+        // The same uplink is adopted, or made anew, and complete.
         let again = asking(ALICE, |helper| {
             helper.uplink(uplink(&["10.89.1.0/24", "fd00:89::/64"]), netns.fd())
         });
         let made = again.expect("an uplink").host;
-        let routes = output(Command::new("ip").args(["route", "show", "dev", made.name.as_str()]));
-        assert!(routes.contains("10.89.1.0/24"), "{routes}");
-        assert_eq!(
-            asking(ALICE, |helper| helper.query())
-                .expect("grants")
-                .interfaces
-                .now,
-            1
-        );
+        for family in ["-4", "-6"] {
+            let mut show = Command::new("ip");
+            show.args([family, "route", "show", "dev", made.name.as_str()]);
+            let routes = output(&mut show);
+            assert!(
+                routes.contains("10.89.1.0/24") || routes.contains("fd00:89::/64"),
+                "{routes}"
+            );
+        }
+        assert_eq!((used(), links()), (1, 1));
         asking(ALICE, |helper| helper.release(made)).expect("released");
+        assert_eq!((used(), links()), (0, 0));
+        let tables = output(Command::new("nft").args(["list", "tables"]));
+        assert!(!tables.contains("mossnet"), "{tables}");
+    }
+    assert!(killed > 20, "{killed} of 100 were killed before their end");
+    // With the namespace gone, too.
+    for step in 0..3 {
+        let netns = Netns::of(ALICE);
+        kill_after(&netns, &make, whole * (step + 1) / 4);
+        drop(netns);
+        eventually("nothing is charged", || used() == 0);
+        eventually("nothing is left", || links() == 0);
     }
 }
 

@@ -77,6 +77,10 @@ pub const ALL: &[Case] = &[
         "privileged::uplink::subnets_are_checked",
         uplink::subnets_are_checked,
     ),
+    (
+        "privileged::uplink::what_is_missing_is_told",
+        uplink::what_is_missing_is_told,
+    ),
     ("privileged::uplink::subnets_change", uplink::subnets_change),
     (
         "privileged::uplink::dead_owners_leave_nothing",

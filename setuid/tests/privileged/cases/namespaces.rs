@@ -59,14 +59,18 @@ pub fn veth_joins_own_namespaces(world: &World) {
     );
     release(ALICE, &first).expect("released");
     expect_denied(release(ALICE, &first));
-    drop(one);
-    crate::world::eventually("nothing counts", || {
+    let third = Netns::of(ALICE);
+    let names = veth("c0", "c1");
+    asking(ALICE, |helper| helper.veth(names, third.fd(), other.fd())).expect("a pair");
+    let counted = || {
         asking(ALICE, |helper| helper.query())
             .expect("grants")
             .interfaces
             .now
-            == 0
-    });
+    };
+    assert_eq!(counted(), 2);
+    drop(third);
+    crate::world::eventually("it does not count", || counted() == 1);
 }
 
 pub fn others_are_refused(world: &World) {
@@ -112,6 +116,8 @@ pub fn others_are_refused(world: &World) {
 
 pub fn release_is_for_owners(world: &World) {
     let (one, other) = (Netns::of(ALICE), Netns::of(ALICE));
+    // So that indices differ.
+    one.ip("link add x0 type bridge");
     let made = asking(ALICE, |helper| {
         helper.veth(veth("a0", "b0"), one.fd(), other.fd())
     });

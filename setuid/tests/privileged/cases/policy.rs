@@ -61,7 +61,7 @@ pub fn files_of_others_grant_nothing(world: &World) {
     .expect("a file");
     fs::write("/etc/mossnet/grants.d/b.toml~", "not TOML").expect("a file");
     asking(MALLORY, |helper| helper.query()).expect("grants");
-    set_mode("/etc/mossnet/grants.d/a.toml", 0o622);
+    set_mode("/etc/mossnet/grants.d/a.toml", 0o666);
     refused("writable");
     set_mode("/etc/mossnet/grants.d/a.toml", 0o644);
     fs::remove_file(FILE).expect("removed");

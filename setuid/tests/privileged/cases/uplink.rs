@@ -151,6 +151,12 @@ pub fn subnets_are_checked(world: &World) {
     // A default route, by halves too, is no claim.
     ip("route add default dev other");
     ip("route add 0.0.0.0/1 dev other");
+}
+
+pub fn what_is_missing_is_told(world: &World) {
+    let router = Netns::of(ALICE);
+    let ask =
+        |subnets: &[&str]| asking(ALICE, |helper| helper.uplink(uplink(subnets), router.fd()));
     for (setting, subnet, reason) in [
         (
             "net/ipv4/ip_forward",
