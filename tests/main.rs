@@ -5,6 +5,7 @@
 
 mod world;
 
+mod by_grant;
 mod commands;
 mod completion;
 mod concurrency;
@@ -15,7 +16,6 @@ mod dns;
 mod doctor;
 mod errors;
 mod families;
-mod granted;
 mod host_loopback;
 mod ipam;
 mod isolation;
