@@ -65,7 +65,7 @@ pub(super) fn install(mut program: File) {
     drop(installed);
     chown(PROGRAM, Some(0), Some(GROUP)).expect("give it its group");
     fs::set_permissions(PROGRAM, Permissions::from_mode(0o2755)).expect("setgid");
-    let capabilities = "cap_net_admin,cap_sys_admin,cap_net_bind_service+ep";
+    let capabilities = "cap_net_admin,cap_net_bind_service+ep";
     Cmd::new(["setcap", capabilities, PROGRAM]).ok();
     fs::create_dir("/run/mossnet").expect("make its directory");
     chown("/run/mossnet", Some(0), Some(GROUP)).expect("give it its group");
