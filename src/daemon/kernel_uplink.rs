@@ -336,3 +336,35 @@ impl Daemon {
         Ok(granted::check_granted(prefixes, &uplink_subnets().await?)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::model::samples;
+
+    #[test]
+    fn one_network_without_a_grant_takes_the_way_from_no_other() {
+        let mut networks = ["10.200.1.0/24", "10.77.0.0/24", "10.200.2.0/24"].map(|prefix| {
+            let id = prefix.as_bytes()[prefix.len() - 6];
+            let mut network = samples::network(&format!("net{id}"), id, prefix);
+            network.uplink = UplinkKind::Kernel;
+            network
+        });
+        networks[2].internal = true;
+        networks[0].mtu = 9000;
+        let way = Way::of(networks.iter());
+        assert_eq!((way.networks.len(), way.mtu), (2, 9000));
+        let (led, refused) = divide(way.networks, &["10.200.0.0/16".parse().unwrap()]);
+        let subnets: Vec<_> = subnets_of(&led).iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.200.1.0/24"]);
+        let told = KernelUplink {
+            refused,
+            ..KernelUplink::default()
+        };
+        let endpoint = |on: &Network| samples::endpoint(9, on, "10.0.0.2/24", 0);
+        assert!(told.check(&[endpoint(&networks[0])]).is_ok());
+        let refusal = told.check(&[endpoint(&networks[1])]).unwrap_err();
+        assert!(refusal.body.message.contains("10.77.0.0/24"), "{refusal}");
+        assert_eq!(refusal.status, 409);
+    }
+}

@@ -17,6 +17,7 @@ use super::model::{
 use super::{Families, Owner, chains, guard, subnets};
 use crate::names::MacAddr;
 use crate::request::NetworkRules;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_bindings::nftables::PayloadBase;
 use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_header};
@@ -89,23 +90,21 @@ const BOTH: [(Family, EtherType); 2] =
 
 fn out(ports: &[Port], ends: Ends) -> Chain {
     let rule = |(family, kind)| -> Rule {
-        let (all, local) = match family {
-            Family::V4 => (SetId::Subnets4, None),
-            Family::V6 => (SetId::Subnets6, Some(SetId::LinkLocal)),
+        let near = match family {
+            Family::V4 => SetId::Subnets4,
+            Family::V6 => SetId::Subnets6,
         };
-        let mut rule = vec![
+        vec![
             Clause::Ether(kind),
             Clause::EtherTo(SetId::Routers),
             Clause::Own(Own::Source(family)),
-            Clause::NotDaddr(family, all),
-        ];
-        rule.extend(local.map(|local| Clause::NotDaddr(family, local)));
-        rule.push(Clause::Readdress {
-            to: ends.host,
-            from: ends.router,
-        });
-        rule.push(Clause::SendBy(ends.index));
-        rule
+            Clause::NotDaddr(family, near),
+            Clause::Readdress {
+                to: ends.host,
+                from: ends.router,
+            },
+            Clause::SendBy(ends.index),
+        ]
     };
     Chain {
         name: "out",
@@ -123,6 +122,30 @@ fn arrive() -> Chain {
         devices: vec![chains::KERNEL_LINK.to_owned()],
         rules: BOTH.map(rule).into(),
     }
+}
+
+/// Networks of ours, and what routing would not let pass: this host, loopback, multicast and what is
+/// reserved, the router's link to the relay; of IPv6 link-local addresses too.
+const NEVER: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.77.0/24",
+    "224.0.0.0/3",
+    "::/127",
+    "::ffff:0:0/96",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+fn never_sent(networks: &[NetworkRules]) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
+    let (mut v4, mut v6) = subnets(networks);
+    for prefix in NEVER.iter().filter_map(|text| text.parse().ok()) {
+        match prefix {
+            IpNet::V4(prefix) => v4.push(prefix),
+            IpNet::V6(prefix) => v6.push(prefix),
+        }
+    }
+    (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
 }
 
 fn sets(
@@ -148,14 +171,13 @@ fn sets(
             }
         }
     }
-    let (subnets4, subnets6) = subnets(networks);
+    let (subnets4, subnets6) = never_sent(networks);
     let mut sets = guard::owned(&owners, families);
     sets.retain(|set| set.id != SetId::OwnMac);
     let others = [
         (SetId::Routers, Elements::Stations(routers)),
         (SetId::Subnets4, Elements::Prefixes4(subnets4)),
         (SetId::Subnets6, Elements::Prefixes6(subnets6)),
-        (SetId::LinkLocal, Elements::Prefixes6(chains::link_local())),
         (SetId::At4, Elements::At4(at4)),
         (SetId::At6, Elements::At6(at6)),
     ];
@@ -240,5 +262,63 @@ impl Writer<'_> {
             finalize_nested_header(bytes, data);
             expression.end_nested().end_nested();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::UplinkKind;
+
+    fn port(index: u32, address: &str) -> Port {
+        Port {
+            name: format!("ve-{index}"),
+            owner: Owner {
+                index,
+                mac: [2, 0, 0, 0, 0, index as u8].try_into().unwrap(),
+                addresses: vec![address.parse().unwrap(), "fe80::2".parse().unwrap()],
+            },
+        }
+    }
+
+    fn table(families: Families) -> String {
+        let mac = |last: u8| MacAddr::try_from([2, 1, 0, 0, 0, last]).unwrap();
+        let ends = Ends {
+            index: 9,
+            host: mac(1),
+            router: mac(2),
+        };
+        let network = NetworkRules {
+            bridge: "br-a".parse().unwrap(),
+            subnets: vec![
+                "10.4.0.0/16".parse().unwrap(),
+                "fd00:4::/64".parse().unwrap(),
+            ],
+            gateways: Vec::new(),
+            internal: false,
+            uplink: UplinkKind::Kernel,
+        };
+        let ports = [port(5, "10.4.0.5"), port(6, "fd00:4::6")];
+        let routers = [mac(3)].into();
+        fast(&ports, ends, routers, &[network], families).to_string()
+    }
+
+    #[test]
+    fn what_routing_would_refuse_is_not_sent() {
+        let text = table(Families { ipv6: true });
+        for part in [
+            "devices = { ve-5, ve-6 }",
+            "127.0.0.0/8",
+            "10.4.0.0/16",
+            "fd00:4::/64",
+            "fe80::/10",
+            "10.4.0.5 : 02:00:00:00:00:05 . 5",
+            "fd00:4::6 : 02:00:00:00:00:06 . 6",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("fe80::2 "), "{text}");
+        let ipv4 = table(Families { ipv6: false });
+        assert!(!ipv4.contains("ip6") && !ipv4.contains("fd00"), "{ipv4}");
     }
 }
