@@ -2,8 +2,8 @@
 
 use crate::world::dns::Dns;
 use crate::world::{
-    BLACK_HOLE, Cmd, ISP, PROHIBITED, SERVER, SERVER6, UNREACHABLE, UNROUTED, World, eventually,
-    inspect, installed, seconds, servers,
+    BLACK_HOLE, Cmd, ISP, PROHIBITED, Powers, SERVER, SERVER6, UNREACHABLE, UNROUTED, World, enter,
+    eventually, inspect, installed, seconds, servers,
 };
 
 #[test]
@@ -144,7 +144,13 @@ fn a_test_that_hangs_is_ended() {
 #[test]
 fn a_child_that_runs_nothing_fails() {
     let empty = std::panic::catch_unwind(|| {
-        crate::world::enter::enter(seconds(20), "machinery::no_such_test", false, || {});
+        enter::enter(
+            seconds(20),
+            "machinery::no_such_test",
+            false,
+            Powers::User,
+            || {},
+        );
     });
     let text = empty.expect_err("an empty child must fail");
     let text = text.downcast_ref::<String>().expect("a message");

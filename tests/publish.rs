@@ -7,7 +7,7 @@ mod forms;
 mod lifetime;
 mod load;
 mod peers;
-mod ports;
+pub(crate) mod ports;
 mod programs;
 
 use crate::world::bare_relay::{BareRelay, listening};
@@ -19,10 +19,10 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The host's own addresses, as the world outside knows it.
-const HOST: &str = "203.0.113.2";
-const HOST6: &str = "2001:db8:113::2";
+pub(crate) const HOST: &str = "203.0.113.2";
+pub(crate) const HOST6: &str = "2001:db8:113::2";
 
-fn at(address: &str, port: u16) -> SocketAddr {
+pub(crate) fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
@@ -47,7 +47,7 @@ fn connect_from(from: &str, port: u16, to: SocketAddr) -> TcpStream {
     })
 }
 
-fn connect(from: &str, to: SocketAddr) -> TcpStream {
+pub(crate) fn connect(from: &str, to: SocketAddr) -> TcpStream {
     connect_from(from, 0, to)
 }
 
@@ -77,7 +77,7 @@ fn udp_tell_peer(netns: &str, port: u16) {
 }
 
 /// Asks from a connected socket, which hears the address asked and no other.
-fn udp_client(from: &str, port: u16, to: SocketAddr) -> UdpSocket {
+pub(crate) fn udp_client(from: &str, port: u16, to: SocketAddr) -> UdpSocket {
     within(from, || {
         let any = if to.is_ipv6() { "::" } else { "0.0.0.0" };
         let socket = UdpSocket::bind((any, port)).unwrap();
@@ -87,7 +87,7 @@ fn udp_client(from: &str, port: u16, to: SocketAddr) -> UdpSocket {
     })
 }
 
-fn udp_seen(socket: &UdpSocket) -> SocketAddr {
+pub(crate) fn udp_seen(socket: &UdpSocket) -> SocketAddr {
     socket.send(b"who am I?").unwrap();
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer).expect("an answer");

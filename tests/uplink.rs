@@ -1,9 +1,21 @@
 //! Installed peers as the way out: `--uplink pasta` and `--uplink slirp`.
 
+use crate::publish::ports::{tell, told};
+use crate::publish::{HOST, at, udp_client, udp_seen};
 use crate::world::dns::Dns;
 use crate::world::{
     SERVER, World, enter, eventually, inspect, installed, lay_over, seconds, servers,
 };
+
+fn gateway(world: &World, name: &str) -> String {
+    let routes = ["exec", name, "ip", "-4", "route", "show", "default"];
+    let route = world.mossnet(routes).ok();
+    route
+        .split(' ')
+        .nth(2)
+        .expect("default via ADDRESS")
+        .to_owned()
+}
 
 const NO_TUN: &str = "/dev/net/tun cannot be opened by an unprivileged user";
 
@@ -38,7 +50,13 @@ fn with_peer(world: &World, program: &str, uplink: &str) {
             .any(|p| p.line.split(' ').next().is_some_and(|w| w.ends_with(name)))
     };
     assert!(runs(program), "{:#?}", inspect::processes());
-    world.mossnet(["rm", "-f", "box"]).ok();
+    // Answers come back to the relay, which shows the client as the gateway.
+    tell(world, "service", &["-p", "8080:80", "-p", "5353:53/udp"]);
+    let gateway = gateway(world, "service");
+    assert_eq!(told("server", at(HOST, 8080)).0.ip().to_string(), gateway);
+    let udp = udp_client("server", 0, at(HOST, 5353));
+    assert_eq!(udp_seen(&udp).ip().to_string(), gateway);
+    world.mossnet(["rm", "-f", "box", "service"]).ok();
     inspect::kill_hard(&[inspect::the("helper")]);
     eventually(seconds(5), "the peer ends with the helper", || {
         !runs(program)

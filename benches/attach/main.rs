@@ -60,7 +60,7 @@ fn main() {
     let rounds = number("MOSSNET_BENCH_ROUNDS", 50);
     let deadline = Duration::from_secs(120 + rounds * 5);
     let builder = World::builder().deadline(deadline.as_secs());
-    let text = enter::enter_live(deadline, "attach", || {
+    let text = enter::enter_live(deadline, "attach", enter::Powers::User, || {
         builder.run_here(|world| measure(world, rounds));
     });
     report::keep(&text, "attach");

@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             .tun()
             .resolv_conf(&format!("nameserver {TARGET}\n"))
             .deadline(deadline.as_secs());
-        let text = enter::enter_live(deadline, "peers", || {
+        let text = enter::enter_live(deadline, "peers", enter::Powers::User, || {
             builder.run_here(|world| rounds::run(world, &settings));
         });
         if stage {

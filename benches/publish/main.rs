@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let duration = number("MOSSNET_BENCH_SECONDS", 1);
     let deadline = Duration::from_secs(60 + rounds * (duration + 3) * 100);
     let builder = World::builder().tun().deadline(deadline.as_secs());
-    let text = enter::enter_live(deadline, "publish", || {
+    let text = enter::enter_live(deadline, "publish", enter::Powers::User, || {
         builder.run_here(|world| measure(world, rounds, duration));
     });
     report::keep(&text, "publish");

@@ -10,7 +10,7 @@ use crate::relay::Relay;
 use crate::request::{
     BridgeSpec, DefaultRoute, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory,
     NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxNetns,
-    SandboxSpec,
+    SandboxSpec, UplinkKind,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
 use crate::sandbox::{Sandboxes, adopt};
@@ -123,6 +123,10 @@ impl Helper {
             Request::StartUplink(spec) => done(with(Class::Visit, || {
                 self.uplinks.start(&spec, &mut self.router)
             })),
+            Request::KernelUplink(link) => done(with(Class::Visit, || self.router.lead_out(&link))),
+            Request::StopUplink {
+                kind: UplinkKind::Kernel,
+            } => done(with(Class::Network, || self.router.remove_kernel_link())),
             Request::StopUplink { kind } => {
                 self.uplinks.stop(kind);
                 Ok(Reply::Done)
@@ -202,12 +206,16 @@ impl Helper {
 
     fn inventory(&mut self) -> Result<Reply, Failure> {
         let holdings = self.router.holdings()?;
+        let mut uplinks = self.uplinks.running();
+        if self.router.has_kernel_link()? {
+            uplinks.push(UplinkKind::Kernel);
+        }
         Ok(Reply::Inventory(Box::new(Inventory {
             processes: self.sandboxes.list(),
             bridges: holdings.bridges,
             endpoints: holdings.endpoints,
             relay_pid: self.relay.pid().map(|pid| pid.as_raw().unsigned_abs()),
-            uplinks: self.uplinks.running(),
+            uplinks,
             listeners: self.relay.listeners(),
         })))
     }

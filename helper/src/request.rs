@@ -121,7 +121,11 @@ pub enum Request {
     /// Run an installed user-mode network stack in the router netns. Answer: `Done` when its
     /// interface is up.
     StartUplink(UplinkSpec),
-    /// Stop it; not running is success. Answer: `Done`.
+    /// Lead the networks with uplink `Kernel` out through a link that `mossnet-helper` has put into
+    /// the router netns; repeating it is harmless. Answer: `Done`; `NotFound` where the link is not
+    /// there.
+    KernelUplink(KernelLink),
+    /// Stop an uplink, or remove the link of `Kernel`; not running is success. Answer: `Done`.
     StopUplink {
         /// Which one.
         kind: UplinkKind,
@@ -174,6 +178,8 @@ pub enum UplinkKind {
     Pasta,
     /// An installed `slirp4netns`.
     Slirp,
+    /// A link to the host's own network, which an installed `mossnet-helper` makes.
+    Kernel,
     /// No way out.
     None,
 }
@@ -186,6 +192,22 @@ pub struct UplinkSpec {
     pub kind: UplinkKind,
     /// Absolute path of the program.
     pub program: PathBuf,
+}
+
+/// The router's end of the link to the host's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelLink {
+    /// Its name.
+    pub ifname: IfName,
+    /// MAC address of the host's end.
+    pub host_mac: MacAddr,
+    /// Its own, which it has already.
+    pub router_mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// The host's end, at most one of each family: what leaves goes there.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A sandbox to be made.
@@ -384,7 +406,7 @@ pub struct Inventory {
     pub endpoints: Vec<(IfName, Option<IfName>)>,
     /// Process id of the relay, if it runs.
     pub relay_pid: Option<u32>,
-    /// External uplinks that run.
+    /// External uplinks that run; `Kernel` where its link is there.
     pub uplinks: Vec<UplinkKind>,
     /// Keys of the listening sockets that it keeps.
     #[serde(default)]

@@ -90,7 +90,7 @@ impl Dialect {
                     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2).into(),
                 ],
             }),
-            UplinkKind::Relay | UplinkKind::None => Err(Failure::invalid(
+            UplinkKind::Relay | UplinkKind::Kernel | UplinkKind::None => Err(Failure::invalid(
                 "only pasta and slirp are external uplinks",
             )),
         }

@@ -128,6 +128,8 @@ pub enum Uplink {
     Pasta,
     /// An installed `slirp4netns`.
     Slirp,
+    /// The host's kernel, as an installed `mossnet-helper` grants it.
+    Kernel,
     /// None.
     None,
 }

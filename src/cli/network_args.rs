@@ -102,7 +102,8 @@ pub struct NetworkCreateArgs {
     /// Without a name service: sandboxes do not find one another by name.
     #[arg(long)]
     pub disable_dns: bool,
-    /// How traffic leaves: our own NAT, an installed pasta or slirp4netns, or not at all.
+    /// How traffic leaves: our own NAT, the kernel's (where an installed mossnet-helper grants it), an
+    /// installed pasta or slirp4netns, or not at all.
     #[arg(long, value_enum)]
     pub uplink: Option<UplinkWord>,
     /// Its name.

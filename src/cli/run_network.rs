@@ -93,7 +93,8 @@ pub struct NetworkArgs {
     /// The host's loopback.
     #[command(flatten)]
     pub host: HostLoopbackArgs,
-    /// How traffic leaves: our own NAT, an installed pasta or slirp4netns, or not at all.
+    /// How traffic leaves: our own NAT, the kernel's (where an installed mossnet-helper grants it), an
+    /// installed pasta or slirp4netns, or not at all.
     #[arg(long, value_enum)]
     pub uplink: Option<UplinkWord>,
 }
@@ -107,6 +108,8 @@ pub enum UplinkWord {
     Pasta,
     /// An installed slirp4netns.
     Slirp,
+    /// The host's kernel, by way of an installed mossnet-helper that grants it.
+    Kernel,
     /// No way out.
     None,
 }
@@ -117,6 +120,7 @@ impl From<UplinkWord> for Uplink {
             UplinkWord::Relay => Self::Relay,
             UplinkWord::Pasta => Self::Pasta,
             UplinkWord::Slirp => Self::Slirp,
+            UplinkWord::Kernel => Self::Kernel,
             UplinkWord::None => Self::None,
         }
     }

@@ -146,6 +146,7 @@ impl Daemon {
         {
             let mut link = self.0.link.lock().await;
             self.tell(&mut link, helper).await?;
+            link.told.kernel.check(std::slice::from_ref(endpoint))?;
         }
         if !self.is_made(sandbox) {
             // It comes up with the rest.

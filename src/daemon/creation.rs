@@ -73,7 +73,8 @@ impl Daemon {
         draft: &Draft,
         netns: Option<OwnedFd>,
     ) -> Answer<()> {
-        let ports = self.bind(&draft.publish).await?;
+        let by_kernel = self.will_be_on_kernel(draft).await;
+        let ports = self.bind(&draft.publish, by_kernel).await?;
         let sandbox = self.record(id, draft, &ports).await?;
         if let Err(refusal) = self.bring_about(helper, &sandbox, netns).await {
             self.discard(Some(helper), id, LinkLock::Free).await;
@@ -95,6 +96,7 @@ impl Daemon {
         if !sandbox.endpoints.is_empty() {
             let mut link = self.0.link.lock().await;
             self.tell(&mut link, helper).await?;
+            link.told.kernel.check(&sandbox.endpoints)?;
         }
         if sandbox.bare {
             self.make(helper, sandbox, netns.into_iter().collect())

@@ -3,6 +3,7 @@
 //!
 //! Invariant: whoever gets a [`Helper`] from here gets one whose holdings agree with the records.
 
+use super::kernel_uplink;
 use super::networks::Told;
 use super::reconcile::{Action, Known, LOST, reconcile};
 use super::{Daemon, apply, clock, files, leftover};
@@ -81,6 +82,7 @@ impl Daemon {
                 *link = Link::default();
                 self.live().helper_gone();
                 self.agree(None, &Inventory::default()).await;
+                self.collect_kernel_uplink().await;
                 Ok(())
             }
         }
@@ -428,6 +430,9 @@ impl Daemon {
         let Some(helper) = link.current().cloned() else {
             return Ok(());
         };
+        if let Some(made) = link.told.kernel.made().cloned() {
+            kernel_uplink::give_back(Some(made)).await;
+        }
         let ended = helper.call(Request::Shutdown).await;
         *link = Link::default();
         self.live().helper_gone();

@@ -15,7 +15,8 @@
 //! * `live`: what belongs to this process alone: waiters, prepared execs.
 //! * `link`: the connection to the helper, its events, and what it was told.
 //! * `linger`: endpoints of the ended that have something to deliver.
-//! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out.
+//! * `networks`: networks into bridges, ruleset and the relay's snapshot. `uplink`: ways out; `kernel_uplink`: the one that takes a
+//!   grant; `kernel_publish`: ports that the host's kernel leads.
 //! * `network_admin`: networks made and removed, by `network_draft` (a request, checked) and
 //!   `network_filter`.
 //! * `draft`: a request to create, checked; `joining`: its networks and links; `endpoint`: addresses
@@ -41,6 +42,8 @@ mod files;
 mod host_loopback;
 mod info;
 mod joining;
+mod kernel_publish;
+mod kernel_uplink;
 mod leases;
 mod leftover;
 mod linger;

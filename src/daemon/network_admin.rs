@@ -8,7 +8,7 @@ use super::model::Model;
 use super::network_draft::{self, NetworkDraft};
 use super::network_filter::Filter;
 use super::network_info::predefined_by_id;
-use super::networks::{new_subnets, random_mac};
+use super::networks::{Pools, new_subnets, random_mac};
 use super::refusal::{conflict, failed, malformed};
 use super::uplink::uplink;
 use super::{Daemon, apply, clock};
@@ -16,6 +16,7 @@ use crate::api::control::{Answer, Refusal};
 use crate::api::network_types::{NetworkCreate, NetworkPrune, Pruned};
 use crate::api::types::Created;
 use crate::ipam::{Overlap, check_free};
+use crate::kernel::granted::{GrantError, check_granted, uplink_subnets};
 use crate::kernel::helper::HelperError;
 use crate::kernel::host;
 use crate::network::model::{DEFAULT_MTU, Driver};
@@ -23,7 +24,7 @@ use crate::network::names::bridge_name;
 use crate::network::{Network, NetworkName, Sandbox};
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
-use mossnet_helper::request::{BridgeSpec, Failure, Request};
+use mossnet_helper::request::{BridgeSpec, Failure, Request, UplinkKind};
 use nix::errno::Errno;
 use tracing::{debug, info};
 
@@ -39,6 +40,15 @@ impl Daemon {
         let draft = network_draft::check(request)?;
         // Better said now than at the first run.
         uplink(draft.uplink).prepare()?;
+        let granted = match draft.uplink {
+            UplinkKind::Kernel => {
+                let granted = uplink_subnets().await?;
+                let given: Vec<IpNet> = draft.subnets.iter().map(|on| on.subnet.prefix()).collect();
+                check_granted(&given, &granted)?;
+                Some(granted)
+            }
+            _ => None,
+        };
         if let Some(vlan) = draft.options.vlan {
             self.try_vlan(&draft.name, vlan).await?;
         }
@@ -48,7 +58,11 @@ impl Daemon {
         }
         let host = host::prefixes().await?;
         let mut model = self.0.model.lock().await;
-        let network = new_network(&model, draft, &host)?;
+        let pools = match granted {
+            Some(granted) => Pools::granted(&granted),
+            None => Pools::ours(&model)?,
+        };
+        let network = new_network(&model, draft, pools, &host)?;
         info!(network.name = %network.name, subnets = ?network.prefixes(), "network made");
         let id = network.id.clone();
         model.put_network(network)?;
@@ -217,7 +231,12 @@ fn predefined(name: &str) -> Refusal {
 }
 
 /// A network as it was asked for, on prefixes that nobody has.
-fn new_network(model: &Model, draft: NetworkDraft, host: &[IpNet]) -> Answer<Network> {
+fn new_network(
+    model: &Model,
+    draft: NetworkDraft,
+    pools: Pools,
+    host: &[IpNet],
+) -> Answer<Network> {
     let NetworkDraft {
         request,
         name,
@@ -249,7 +268,10 @@ fn new_network(model: &Model, draft: NetworkDraft, host: &[IpNet]) -> Answer<Net
     let wanted = (!has(true), ipv6 && !has(false));
     let mut obstacles: Vec<IpNet> = taken().map(|(_, prefix)| prefix).collect();
     obstacles.extend(subnets.iter().map(|on| on.subnet.prefix()));
-    subnets.extend(new_subnets(model, wanted, &obstacles, host)?);
+    if let Some(family) = pools.lacks(wanted) {
+        return Err(GrantError::NoSubnet { family }.into());
+    }
+    subnets.extend(new_subnets(pools, wanted, &obstacles, host)?);
     subnets.sort_by_key(|on| !on.is_ipv4());
     let id = clock::new_id().map_err(|error| failed(format!("random bytes: {error}")))?;
     Ok(Network {

@@ -85,11 +85,15 @@ fn is_resolver(address: &IpAddr) -> bool {
 fn check_uplink(request: &NetworkCreate) -> Answer<UplinkKind> {
     let kind = request.uplink.map_or(UplinkKind::Relay, kind_of);
     match kind {
-        UplinkKind::Pasta | UplinkKind::Slirp if request.internal => {
+        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Kernel if request.internal => {
             Err(malformed("an internal network has no uplink")
                 .with_hint("leave --uplink or --internal out"))
         }
-        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Relay | UplinkKind::None => Ok(kind),
+        UplinkKind::Pasta
+        | UplinkKind::Slirp
+        | UplinkKind::Kernel
+        | UplinkKind::Relay
+        | UplinkKind::None => Ok(kind),
     }
 }
 

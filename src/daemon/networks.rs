@@ -3,6 +3,8 @@
 //! Invariant: what the helper was told is a function of the model; telling it again is harmless,
 //! so it is told whatever differs from what it was told last.
 
+use super::kernel_publish::{led_by_kernel, stale_ports};
+use super::kernel_uplink::{self, KernelUplink, Led, Way, leaves_by_kernel};
 use super::link::Link;
 use super::model::Model;
 use super::refusal::{conflict, failed};
@@ -10,13 +12,14 @@ use super::uplink::{kind_of, name_of, uplink};
 use super::{Daemon, clock};
 use crate::api::control::{Answer, Refusal};
 use crate::api::types::Uplink;
-use crate::ipam::{choose_subnet, parse_v4_pools, v4_pool};
+use crate::ipam::{Pool, choose_subnet, parse_v4_pools, v4_pool};
 use crate::kernel::helper::Helper;
 use crate::kernel::host;
 use crate::network::model::{DEFAULT_MTU, DEFAULT_NETWORK, Driver};
 use crate::network::names::bridge_name;
+use crate::network::publish::keys;
 use crate::network::rules::{bridge_spec, network_rules, snapshot};
-use crate::network::snapshot::{ResolverView, Snapshot};
+use crate::network::snapshot::{PublishView, ResolverView, Snapshot};
 use crate::network::{Network, NetworkSubnet};
 use ipnet::IpNet;
 use mossnet_helper::request::{BridgeSpec, Inventory, NetworkRules, Request, UplinkKind};
@@ -34,7 +37,9 @@ pub(super) struct Told {
     bridges: BTreeMap<IfName, Option<BridgeSpec>>,
     rules: Option<Vec<NetworkRules>>,
     snapshot: Option<Snapshot>,
-    uplinks: BTreeSet<UplinkKind>,
+    pub(super) uplinks: BTreeSet<UplinkKind>,
+    /// The way through the host's kernel.
+    pub(super) kernel: KernelUplink,
     /// Keys of the listening sockets that it keeps.
     pub(super) listeners: BTreeSet<String>,
     /// What all of it was made of, if all of it was told.
@@ -59,6 +64,9 @@ impl Told {
     /// An external uplink ended by itself.
     pub(super) fn uplink_ended(&mut self, kind: UplinkKind) {
         self.uplinks.remove(&kind);
+        if kind == UplinkKind::Kernel {
+            self.kernel.lost();
+        }
         self.of = None;
     }
 }
@@ -72,6 +80,9 @@ struct Wanted {
     surplus: Vec<IfName>,
     rules: Vec<NetworkRules>,
     uplinks: BTreeSet<UplinkKind>,
+    way: Way,
+    /// Ports that the kernel should lead.
+    led: Led,
     snapshot: Snapshot,
 }
 
@@ -100,14 +111,16 @@ impl Daemon {
             }
         }
         start_uplinks(told, &wanted.uplinks, helper).await?;
+        let led = kernel_uplink::lead(told, wanted.way, helper).await;
         if told.rules.as_ref() != Some(&wanted.rules) {
             let networks = wanted.rules.clone();
             helper.call(Request::Ruleset { networks }).await?;
             told.rules = Some(wanted.rules);
         }
         let stopped = stop_uplinks(told, &wanted.uplinks, helper).await;
-        self.tell_relay(link, helper, wanted.snapshot).await?;
-        link.told.of = stopped.then_some(wanted.of);
+        self.tell_relay(link, helper, wanted.snapshot, wanted.led)
+            .await?;
+        link.told.of = (stopped && led).then_some(wanted.of);
         Ok(())
     }
 
@@ -115,9 +128,28 @@ impl Daemon {
         &self,
         link: &mut Link,
         helper: &Helper,
-        mut wanted: Snapshot,
+        wanted: Snapshot,
+        led: Led,
     ) -> Answer<()> {
-        let listeners = self.hand_over(link, helper, &mut wanted).await?;
+        let stale = stale_ports(&link.told, &led);
+        if !stale.is_empty() {
+            // Their sockets, which alone say where the kernel leads them, are made anew.
+            let mut without = wanted.clone();
+            let is_stale = |view: &PublishView| keys(&view.publish).any(|key| stale.contains(&key));
+            without.publishes.retain(|view| !is_stale(view));
+            self.load_relay(link, helper, without, &led).await?;
+        }
+        self.load_relay(link, helper, wanted, &led).await
+    }
+
+    async fn load_relay(
+        &self,
+        link: &mut Link,
+        helper: &Helper,
+        mut wanted: Snapshot,
+        led: &Led,
+    ) -> Answer<()> {
+        let listeners = self.hand_over(link, helper, &mut wanted, led).await?;
         let told = &mut link.told.snapshot;
         wanted.generation = told.as_ref().map_or(0, |told| told.generation);
         if told.as_ref() == Some(&wanted) {
@@ -129,6 +161,10 @@ impl Daemon {
         let keys = listeners.iter().cloned().collect();
         helper.load_relay(&snapshot, keys).await?;
         *told = Some(wanted);
+        link.told
+            .kernel
+            .led
+            .retain(|key, _| listeners.contains(key));
         link.told.listeners = listeners;
         Ok(())
     }
@@ -159,10 +195,12 @@ impl Daemon {
                 .iter()
                 .map(|network| network_rules(network))
                 .collect(),
+            way: Way::of(external.clone().copied()),
             uplinks: external
                 .map(|network| network.uplink)
                 .filter(is_external)
                 .collect(),
+            led: led_by_kernel(&model),
             snapshot: snapshot(networks.iter().copied(), model.sandboxes(), &of.1),
             of,
         })
@@ -188,9 +226,15 @@ impl Daemon {
     /// Makes the default network on first use, and gives it the uplink that is asked for.
     pub(super) async fn default_network(&self, wish: Option<Uplink>) -> Answer<Network> {
         self.default_network_exists().await?;
+        let gone = || failed("the default network is gone");
+        if wish == Some(Uplink::Kernel) {
+            let network = self.0.model.lock().await.network(DEFAULT_NETWORK).cloned();
+            let prefixes = network.ok_or_else(gone)?.prefixes();
+            self.check_kernel_grant(&prefixes).await?;
+        }
         let mut model = self.0.model.lock().await;
         let network = model.network(DEFAULT_NETWORK).cloned();
-        let mut network = network.ok_or_else(|| failed("the default network is gone"))?;
+        let mut network = network.ok_or_else(gone)?;
         let user = model.on_network(&network.id).next();
         let wanted = match (wish, user) {
             (Some(wish), _) => kind_of(wish),
@@ -233,7 +277,7 @@ impl Daemon {
         }
         let taken: Vec<IpNet> = model.networks().flat_map(Network::prefixes).collect();
         let wanted = (true, kernel_has_ipv6());
-        let subnets = new_subnets(&model, wanted, &taken, &host)?;
+        let subnets = new_subnets(Pools::ours(&model)?, wanted, &taken, &host)?;
         let broken = |error: std::io::Error| failed(format!("random bytes: {error}"));
         let id = clock::new_id().map_err(broken)?;
         let network = Network {
@@ -267,7 +311,11 @@ impl Daemon {
             return;
         };
         let model = self.0.model.lock().await;
-        for network in model.networks() {
+        // The kernel's uplink is such a route.
+        for network in model
+            .networks()
+            .filter(|network| !leaves_by_kernel(network))
+        {
             let subnets = network.subnets.iter().map(|s| s.subnet);
             for subnet in subnets {
                 if let Some(route) = host.iter().find(|route| subnet.overlaps(**route)) {
@@ -283,27 +331,65 @@ pub(super) fn kernel_has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-/// The next free prefixes of the families that are wanted: IPv4 of the pool, IPv6 of our own
-/// unique local prefix.
+/// Where prefixes for new networks come from.
+pub(super) struct Pools {
+    v4: Vec<Pool>,
+    v6: Vec<Pool>,
+}
+
+impl Pools {
+    /// IPv4 of the pool, IPv6 of our own unique local prefix.
+    pub(super) fn ours(model: &Model) -> Answer<Self> {
+        let v4 = match std::env::var(POOL) {
+            Ok(text) => parse_v4_pools(&text)?,
+            Err(_unset) => vec![v4_pool()],
+        };
+        let v6 = vec![model.ula()];
+        Ok(Self { v4, v6 })
+    }
+
+    /// What an admin grants, cut as usual.
+    pub(super) fn granted(subnets: &[IpNet]) -> Self {
+        let of = |v4: bool, usual: u8| {
+            let subnets = subnets.iter().filter(|net| net.addr().is_ipv4() == v4);
+            let pool = |net: &IpNet| Pool {
+                range: *net,
+                len: net.prefix_len().max(usual),
+            };
+            subnets.map(pool).collect()
+        };
+        Self {
+            v4: of(true, v4_pool().len),
+            v6: of(false, 64),
+        }
+    }
+
+    /// The family that it has nothing of, of those that are wanted.
+    pub(super) fn lacks(&self, (ipv4, ipv6): (bool, bool)) -> Option<&'static str> {
+        match (self.v4.is_empty(), self.v6.is_empty()) {
+            (true, _) if ipv4 => Some("IPv4"),
+            (_, true) if ipv6 => Some("IPv6"),
+            _ => None,
+        }
+    }
+}
+
+/// The next free prefixes of the families that are wanted.
 pub(super) fn new_subnets(
-    model: &Model,
+    pools: Pools,
     (ipv4, ipv6): (bool, bool),
     taken: &[IpNet],
     host: &[IpNet],
 ) -> Answer<Vec<NetworkSubnet>> {
     let mut subnets = Vec::new();
     if ipv4 {
-        let pools = match std::env::var(POOL) {
-            Ok(text) => parse_v4_pools(&text)?,
-            Err(_unset) => vec![v4_pool()],
-        };
-        subnets.push(choose_subnet(&pools, taken, host)?);
+        subnets.push(choose_subnet(&pools.v4, taken, host)?);
     }
     if ipv6 {
         // A site that routes wide unique local prefixes does not use our random /48 of them.
         let narrow = host.iter().copied().filter(|p| p.prefix_len() >= 48);
         let narrow: Vec<_> = narrow.collect();
-        subnets.push(choose_subnet(&[model.ula()], taken, &narrow)?);
+        subnets.push(choose_subnet(&pools.v6, taken, &narrow)?);
     }
     let with_gateway = subnets.into_iter().map(NetworkSubnet::with_first_gateway);
     Ok(with_gateway.collect())
@@ -311,7 +397,7 @@ pub(super) fn new_subnets(
 
 fn is_external(kind: &UplinkKind) -> bool {
     match kind {
-        UplinkKind::Pasta | UplinkKind::Slirp => true,
+        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Kernel => true,
         UplinkKind::Relay | UplinkKind::None => false,
     }
 }
@@ -322,7 +408,8 @@ async fn start_uplinks(
     helper: &Helper,
 ) -> Result<(), Refusal> {
     for kind in wanted {
-        if told.uplinks.contains(kind) {
+        // The kernel's is asked for with all its subnets.
+        if told.uplinks.contains(kind) || *kind == UplinkKind::Kernel {
             continue;
         }
         if let Some(spec) = uplink(*kind).prepare()? {
@@ -338,8 +425,14 @@ async fn stop_uplinks(told: &mut Told, wanted: &BTreeSet<UplinkKind>, helper: &H
     let mut stopped = true;
     let surplus: Vec<_> = told.uplinks.difference(wanted).copied().collect();
     for kind in surplus {
-        match helper.call(Request::StopUplink { kind }).await {
-            Ok(_) => drop(told.uplinks.remove(&kind)),
+        let stop = match kind {
+            UplinkKind::Kernel => kernel_uplink::release(told, helper).await,
+            kind => (helper.call(Request::StopUplink { kind }).await)
+                .map(drop)
+                .map_err(Refusal::from),
+        };
+        match stop {
+            Ok(()) => drop(told.uplinks.remove(&kind)),
             Err(error) => {
                 stopped = false;
                 warn!(?kind, %error, "external uplink not stopped");

@@ -8,6 +8,8 @@
 //! closed. A recorded port whose socket is nowhere (a daemon was killed in between) is bound again.
 
 use super::Daemon;
+use super::kernel_publish::lead_ports;
+use super::kernel_uplink::Led;
 use super::link::Link;
 use super::refusal::{conflict, failed, malformed, unknown};
 use crate::api::control::{Answer, Refusal};
@@ -133,13 +135,21 @@ impl From<BindError> for Refusal {
 }
 
 impl Daemon {
-    /// Binds what a request wants, all or nothing.
-    pub(super) async fn bind(&self, wishes: &Wishes) -> Answer<Parked<'_>> {
+    /// Binds what a request wants, all or nothing; with a socket for each family where the kernel is to
+    /// lead the ports.
+    pub(super) async fn bind(&self, wishes: &Wishes, by_kernel: bool) -> Answer<Parked<'_>> {
         let specs = wishes.resolved().await?;
         self.check_claims(None, specs.iter().filter_map(claim))
             .await?;
         let source = wishes.source;
-        self.park(move || listeners::bind_all(&specs, source)).await
+        self.park(move || {
+            let bound = listeners::bind_all(&specs, source)?;
+            match by_kernel {
+                true => listeners::apart(bound),
+                false => Ok(bound),
+            }
+        })
+        .await
     }
 
     /// Binds the ports that a sandbox had when it ran before.
@@ -219,6 +229,7 @@ impl Daemon {
         link: &mut Link,
         helper: &Helper,
         snapshot: &mut Snapshot,
+        led: &Led,
     ) -> Answer<BTreeSet<String>> {
         let mut sockets = Vec::new();
         let held = &link.told.listeners;
@@ -236,6 +247,7 @@ impl Daemon {
                 }
             }
         });
+        lead_ports(&mut link.told, &sockets, led).await;
         let handed: Vec<String> = sockets.iter().map(|(key, _)| key.clone()).collect();
         helper.keep_listeners(sockets).await?;
         link.told.listeners.extend(handed);
@@ -251,7 +263,8 @@ impl Daemon {
         let _turn = self.0.turns.take(&id).await;
         let sandbox = self.0.model.lock().await.still(&id, text)?.clone();
         check_mode(&sandbox)?;
-        let parked = self.bind(&wishes).await?;
+        let by_kernel = self.is_on_kernel(&sandbox).await;
+        let parked = self.bind(&wishes, by_kernel).await?;
         let added = parked.publishes.clone();
         let mut wanted = sandbox.publishes.clone();
         wanted.extend(&added);

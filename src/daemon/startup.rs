@@ -355,6 +355,7 @@ impl Daemon {
             }
             if seen.contains(&HostChange::Routes) {
                 self.check_conflicts().await;
+                self.check_kernel_uplink().await;
             }
         }
     }

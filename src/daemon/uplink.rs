@@ -124,7 +124,7 @@ pub(super) fn uplink(kind: UplinkKind) -> &'static dyn Uplink {
         UplinkKind::Relay => &Relay,
         UplinkKind::Pasta => &PASTA,
         UplinkKind::Slirp => &SLIRP,
-        UplinkKind::None => &Nothing,
+        UplinkKind::Kernel | UplinkKind::None => &Nothing,
     }
 }
 
@@ -147,6 +147,7 @@ pub(super) fn kind_of(uplink: types::Uplink) -> UplinkKind {
         types::Uplink::Relay => UplinkKind::Relay,
         types::Uplink::Pasta => UplinkKind::Pasta,
         types::Uplink::Slirp => UplinkKind::Slirp,
+        types::Uplink::Kernel => UplinkKind::Kernel,
         types::Uplink::None => UplinkKind::None,
     }
 }
@@ -157,6 +158,7 @@ pub(super) fn word_for(kind: UplinkKind) -> types::Uplink {
         UplinkKind::Relay => types::Uplink::Relay,
         UplinkKind::Pasta => types::Uplink::Pasta,
         UplinkKind::Slirp => types::Uplink::Slirp,
+        UplinkKind::Kernel => types::Uplink::Kernel,
         UplinkKind::None => types::Uplink::None,
     }
 }
@@ -167,6 +169,7 @@ pub(super) fn name_of(kind: UplinkKind) -> &'static str {
         UplinkKind::Relay => "relay",
         UplinkKind::Pasta => "pasta",
         UplinkKind::Slirp => "slirp",
+        UplinkKind::Kernel => "kernel",
         UplinkKind::None => "none",
     }
 }
@@ -192,6 +195,7 @@ mod tests {
             UplinkKind::Relay,
             UplinkKind::Pasta,
             UplinkKind::Slirp,
+            UplinkKind::Kernel,
             UplinkKind::None,
         ] {
             assert_eq!(kind_of(word_for(kind)), kind);

@@ -2,10 +2,12 @@
 //!
 //! Path: `daemon` binds here what a command publishes, then hands the sockets to the helper, which
 //! keeps them for the relay. Invariant: all or nothing: where one port cannot be had, none of the
-//! others stays bound.
+//! others stays bound. A port that is too low for users is asked of an installed `mossnet-helper`; such a
+//! socket is of one family, so that a wish for every address becomes two publishes.
 //!
 //! Sources: ip(7) (`ip_unprivileged_port_start`), ipv6(7) (IPV6_V6ONLY), socket(7) (SO_REUSEADDR).
 
+use super::granted;
 use super::holder::{Holder, holder};
 use crate::ports::{
     Claim, HostAddr, HostChoice, Port, PortError, PortRange, Proto, Publish, PublishSpec,
@@ -126,15 +128,7 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
     let mut all = Vec::new();
     for spec in specs {
         if let Some(publish) = spec.fixed(source) {
-            let ports = publish.host_ports().iter();
-            let sockets = ports
-                .map(|port| bind_port(spec.proto(), spec.host_addr(), port))
-                .collect::<Result<_, _>>()?;
-            all.push(Bound {
-                publish,
-                choice: spec.choice(),
-                sockets,
-            });
+            all.extend(bind_fixed(publish, spec.choice())?);
             continue;
         }
         for (container_port, choice) in spec.expand() {
@@ -150,6 +144,51 @@ pub fn bind_all(specs: &[PublishSpec], source: SourceAddress) -> Result<Vec<Boun
         }
     }
     Ok(all)
+}
+
+/// The same with a socket for each family where one was for both: a kernel that leads ports to containers
+/// tells them apart.
+pub fn apart(all: Vec<Bound>) -> Result<Vec<Bound>, BindError> {
+    let mut parts = Vec::new();
+    for bound in all {
+        match bound.publish.host_addr() {
+            HostAddr::Any => {
+                drop(bound.sockets);
+                parts.extend(bind_by_family(bound.publish, bound.choice)?);
+            }
+            HostAddr::Only(_) => parts.push(bound),
+        }
+    }
+    Ok(parts)
+}
+
+fn bind_by_family(publish: Publish, choice: HostChoice) -> Result<Vec<Bound>, BindError> {
+    let addresses = HostAddr::Any.addresses().into_iter();
+    let of_family = addresses
+        .filter(|address| address.is_ipv4() || has_ipv6())
+        .map(|address| bind_fixed(publish.at(HostAddr::only(address)), choice));
+    let bound = of_family.collect::<Result<Vec<_>, _>>()?;
+    Ok(bound.into_iter().flatten().collect())
+}
+
+/// Every host port of a publish: one, or one for each family where the ports take a grant.
+fn bind_fixed(publish: Publish, choice: HostChoice) -> Result<Vec<Bound>, BindError> {
+    let ports = publish.host_ports().iter();
+    let sockets = ports.map(|port| bind_port_of(&publish, port)).collect();
+    match (sockets, publish.host_addr()) {
+        (Err(BindError::Forbidden { .. }), HostAddr::Any) => bind_by_family(publish, choice),
+        (sockets, _) => Ok(vec![Bound {
+            publish,
+            choice,
+            sockets: sockets?,
+        }]),
+    }
+}
+
+/// Whether a socket can be bound to an IPv6 address.
+fn has_ipv6() -> bool {
+    let any = Ipv6Addr::UNSPECIFIED.into();
+    !listen_at(Proto::Udp, any, 0, true).is_err_and(|error| has_no_ipv6(&error))
 }
 
 /// Binds what was published before; by other ports where we may choose and the former are taken.
@@ -289,7 +328,21 @@ fn listen_at(proto: Proto, address: IpAddr, port: u16, one_family: bool) -> io::
         // Connections of an earlier publish may be in TIME_WAIT. A UDP port would be shared by it.
         socket.set_reuse_address(true)?;
     }
-    socket.bind(&at.into())?;
+    match socket.bind(&at.into()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && one_family => {
+            return granted_at(proto, at);
+        }
+        bound => bound?,
+    }
+    if proto == Proto::Tcp {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+/// The same where the port is too low for us, but granted.
+fn granted_at(proto: Proto, at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::from(granted::listener(proto, at)?);
     if proto == Proto::Tcp {
         socket.listen(BACKLOG)?;
     }

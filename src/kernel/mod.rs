@@ -7,11 +7,13 @@
 //! * `launch`: starts a helper.
 //! * `framing`: frames and descriptors on a stream socket.
 //! * `listeners`: sockets of published ports; `holder`: who has a port that cannot be had.
+//! * `granted`: what an admin grants, by an installed `mossnet-helper`.
 //! * `host`: prefixes that the host uses, and a watch for changes of them and of resolv.conf.
 
 #[cfg(test)]
 pub(crate) mod fake;
 mod framing;
+pub mod granted;
 pub mod helper;
 pub mod holder;
 pub mod host;

@@ -95,7 +95,9 @@ pub fn leads_to_host(internal: bool, uplink: UplinkKind) -> Result<(), Closed> {
     match uplink {
         _ if internal => Err(Closed::Internal),
         UplinkKind::Relay => Ok(()),
-        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::None => Err(Closed::Uplink(uplink)),
+        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Kernel | UplinkKind::None => {
+            Err(Closed::Uplink(uplink))
+        }
     }
 }
 
@@ -231,6 +233,7 @@ mod tests {
             (UplinkKind::Relay, true),
             (UplinkKind::Pasta, false),
             (UplinkKind::Slirp, false),
+            (UplinkKind::Kernel, false),
             (UplinkKind::None, false),
         ] {
             let mut network = quiet.clone();

@@ -11,7 +11,7 @@ use super::snapshot::{NameRecord, NetworkView, ResolverView, Snapshot};
 use super::subnet::NetworkSubnet;
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
-use mossnet_helper::request::{BridgeSpec, NetworkRules};
+use mossnet_helper::request::{BridgeSpec, NetworkRules, UplinkKind};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -53,6 +53,7 @@ pub fn snapshot<'a>(
     let open = |sandbox| host_loopback::view(sandbox, |id| by_id.get(id).copied());
     let host_loopback = sandboxes.clone().into_iter().filter(concerned);
     let host_loopback = host_loopback.filter_map(open).collect();
+    let relayed = |id: &SandboxId| by_id.get(id).is_none_or(|n| n.uplink == UplinkKind::Relay);
     let mut names = names_by_network(sandboxes.clone());
     let mut names_on = |network: &Network| match network.serves_names() {
         true => names.remove(&network.id).unwrap_or_default(),
@@ -74,7 +75,9 @@ pub fn snapshot<'a>(
         multihomed: (sandboxes.clone().into_iter())
             .filter_map(several_homes)
             .collect(),
-        publishes: sandboxes.into_iter().flat_map(publish_views).collect(),
+        publishes: (sandboxes.into_iter())
+            .flat_map(|sandbox| publish_views(sandbox, relayed))
+            .collect(),
         host_loopback,
     }
 }

@@ -32,14 +32,14 @@ pub(super) const TELL: &str = "import socket,threading\n\
     \x20threading.Thread(target=serve,args=(c,p),daemon=True).start()";
 
 /// A sandbox that tells, with these flags.
-pub(super) fn tell(world: &World, name: &str, flags: &[&str]) {
+pub(crate) fn tell(world: &World, name: &str, flags: &[&str]) {
     let head = ["run", "-d", "--name", name];
     let tail = ["--", "python3", "-c", TELL];
     world.mossnet([&head[..], flags, &tail[..]].concat()).ok();
     serves(world, name);
 }
 
-pub(super) fn serves(world: &World, name: &str) {
+pub(crate) fn serves(world: &World, name: &str) {
     eventually(seconds(20), "the service to listen", || {
         world.mossnet(["logs", name]).ok().contains("serves")
     });
@@ -55,7 +55,7 @@ pub(super) fn line(stream: &mut TcpStream) -> String {
 }
 
 /// Whom the service takes a client for, and the client.
-pub(super) fn told(from: &str, to: SocketAddr) -> (SocketAddr, TcpStream) {
+pub(crate) fn told(from: &str, to: SocketAddr) -> (SocketAddr, TcpStream) {
     let mut stream = connect(from, to);
     let seen = line(&mut stream);
     let seen = seen

@@ -25,6 +25,8 @@ const STAGE: &str = "MOSSNET_TEST_STAGE";
 const FINISHED: &str = "WORLD: the test body ran to its end";
 /// Where the inside finds the program under test.
 pub const PRODUCT: &str = "MOSSNET_TEST_PRODUCT";
+/// The same of what an administrator installs, for a test that runs as root.
+pub const HELPER: &str = "MOSSNET_TEST_HELPER";
 /// A usable tun device node, made by the outside where it is root.
 pub const TUN: &str = "MOSSNET_TEST_TUN";
 /// Set where a skip is a failure (CI has installed every peer).
@@ -35,25 +37,61 @@ const SKIPS: &str = "MOSSNET_TEST_SKIPS";
 const UNPRIVILEGED: &str = "MOSSNET_TEST_UID";
 const SKIP: &str = "SKIP: ";
 
+/// Who the test is in its world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Powers {
+    /// An unprivileged user who may do everything in a user namespace of its own.
+    User,
+    /// The machine's root, in the machine's user namespace: what an administrator has installed works
+    /// as it would there.
+    Root,
+}
+
 /// Runs `body` in a world, or re-executes the test to get there.
-pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, alone: bool, body: F) {
+pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, alone: bool, powers: Powers, body: F) {
     // Only the outside takes its turn; the stages within run in it.
-    let _turn = std::env::var_os(STAGE).is_none().then(|| Turn::take(alone));
-    let text = stage(deadline, name, body, false);
+    let outside = std::env::var_os(STAGE).is_none();
+    if outside && powers == Powers::Root && !nix::unistd::geteuid().is_root() {
+        skip_outside(name, "it takes root to play the administrator");
+        return;
+    }
+    let _turn = outside.then(|| Turn::take(alone));
+    let text = stage(deadline, name, powers, body, false);
     print!("{text}");
+}
+
+impl Powers {
+    /// Flags of unshare(1).
+    fn user_namespace(self) -> &'static [&'static str] {
+        match self {
+            Self::User => &[
+                "--user",
+                "--map-user=1000",
+                "--map-group=1000",
+                "--keep-caps",
+            ],
+            Self::Root => &[],
+        }
+    }
 }
 
 /// The same, showing what the body prints while it runs; gives it back, too.
 #[allow(dead_code)] // Only the benchmarks want it.
-pub fn enter_live<F: FnOnce()>(deadline: Duration, name: &str, body: F) -> String {
-    stage(deadline, name, body, true)
+pub fn enter_live<F: FnOnce()>(deadline: Duration, name: &str, powers: Powers, body: F) -> String {
+    stage(deadline, name, powers, body, true)
 }
 
-fn stage<F: FnOnce()>(deadline: Duration, name: &str, body: F, live: bool) -> String {
+fn stage<F: FnOnce()>(
+    deadline: Duration,
+    name: &str,
+    powers: Powers,
+    body: F,
+    live: bool,
+) -> String {
     match std::env::var(STAGE).as_deref() {
         Ok("init") => init(name),
         Ok("inside") => inside(deadline, body),
-        _ => return outside(deadline, name, live),
+        _ => return outside(deadline, name, powers, live),
     }
     String::new()
 }
@@ -80,24 +118,25 @@ pub fn test_name<F>() -> String {
         .to_owned()
 }
 
-fn outside(deadline: Duration, name: &str, live: bool) -> String {
+fn outside(deadline: Duration, name: &str, powers: Powers, live: bool) -> String {
     let test = reachable(&std::env::current_exe().expect("own path"));
     let product = reachable(Path::new(env!("CARGO_BIN_EXE_mossnet")));
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "unshare"])
-        .args(["--user", "--map-user=1000", "--map-group=1000"])
-        .args(["--keep-caps", "--mount", "--net", "--pid", "--fork"])
+        .args(powers.user_namespace())
+        .args(["--mount", "--net", "--pid", "--fork"])
         .args(["--kill-child", "--mount-proc", "--"])
         .arg(&test)
         .args(["--exact", name, "--nocapture", "--include-ignored"])
         .env(STAGE, "init")
         .env(PRODUCT, product)
+        .env(HELPER, beside(Path::new(env!("CARGO_BIN_EXE_mossnet"))))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if nix::unistd::geteuid().is_root() {
+    if powers == Powers::User && nix::unistd::geteuid().is_root() {
         let uid = std::env::var(UNPRIVILEGED).map_or(1000, |uid| uid.parse().expect("a uid"));
         command.uid(uid).gid(uid);
         if let Some(tun) = tun_node() {
@@ -208,6 +247,11 @@ fn inside<F: FnOnce()>(deadline: Duration, body: F) {
         std::process::exit(1);
     }
     println!("\n{FINISHED}");
+}
+
+/// `mossnet-helper`, which cargo builds beside us.
+fn beside(product: &Path) -> PathBuf {
+    product.with_file_name("mossnet-helper")
 }
 
 /// `file`, or a copy of it that an unprivileged uid can reach and execute.

@@ -11,12 +11,14 @@
 //!
 //! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
+//! * `granted`: what an administrator has installed and granted.
 //! * `networks`: words of tests about networks, and a picture of all there is.
 
 pub mod bare_relay;
 pub mod command;
 pub mod dns;
 pub mod enter;
+pub mod granted;
 pub mod inspect;
 pub mod netns;
 pub mod networks;
@@ -24,6 +26,7 @@ pub mod servers;
 pub mod turn;
 
 pub use command::{Cmd, Output, Running};
+pub use enter::Powers;
 pub use netns::*;
 
 use nix::mount::{MsFlags, mount};
@@ -41,6 +44,7 @@ pub struct Builder {
     ping: bool,
     tun: bool,
     alone: bool,
+    powers: Powers,
     resolv_conf: String,
     deadline: Duration,
 }
@@ -53,6 +57,7 @@ impl Default for Builder {
             ping: true,
             tun: false,
             alone: false,
+            powers: Powers::User,
             resolv_conf: String::new(),
             deadline: Duration::from_secs(90),
         }
@@ -84,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// In the machine's own user namespace, as its root; mossnet is run by uid 1000 all the same. Skipped
+    /// where the test has not been started by root.
+    pub fn privileged(mut self) -> Self {
+        self.powers = Powers::Root;
+        self
+    }
+
     /// Runs while no other test does: it measures.
     pub fn alone(mut self) -> Self {
         self.alone = true;
@@ -105,7 +117,9 @@ impl Builder {
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
         let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, self.alone, || self.run_here(body));
+        enter::enter(self.deadline, &name, self.alone, self.powers, || {
+            self.run_here(body);
+        });
     }
 
     /// Builds the world around the current process, which is inside already, and runs `body`.
@@ -119,6 +133,7 @@ impl Builder {
 /// The world, seen from inside.
 pub struct World {
     tun: bool,
+    powers: Powers,
 }
 
 /// mossnet's `--root` in the world.
@@ -136,7 +151,7 @@ impl World {
     }
 
     fn build(plan: &Builder) -> Self {
-        private_directories();
+        private_directories(plan.powers);
         let resolv_conf = match (plan.resolv_conf.as_str(), plan.ipv4) {
             ("", true) => format!("nameserver {SERVER}\nsearch test.example\n"),
             ("", false) => format!("nameserver {SERVER6}\nsearch test.example\n"),
@@ -148,7 +163,8 @@ impl World {
         lay_over("/etc/subgid", "");
         let tun = plan.tun && usable_tun();
         netns::build(plan);
-        Self { tun }
+        let powers = plan.powers;
+        Self { tun, powers }
     }
 
     /// `mossnet ARGS` in `host`, as an unprivileged user without any capability, with its own root.
@@ -198,7 +214,13 @@ impl World {
 
     /// A program in `host` as the unprivileged user.
     pub fn user<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
-        Cmd::new(argv).under(["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"])
+        let drop = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all"];
+        let change = ["--reuid=1000", "--regid=1000", "--clear-groups"];
+        let change: &[&str] = match self.powers {
+            Powers::User => &[],
+            Powers::Root => &change,
+        };
+        Cmd::new(argv).under(drop.iter().chain(change).chain(&["--"]))
     }
 
     /// A program in `host` with every capability in the world.
@@ -272,12 +294,16 @@ pub fn installed(program: &str) -> bool {
     found
 }
 
-fn private_directories() {
+fn private_directories(powers: Powers) {
     let product = std::env::var_os(enter::PRODUCT).expect("path of the program under test");
     let program = fs::File::open(&product).expect("open the program under test");
     let itself = fs::File::open("/proc/self/exe").expect("open the own program");
     let tun = std::env::var_os(enter::TUN).and_then(|path| fs::File::open(path).ok());
-    tmpfs("/run", "mode=0755,uid=1000,gid=1000");
+    let helper = granted::program(powers);
+    match powers {
+        Powers::User => tmpfs("/run", "mode=0755,uid=1000,gid=1000"),
+        Powers::Root => tmpfs("/run", "mode=0755"),
+    }
     for directory in ["bin", "home", "etc"] {
         fs::create_dir_all(Path::new("/run/world").join(directory)).expect("make a directory");
     }
@@ -287,6 +313,13 @@ fn private_directories() {
     bind_file(&itself, "/run/world/bin/itself");
     if let Some(tun) = tun {
         bind_file(&tun, "/run/world/tun");
+    }
+    if let Some(helper) = helper {
+        granted::install(helper);
+        let places = ["/run/world", "/run/world/home", "/run/user/1000"];
+        for place in places {
+            std::os::unix::fs::chown(place, Some(1000), Some(1000)).expect("give it to the user");
+        }
     }
     // The programs are reached by then: what lies in /tmp (a checkout, say) may vanish.
     tmpfs("/tmp", "mode=1777");

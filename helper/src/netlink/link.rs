@@ -29,6 +29,8 @@ pub struct Link {
     pub name: String,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// Bytes.
+    pub mtu: u32,
     /// What it is.
     pub kind: LinkKind,
     /// Up, with a carrier (IFF_RUNNING): frames pass.
@@ -242,11 +244,13 @@ fn decode(payload: &[u8]) -> Option<Link> {
     let (fixed, attributes) = OpGetlinkDump::decode_reply(payload);
     let mut name = None;
     let mut master = None;
+    let mut mtu = 0;
     let mut kind = LinkKind::Other;
     for attribute in attributes.flatten() {
         match attribute {
             LinkAttrs::Ifname(text) => name = Some(text.to_string_lossy().into_owned()),
             LinkAttrs::Master(index) => master = Some(index),
+            LinkAttrs::Mtu(bytes) => mtu = bytes,
             LinkAttrs::Linkinfo(info) => kind = decode_kind(info),
             _ => {}
         }
@@ -255,6 +259,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
         index: u32::try_from(fixed.ifi_index).ok()?,
         name: name?,
         master,
+        mtu,
         kind,
         running: fixed.ifi_flags & (UP | RUNNING) == UP | RUNNING,
     })

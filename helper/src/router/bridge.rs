@@ -63,9 +63,12 @@ impl Router {
         let segment = self.segments.entry(&spec.name);
         let icc_changes = segment.icc != spec.icc;
         segment.mtu = spec.mtu;
+        segment.mac = Some(spec.mac);
         segment.vlan = spec.vlan;
         segment.icc = spec.icc;
-        self.follow(&spec.name, icc_changes)
+        self.follow(&spec.name, icc_changes)?;
+        self.renew_fast_path();
+        Ok(())
     }
 
     fn set_addresses(&mut self, spec: &BridgeSpec, index: u32) -> Result<(), Failure> {
@@ -229,6 +232,7 @@ impl Router {
         }
         self.remove_link(name)?;
         self.segments.remove(name);
+        self.renew_fast_path();
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ impl Router {
         if result.is_err() {
             let _ = self.drop_empty_overflows(&spec.bridge);
         }
+        self.renew_fast_path();
         result
     }
 
@@ -147,6 +148,7 @@ impl Router {
         if gone.place.is_some() {
             self.drop_empty_overflows(&gone.bridge)?;
         }
+        self.renew_fast_path();
         self.guard
             .change(&mut self.netfilter, &[gone], &[], &self.segments)
     }

@@ -8,7 +8,7 @@ use crate::namespace::in_netns;
 use crate::netlink::Explain;
 use crate::netlink::{Route, add_address, add_neighbour, add_route, add_rule};
 use crate::request::Failure;
-use crate::ruleset::{PASTA_MARK, RELAY_MARK, SLIRP_MARK, WHOLE_MARK};
+use crate::ruleset::{KERNEL_MARK, PASTA_MARK, RELAY_MARK, SLIRP_MARK, WHOLE_MARK};
 use crate::sysctl;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,11 +30,12 @@ const UP0_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 2);
 const UP0_PREFIX: u8 = 30;
 
 /// Routing tables by mark: to transparent sockets, and out by external uplinks.
-const TABLES: [(u32, u32); 4] = [
+const TABLES: [(u32, u32); 5] = [
     (RELAY_MARK, RELAY_TABLE),
     (WHOLE_MARK, RELAY_TABLE),
     (PASTA_MARK, 102),
     (SLIRP_MARK, 103),
+    (KERNEL_MARK, 104),
 ];
 const RELAY_TABLE: u32 = 100;
 

@@ -59,7 +59,8 @@ impl Guard {
     }
 }
 
-fn owner(endpoint: &Endpoint) -> Owner {
+/// An endpoint as the tables know it.
+pub(super) fn owner(endpoint: &Endpoint) -> Owner {
     Owner {
         index: endpoint.index,
         mac: endpoint.mac,

@@ -5,6 +5,7 @@
 //! * `bridge`: bridges, and what extends them beyond the ports that one has.
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
 //! * `guard`: endpoints are held to their own addresses.
+//! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
 //!   no reading in.
 //!
@@ -15,8 +16,10 @@
 
 mod bridge;
 mod endpoint;
+mod fast;
 mod gate;
 mod guard;
+mod kernel;
 mod ready;
 mod segment;
 
@@ -31,6 +34,7 @@ use crate::remover::Remover;
 use crate::request::{Failure, FailureKind, NetworkRules};
 use crate::ruleset::{self, Families};
 use crate::sysctl;
+use fast::FastPath;
 use guard::Guard;
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -50,6 +54,7 @@ pub struct Router {
     segments: Segments,
     guard: Guard,
     remover: Remover,
+    fast: FastPath,
 }
 
 /// What a router holds, for the inventory.
@@ -91,6 +96,7 @@ impl Router {
             segments: Segments::default(),
             guard,
             remover,
+            fast: FastPath::default(),
         };
         router.ruleset(&[])?;
         router.set_up_uplink()?;
@@ -126,10 +132,11 @@ impl Router {
 
     /// Replace the ruleset.
     pub fn ruleset(&mut self, networks: &[NetworkRules]) -> Result<(), Failure> {
-        ruleset::apply(
-            &mut self.netfilter,
-            &ruleset::ruleset(networks, self.families),
-        )
+        let wanted = ruleset::ruleset(networks, self.families);
+        ruleset::apply(&mut self.netfilter, &wanted)?;
+        self.fast.set_networks(networks);
+        self.renew_fast_path();
+        Ok(())
     }
 
     /// Bridges and endpoints. Takes note of endpoints that went with their sandbox.
@@ -188,6 +195,7 @@ impl Router {
         for bridge in &bridges {
             self.drop_empty_overflows(bridge)?;
         }
+        self.renew_fast_path();
         self.guard
             .change(&mut self.netfilter, &gone, &[], &self.segments)
     }

@@ -29,6 +29,8 @@ pub type Place = Option<u8>;
 pub struct Segment {
     /// As [`crate::request::BridgeSpec`] has it.
     pub mtu: u32,
+    /// MAC address of the main bridge.
+    pub mac: Option<MacAddr>,
     /// Endpoints reach each other.
     pub icc: bool,
     /// VLAN of everything.
@@ -204,6 +206,11 @@ impl Segments {
     /// All endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values()
+    }
+
+    /// The same with the names of their ports.
+    pub fn named(&self) -> impl Iterator<Item = (&IfName, &Endpoint)> {
+        self.endpoints.iter()
     }
 
     /// Names of all main bridges.

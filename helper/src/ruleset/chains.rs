@@ -14,10 +14,24 @@ pub const PASTA_MARK: u32 = 2;
 /// Marks what leaves by slirp4netns.
 pub const SLIRP_MARK: u32 = 3;
 
+/// Marks what leaves by the link to the host's network.
+pub const KERNEL_MARK: u32 = 4;
+
 /// The tap device that pasta makes in the router netns.
 pub const PASTA_TAP: &str = "pasta0";
 /// The tap device that slirp4netns makes in the router netns.
 pub const SLIRP_TAP: &str = "slirp0";
+/// The router's end of the link to the host's network.
+pub const KERNEL_LINK: &str = "kern0";
+
+/// By what traffic leaves besides the relay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// A tap device, to whose address it is translated.
+    pub tap: bool,
+    /// The link to the host's network. Nothing is translated on it, and so nothing tracked.
+    pub kernel: bool,
+}
 
 /// Destination unreachable, in ICMP and ICMPv6.
 const UNREACHABLE4: u8 = 3;
@@ -63,17 +77,18 @@ fn base(hook: Hook, priority: Priority) -> Base {
     }
 }
 
-/// All chains; with `routed`, those for external uplinks too.
-pub fn chains(routed: bool) -> Vec<Chain> {
+/// All chains, with those that other ways than the relay need.
+pub fn chains(ways: Ways) -> Vec<Chain> {
+    let routed = ways.tap;
     let mut chains = Vec::new();
     if routed {
         chains.push(leave_by("by_pasta", PASTA_MARK));
         chains.push(leave_by("by_slirp", SLIRP_MARK));
     }
     chains.push(raw_prerouting(routed));
-    chains.push(prerouting(routed));
-    chains.push(input(routed));
-    chains.push(forward(routed));
+    chains.push(prerouting(ways));
+    chains.push(input(ways));
+    chains.push(forward(ways));
     if routed {
         chains.push(raw_output());
         chains.push(postrouting());
@@ -90,6 +105,7 @@ fn raw_prerouting(routed: bool) -> Chain {
     Chain {
         name: "raw_prerouting",
         base: Some(base(Hook::Prerouting, Priority::Raw)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -99,6 +115,7 @@ fn raw_output() -> Chain {
     Chain {
         name: "raw_output",
         base: Some(base(Hook::Output, Priority::Raw)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -110,6 +127,7 @@ fn leave_by(name: &'static str, mark: u32) -> Chain {
     Chain {
         name,
         base: None,
+        devices: Vec::new(),
         rules,
     }
 }
@@ -125,9 +143,12 @@ fn stays_here() -> Vec<Rule> {
     rules
 }
 
-fn prerouting(routed: bool) -> Chain {
+fn prerouting(ways: Ways) -> Chain {
     let mut rules = Vec::new();
-    if routed {
+    if ways.kernel {
+        rules.extend(leave_by_kernel());
+    }
+    if ways.tap {
         rules.push(vec![Clause::IifIn(SetId::Pasta), Clause::Goto("by_pasta")]);
         rules.push(vec![Clause::IifIn(SetId::Slirp), Clause::Goto("by_slirp")]);
     }
@@ -170,6 +191,7 @@ fn prerouting(routed: bool) -> Chain {
     Chain {
         name: "prerouting",
         base: Some(base(Hook::Prerouting, Priority::Mangle)),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -204,6 +226,16 @@ fn datagrams() -> Vec<Rule> {
     rules
 }
 
+/// Few rules, for each packet passes them: the table `local` is looked at before that of the mark, so
+/// that what is for the router stays here; what is for other networks is refused as it is forwarded.
+fn leave_by_kernel() -> [Rule; 2] {
+    let from = Clause::IifIn(SetId::Kernel);
+    [
+        vec![from, link_local_destination(), Clause::Accept],
+        vec![from, Clause::SetMark(KERNEL_MARK), Clause::Accept],
+    ]
+}
+
 /// The same rules as [`stays_here`], those for other networks apart: closed networks come between.
 fn split_stays_here() -> (Vec<Rule>, Vec<Rule>) {
     let mut here = stays_here();
@@ -213,7 +245,7 @@ fn split_stays_here() -> (Vec<Rule>, Vec<Rule>) {
 
 /// Containers reach the router's own addresses on their own network only: the name server there
 /// answers for that network.
-fn input(routed: bool) -> Chain {
+fn input(ways: Ways) -> Chain {
     let mut rules = vec![
         vec![Clause::Mark(RELAY_MARK), Clause::Accept],
         vec![Clause::Mark(WHOLE_MARK), Clause::Accept],
@@ -227,9 +259,12 @@ fn input(routed: bool) -> Chain {
         link_local_destination(),
         Clause::Accept,
     ]);
-    if routed {
+    if ways.tap {
         rules.push(vec![Clause::Iif(PASTA_TAP), neighbours, Clause::Accept]);
         rules.push(vec![Clause::Iif(SLIRP_TAP), neighbours, Clause::Accept]);
+    }
+    if ways.kernel {
+        rules.push(vec![Clause::Iif(KERNEL_LINK), neighbours, Clause::Accept]);
     }
     // Another network's gateway is as far away as its containers.
     rules.extend(BOTH.map(refuse_other_networks));
@@ -240,6 +275,7 @@ fn input(routed: bool) -> Chain {
     Chain {
         name: "input",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -248,8 +284,24 @@ fn refuse_other_networks(family: Family) -> Rule {
     vec![Clause::IifStarts(BRIDGES), subnets(family), Clause::Reject]
 }
 
-fn forward(routed: bool) -> Chain {
-    let mut rules: Vec<Rule> = BOTH.map(refuse_other_networks).into();
+fn forward(ways: Ways) -> Chain {
+    let mut rules = Vec::new();
+    if ways.kernel {
+        // What the host lets in: it keeps the world out.
+        rules.push(vec![
+            Clause::Iif(KERNEL_LINK),
+            Clause::OifIn(SetId::Kernel),
+            Clause::Accept,
+        ]);
+    }
+    rules.extend(BOTH.map(refuse_other_networks));
+    if ways.kernel {
+        rules.push(vec![
+            Clause::IifIn(SetId::Kernel),
+            Clause::Oif(KERNEL_LINK),
+            Clause::Accept,
+        ]);
+    }
     rules.push(vec![
         Clause::IifIn(SetId::Relay),
         Clause::Oif("up0"),
@@ -260,7 +312,7 @@ fn forward(routed: bool) -> Chain {
         Clause::OifIn(SetId::Relay),
         Clause::Accept,
     ]);
-    if routed {
+    if ways.tap {
         for (bridges, tap) in [(SetId::Pasta, PASTA_TAP), (SetId::Slirp, SLIRP_TAP)] {
             rules.push(vec![
                 Clause::IifIn(bridges),
@@ -282,6 +334,7 @@ fn forward(routed: bool) -> Chain {
     Chain {
         name: "forward",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }
@@ -297,6 +350,7 @@ fn postrouting() -> Chain {
     Chain {
         name: "postrouting",
         base: Some(base),
+        devices: Vec::new(),
         rules,
     }
 }

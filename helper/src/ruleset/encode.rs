@@ -48,6 +48,7 @@ impl Batch {
             family: match table {
                 TableFamily::Inet => libc::NFPROTO_INET as u8,
                 TableFamily::Bridge => libc::NFPROTO_BRIDGE as u8,
+                TableFamily::Netdev => libc::NFPROTO_NETDEV as u8,
             },
         };
         batch.frame(BATCH_BEGIN);
@@ -183,10 +184,14 @@ mod data_type {
 /// An interface's index and a MAC address, which fills two registers.
 const INDEX_MAC: u32 = data_type::pair(data_type::IFINDEX, data_type::ETHER);
 const INDEX_MAC_LENGTH: u32 = 12;
+/// The same the other way round.
+const MAC_INDEX: u32 = data_type::pair(data_type::ETHER, data_type::IFINDEX);
+const MAC_INDEX_LENGTH: u32 = 12;
 
-fn push_set(batch: &mut Batch, id: u32, set: &Set) {
+/// nft(8)'s number of the type of keys, their length in bytes, flags.
+fn key_type(elements: &Elements) -> (u32, u32, u32) {
     let name = NAME_LENGTH as u32;
-    let (kind, length, flags) = match &set.elements {
+    match elements {
         Elements::Interfaces(_) => (data_type::IFNAME, name, 0),
         Elements::Prefixes4(_) => (data_type::IPV4, 4, SetFlags::Interval as u32),
         Elements::Prefixes6(_) => (data_type::IPV6, 16, SetFlags::Interval as u32),
@@ -212,16 +217,27 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
             0,
         ),
         Elements::Ports(_) => (data_type::SERVICE, 2, 0),
-    };
+        Elements::Stations(_) => (data_type::ETHER, 6, 0),
+        Elements::At4(_) => (data_type::IPV4, 4, SetFlags::Map as u32),
+        Elements::At6(_) => (data_type::IPV6, 16, SetFlags::Map as u32),
+    }
+}
+
+fn push_set(batch: &mut Batch, id: u32, set: &Set) {
+    let (kind, length, flags) = key_type(&set.elements);
     let order = match &set.elements {
         Elements::Interfaces(_) => HOST_ORDER,
-        Elements::Macs(_) | Elements::Own4(_) | Elements::Own6(_) | Elements::Ports(_) => {
-            NETWORK_ORDER
-        }
         Elements::Prefixes4(_)
         | Elements::Prefixes6(_)
         | Elements::Gateways4(_)
-        | Elements::Gateways6(_) => NETWORK_ORDER,
+        | Elements::Gateways6(_)
+        | Elements::Macs(_)
+        | Elements::Own4(_)
+        | Elements::Own6(_)
+        | Elements::Ports(_)
+        | Elements::Stations(_)
+        | Elements::At4(_)
+        | Elements::At6(_) => NETWORK_ORDER,
     };
     let what = format!("add set {}", set.id.name());
     batch.push(
@@ -229,21 +245,40 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
         libc::NFT_MSG_NEWSET,
         libc::NLM_F_CREATE,
         |attributes| {
-            PushSetAttrs::new(attributes)
+            let mut described = PushSetAttrs::new(attributes)
                 .push_table_bytes(TABLE.as_bytes())
                 .push_name_bytes(set.id.name().as_bytes())
                 .push_flags(flags)
                 .push_key_type(kind)
-                .push_key_len(length)
-                .push_id(id)
-                .push_userdata(&order)
-                .end_nested();
+                .push_key_len(length);
+            if flags & SetFlags::Map as u32 != 0 {
+                described = described
+                    .push_data_type(MAC_INDEX)
+                    .push_data_len(MAC_INDEX_LENGTH);
+            }
+            described.push_id(id).push_userdata(&order).end_nested();
         },
     );
 }
 
-/// A key, and whether it is the first one after an interval.
-type Key = (Vec<u8>, bool);
+/// An element of a set.
+struct Element {
+    key: Vec<u8>,
+    /// The key is the first one after an interval.
+    after: bool,
+    /// Of a map.
+    data: Option<Vec<u8>>,
+}
+
+impl Element {
+    fn plain(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            after: false,
+            data: None,
+        }
+    }
+}
 
 /// Add or remove elements; `id`: of a set that is made in the same transaction.
 fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
@@ -252,7 +287,7 @@ fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
     } else {
         "take elements from"
     };
-    for keys in keys(&set.elements).chunks(ELEMENTS_PER_MESSAGE) {
+    for some in elements(&set.elements).chunks(ELEMENTS_PER_MESSAGE) {
         let what = format!("{doing} set {}", set.id.name());
         batch.push(what, kind, libc::NLM_F_CREATE, |attributes| {
             let mut named = PushSetelemListAttrs::new(attributes)
@@ -262,23 +297,30 @@ fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
                 named = named.push_set_id(id);
             }
             let mut list = named.nested_elements();
-            for (key, after) in keys {
-                let element = list.nested_elem().nested_key().push_value(key).end_nested();
-                let flags = if *after {
+            for element in some {
+                let pushed = list.nested_elem().nested_key();
+                let mut pushed = pushed.push_value(&element.key).end_nested();
+                if let Some(data) = &element.data {
+                    pushed = pushed.nested_data().push_value(data).end_nested();
+                }
+                let flags = if element.after {
                     SetElemFlags::IntervalEnd as u32
                 } else {
                     0
                 };
-                list = element.push_flags(&flags.to_be_bytes()).end_nested();
+                list = pushed.push_flags(&flags.to_be_bytes()).end_nested();
             }
             list.end_nested().end_nested();
         });
     }
 }
 
-fn keys(elements: &Elements) -> Vec<Key> {
+fn elements(elements: &Elements) -> Vec<Element> {
     match elements {
-        Elements::Interfaces(names) => names.iter().map(|name| (padded(name), false)).collect(),
+        Elements::Interfaces(names) => names
+            .iter()
+            .map(|name| Element::plain(padded(name)))
+            .collect(),
         Elements::Prefixes4(nets) => nets
             .iter()
             .flat_map(|net| interval(net.network().into(), net.broadcast().into()))
@@ -297,20 +339,43 @@ fn keys(elements: &Elements) -> Vec<Key> {
             .collect(),
         Elements::Macs(pairs) => pairs
             .iter()
-            .map(|(index, mac)| (claim(*index, *mac, &[]), false))
+            .map(|(index, mac)| Element::plain(claim(*index, *mac, &[])))
             .collect(),
         Elements::Own4(claims) => claims
             .iter()
-            .map(|(index, mac, address)| (claim(*index, *mac, &address.octets()), false))
+            .map(|(index, mac, address)| Element::plain(claim(*index, *mac, &address.octets())))
             .collect(),
         Elements::Own6(claims) => claims
             .iter()
-            .map(|(index, mac, address)| (claim(*index, *mac, &address.octets()), false))
+            .map(|(index, mac, address)| Element::plain(claim(*index, *mac, &address.octets())))
             .collect(),
         Elements::Ports(ports) => ports
             .iter()
-            .map(|port| (port.to_be_bytes().to_vec(), false))
+            .map(|port| Element::plain(port.to_be_bytes().to_vec()))
             .collect(),
+        Elements::Stations(macs) => macs
+            .iter()
+            .map(|mac| Element::plain(mac.octets().to_vec()))
+            .collect(),
+        Elements::At4(all) => all
+            .iter()
+            .map(|(address, place)| placed(address.octets().to_vec(), *place))
+            .collect(),
+        Elements::At6(all) => all
+            .iter()
+            .map(|(address, place)| placed(address.octets().to_vec(), *place))
+            .collect(),
+    }
+}
+
+/// MAC address and interface, each from a register of its own.
+fn placed(key: Vec<u8>, (mac, index): (MacAddr, u32)) -> Element {
+    let mut data = mac.octets().to_vec();
+    data.extend([0; 2]);
+    data.extend(index.to_ne_bytes());
+    Element {
+        data: Some(data),
+        ..Element::plain(key)
     }
 }
 
@@ -324,8 +389,8 @@ fn claim(index: u32, mac: MacAddr, address: &[u8]) -> Vec<u8> {
 }
 
 /// First address, and the one after the last unless the interval ends with the address space.
-fn interval(first: IpAddr, last: IpAddr) -> Vec<Key> {
-    let mut keys = vec![(octets(first), false)];
+fn interval(first: IpAddr, last: IpAddr) -> Vec<Element> {
+    let mut keys = vec![Element::plain(octets(first))];
     let mut after = octets(last);
     for byte in after.iter_mut().rev() {
         *byte = byte.wrapping_add(1);
@@ -334,7 +399,10 @@ fn interval(first: IpAddr, last: IpAddr) -> Vec<Key> {
         }
     }
     if after.iter().any(|byte| *byte != 0) {
-        keys.push((after, true));
+        keys.push(Element {
+            after: true,
+            ..Element::plain(after)
+        });
     }
     keys
 }
@@ -353,10 +421,10 @@ pub(super) fn padded(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn joined(name: &str, address: IpAddr) -> Key {
+fn joined(name: &str, address: IpAddr) -> Element {
     let mut key = padded(name);
     key.extend(octets(address));
-    (key, false)
+    Element::plain(key)
 }
 
 fn push_chain(batch: &mut Batch, chain: &Chain) {
@@ -370,7 +438,7 @@ fn push_chain(batch: &mut Batch, chain: &Chain) {
                 .push_table_bytes(TABLE.as_bytes())
                 .push_name_bytes(chain.name.as_bytes());
             match chain.base {
-                Some(base) => push_base(named, base).end_nested(),
+                Some(base) => push_base(named, base, &chain.devices).end_nested(),
                 None => named.end_nested(),
             };
         },
@@ -380,6 +448,7 @@ fn push_chain(batch: &mut Batch, chain: &Chain) {
 fn push_base<P: netlink_bindings::traits::Pusher>(
     chain: PushChainAttrs<P>,
     base: Base,
+    devices: &[String],
 ) -> PushChainAttrs<P> {
     let hook = match base.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
@@ -387,6 +456,7 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
         Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
         Hook::Postrouting => libc::NF_INET_POST_ROUTING,
+        Hook::Ingress => libc::NF_NETDEV_INGRESS,
     };
     let priority = match base.priority {
         Priority::Raw => libc::NF_IP_PRI_RAW,
@@ -395,10 +465,16 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
         Priority::Srcnat => libc::NF_IP_PRI_NAT_SRC,
         Priority::BridgeFilter => libc::NF_BR_PRI_FILTER_BRIDGED,
     };
-    chain
-        .nested_hook()
-        .push_num(hook as u32)
-        .push_priority(priority)
+    let mut hooked = chain.nested_hook().push_num(hook as u32);
+    hooked = hooked.push_priority(priority);
+    if !devices.is_empty() {
+        let mut list = hooked.nested_devs();
+        for device in devices {
+            list = list.push_name_bytes(device.as_bytes());
+        }
+        hooked = list.end_nested();
+    }
+    hooked
         .end_nested()
         .push_policy(if base.drop {
             libc::NF_DROP

@@ -12,13 +12,13 @@ use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_h
 
 /// linux/netfilter/nf_tables.h
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
-const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_LOOKUP_SET: u16 = 1;
 const NFTA_LOOKUP_SREG: u16 = 2;
 const NFTA_LOOKUP_FLAGS: u16 = 5;
 
 /// The registers used: 16 bytes each.
-const FIRST: u32 = Registers::Reg1 as u32;
+pub(super) const FIRST: u32 = Registers::Reg1 as u32;
 const SECOND: u32 = Registers::Reg2 as u32;
 
 /// Registers of 4 bytes (NFT_REG32_00 and on), for keys whose parts follow one another: an interface
@@ -120,6 +120,11 @@ impl<'a> Writer<'a> {
                 self.load_daddr(family, SECOND);
                 self.look_up(set, false);
             }
+            Clause::NotDaddr(family, set) => self.not_daddr(family, set),
+            Clause::EtherTo(set) => self.ether_to(set),
+            Clause::Readdress { to, from } => self.readdress(to, from),
+            Clause::SendBy(index) => self.send_by(index),
+            Clause::SendTo(family) => self.send_to(family),
             Clause::HopsBelow(family, hops) => self.hops_below(family, hops),
             Clause::DontFragment => self.dont_fragment(),
             Clause::Mark(mark) => {
@@ -139,7 +144,10 @@ impl<'a> Writer<'a> {
     }
 
     /// One list element; `fill` writes the expression.
-    fn element(&mut self, fill: impl FnOnce(PushExprAttrs<PushExprListAttrs<&mut Vec<u8>>>)) {
+    pub(super) fn element(
+        &mut self,
+        fill: impl FnOnce(PushExprAttrs<PushExprListAttrs<&mut Vec<u8>>>),
+    ) {
         fill(PushExprListAttrs::new(&mut *self.bytes).nested_elem());
     }
 
@@ -160,7 +168,13 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn load_payload(&mut self, base: PayloadBase, offset: u32, length: u32, register: u32) {
+    pub(super) fn load_payload(
+        &mut self,
+        base: PayloadBase,
+        offset: u32,
+        length: u32,
+        register: u32,
+    ) {
         self.element(|expression| {
             expression
                 .nested_data_payload()
@@ -172,7 +186,7 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn load_daddr(&mut self, family: Family, register: u32) {
+    pub(super) fn load_daddr(&mut self, family: Family, register: u32) {
         let (offset, length) = destination(family);
         self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
     }
@@ -191,6 +205,7 @@ impl<'a> Writer<'a> {
             EtherType::Ipv6 => libc::ETH_P_IPV6,
             EtherType::Arp => libc::ETH_P_ARP,
         };
+        self.family = kind.family();
         self.load_payload(PayloadBase::LinkLayerHeader, ETHER_TYPE, 2, FIRST);
         self.compare(CmpOps::Eq, &(number as u16).to_be_bytes());
     }
@@ -317,7 +332,7 @@ impl<'a> Writer<'a> {
 
     /// Written attribute by attribute: `netlink_bindings` 0.3 numbers those of this expression
     /// wrongly (set id before the registers).
-    fn look_up(&mut self, set: SetId, inverted: bool) {
+    pub(super) fn look_up(&mut self, set: SetId, inverted: bool) {
         let flags = if inverted {
             LookupFlags::Invert as u32
         } else {
@@ -340,7 +355,7 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn immediate(&mut self, register: u32, value: &[u8]) {
+    pub(super) fn immediate(&mut self, register: u32, value: &[u8]) {
         self.element(|expression| {
             expression
                 .nested_data_immediate()
@@ -362,7 +377,7 @@ impl<'a> Writer<'a> {
         self.look_up(set, inverted);
     }
 
-    fn family(&mut self, family: Family) {
+    pub(super) fn family(&mut self, family: Family) {
         if self.family.replace(family) == Some(family) {
             return;
         }

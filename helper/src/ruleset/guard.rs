@@ -170,6 +170,7 @@ fn enter() -> Chain {
             priority: Priority::BridgeFilter,
             drop: true,
         }),
+        devices: Vec::new(),
         rules: rules.into_iter().chain(arp()).collect(),
     }
 }
@@ -199,6 +200,7 @@ fn errors() -> Chain {
     Chain {
         name: "errors",
         base: None,
+        devices: Vec::new(),
         rules: vec![
             own(EtherType::Ipv4, Family::V4),
             own(EtherType::Ipv6, Family::V6),
@@ -238,6 +240,7 @@ fn neighbours() -> Chain {
     Chain {
         name: "neighbours",
         base: None,
+        devices: Vec::new(),
         rules,
     }
 }

@@ -1,6 +1,7 @@
 //! The nftables ruleset of the router netns: from the list of networks to typed rules, to text, and
 //! to one nfnetlink transaction. A table of its own (`guard`) holds endpoints to their addresses; its
-//! sets change with every endpoint, alone.
+//! sets change with every endpoint, alone. Another one (`fast`) takes frames of some networks past bridge
+//! and routing.
 //!
 //! Invariant: the number of rules does not depend on the number of networks; what differs from
 //! network to network stands in sets. Sources: nft(8), linux/netfilter/nf_tables.h, design.md
@@ -9,17 +10,20 @@
 mod chains;
 mod encode;
 mod expression;
+mod fast;
 mod guard;
 mod model;
 mod text;
 
 pub use encode::{Batch, encode};
+pub use fast::{Ends, MOST, Port, fast};
 pub use guard::{Owner, guard};
 pub use model::Ruleset;
 
 use crate::netlink::Explain;
 use crate::netlink::Netlink;
 use crate::request::{Failure, NetworkRules, UplinkKind};
+use chains::Ways;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Elements, Set, SetId, TableFamily};
 use nix::errno::Errno;
@@ -35,11 +39,10 @@ pub struct Families {
 
 /// The ruleset for these networks.
 pub fn ruleset(networks: &[NetworkRules], families: Families) -> Ruleset {
-    let routed = networks.iter().any(|network| uplink_of(network).is_some());
     let ruleset = Ruleset {
         table: TableFamily::Inet,
         sets: sets(networks),
-        chains: chains::chains(routed),
+        chains: chains::chains(ways(networks)),
     };
     ruleset.for_families(families)
 }
@@ -112,11 +115,22 @@ fn hint(errno: Errno, part: &str) -> &'static str {
     }
 }
 
-/// The external uplink of a network, if it has one.
-fn uplink_of(network: &NetworkRules) -> Option<UplinkKind> {
-    match network.uplink {
-        UplinkKind::Pasta | UplinkKind::Slirp if !network.internal => Some(network.uplink),
-        UplinkKind::Pasta | UplinkKind::Slirp | UplinkKind::Relay | UplinkKind::None => None,
+/// By what these networks leave.
+fn ways(networks: &[NetworkRules]) -> Ways {
+    let any = |wanted: fn(UplinkKind) -> bool| {
+        let open = networks.iter().filter(|network| !network.internal);
+        open.map(|network| network.uplink).any(wanted)
+    };
+    Ways {
+        tap: any(has_tap),
+        kernel: any(|kind| kind == UplinkKind::Kernel),
+    }
+}
+
+fn has_tap(kind: UplinkKind) -> bool {
+    match kind {
+        UplinkKind::Pasta | UplinkKind::Slirp => true,
+        UplinkKind::Relay | UplinkKind::Kernel | UplinkKind::None => false,
     }
 }
 
@@ -126,54 +140,34 @@ fn sets(networks: &[NetworkRules]) -> Vec<Set> {
         Elements::Interfaces(chosen.map(|network| network.bridge.to_string()).collect())
     };
     let closed = |network: &NetworkRules| network.internal || network.uplink == UplinkKind::None;
-    let relay = |network: &NetworkRules| !closed(network) && network.uplink == UplinkKind::Relay;
-    let via = |kind| move |network: &NetworkRules| uplink_of(network) == Some(kind);
+    let via = |kind| move |network: &NetworkRules| !network.internal && network.uplink == kind;
+    let ways = ways(networks);
     let (subnets4, subnets6) = subnets(networks);
     let (gateways4, gateways6) = gateways(networks);
-    let mut sets = vec![
-        Set {
-            id: SetId::Closed,
-            elements: bridges(&closed),
-        },
-        Set {
-            id: SetId::Relay,
-            elements: bridges(&relay),
-        },
-        Set {
-            id: SetId::Pasta,
-            elements: bridges(&via(UplinkKind::Pasta)),
-        },
-        Set {
-            id: SetId::Slirp,
-            elements: bridges(&via(UplinkKind::Slirp)),
-        },
-        Set {
-            id: SetId::Subnets4,
-            elements: Elements::Prefixes4(subnets4),
-        },
-        Set {
-            id: SetId::Subnets6,
-            elements: Elements::Prefixes6(subnets6),
-        },
-        Set {
-            id: SetId::Gateways4,
-            elements: Elements::Gateways4(gateways4),
-        },
-        Set {
-            id: SetId::Gateways6,
-            elements: Elements::Gateways6(gateways6),
-        },
-        Set {
-            id: SetId::LinkLocal,
-            elements: Elements::Prefixes6(chains::link_local()),
-        },
+    let always = [
+        (SetId::Closed, bridges(&closed)),
+        (SetId::Relay, bridges(&via(UplinkKind::Relay))),
+        (SetId::Pasta, bridges(&via(UplinkKind::Pasta))),
+        (SetId::Slirp, bridges(&via(UplinkKind::Slirp))),
+        (SetId::Subnets4, Elements::Prefixes4(subnets4)),
+        (SetId::Subnets6, Elements::Prefixes6(subnets6)),
+        (SetId::Gateways4, Elements::Gateways4(gateways4)),
+        (SetId::Gateways6, Elements::Gateways6(gateways6)),
+        (SetId::LinkLocal, Elements::Prefixes6(chains::link_local())),
     ];
-    let mut tracked: BTreeSet<String> = networks
-        .iter()
-        .filter(|n| uplink_of(n).is_some())
-        .map(|n| n.bridge.to_string())
-        .collect();
-    if !tracked.is_empty() {
+    let mut sets: Vec<Set> = always.map(|(id, elements)| Set { id, elements }).into();
+    if ways.kernel {
+        sets.push(Set {
+            id: SetId::Kernel,
+            elements: bridges(&via(UplinkKind::Kernel)),
+        });
+    }
+    if ways.tap {
+        let mut tracked: BTreeSet<String> = networks
+            .iter()
+            .filter(|network| !network.internal && has_tap(network.uplink))
+            .map(|network| network.bridge.to_string())
+            .collect();
         tracked.extend([chains::PASTA_TAP.to_owned(), chains::SLIRP_TAP.to_owned()]);
         sets.push(Set {
             id: SetId::Tracked,
@@ -211,7 +205,9 @@ fn gateways(networks: &[NetworkRules]) -> (Pairs<std::net::Ipv4Addr>, Pairs<std:
     (v4, v6)
 }
 
-pub use chains::{PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP, WHOLE_MARK};
+pub use chains::{
+    KERNEL_LINK, KERNEL_MARK, PASTA_MARK, PASTA_TAP, RELAY_MARK, SLIRP_MARK, SLIRP_TAP, WHOLE_MARK,
+};
 
 #[cfg(test)]
 mod tests;

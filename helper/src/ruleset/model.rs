@@ -3,7 +3,7 @@
 
 use crate::names::MacAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Name of our table in each family.
@@ -27,6 +27,8 @@ pub enum TableFamily {
     Inet,
     /// Frames that enter a bridge.
     Bridge,
+    /// Frames that come in by an interface, before anybody else sees them.
+    Netdev,
 }
 
 /// A named set.
@@ -49,6 +51,14 @@ pub enum SetId {
     Pasta,
     /// Bridges whose traffic slirp4netns carries.
     Slirp,
+    /// Bridges whose traffic the host's kernel carries.
+    Kernel,
+    /// MAC addresses of the bridges whose traffic the host's kernel carries.
+    Routers,
+    /// Where IPv4 addresses are: the endpoint's MAC address and port.
+    At4,
+    /// The same for IPv6 addresses.
+    At6,
     /// Interfaces whose traffic is translated by the kernel, and so tracked.
     Tracked,
     /// IPv4 prefixes of all networks.
@@ -79,6 +89,10 @@ impl SetId {
             Self::Relay => "relay",
             Self::Pasta => "pasta",
             Self::Slirp => "slirp",
+            Self::Kernel => "kernel",
+            Self::Routers => "routers",
+            Self::At4 => "at4",
+            Self::At6 => "at6",
             Self::Tracked => "tracked",
             Self::Subnets4 => "subnets4",
             Self::Subnets6 => "subnets6",
@@ -96,7 +110,7 @@ impl SetId {
     pub fn is_ipv6(self) -> bool {
         matches!(
             self,
-            Self::Subnets6 | Self::Gateways6 | Self::LinkLocal | Self::Own6
+            Self::Subnets6 | Self::Gateways6 | Self::LinkLocal | Self::Own6 | Self::At6
         )
     }
 }
@@ -122,6 +136,12 @@ pub enum Elements {
     Own6(BTreeSet<(u32, MacAddr, Ipv6Addr)>),
     /// `inet_service`.
     Ports(BTreeSet<u16>),
+    /// `ether_addr`.
+    Stations(BTreeSet<MacAddr>),
+    /// A map: `ipv4_addr : ether_addr . iface_index`.
+    At4(BTreeMap<Ipv4Addr, (MacAddr, u32)>),
+    /// A map: `ipv6_addr : ether_addr . iface_index`.
+    At6(BTreeMap<Ipv6Addr, (MacAddr, u32)>),
 }
 
 /// A chain.
@@ -131,6 +151,8 @@ pub struct Chain {
     pub name: &'static str,
     /// Where it is called from; absent: by [`Clause::Goto`] only.
     pub base: Option<Base>,
+    /// Interfaces that it hangs at, with [`Hook::Ingress`].
+    pub devices: Vec<String>,
     /// In order.
     pub rules: Vec<Rule>,
 }
@@ -161,6 +183,8 @@ pub enum Hook {
     Output,
     /// After routing.
     Postrouting,
+    /// As a frame comes in.
+    Ingress,
 }
 
 /// Named priorities, nft(8).
@@ -238,6 +262,21 @@ pub enum Clause {
     NotForHost,
     /// Destination in a set of prefixes.
     Daddr(Family, SetId),
+    /// Destination in none of a set of prefixes.
+    NotDaddr(Family, SetId),
+    /// To a MAC address of a set.
+    EtherTo(SetId),
+    /// Give the frame this destination and this source.
+    Readdress {
+        /// Destination.
+        to: MacAddr,
+        /// Source.
+        from: MacAddr,
+    },
+    /// Send it out of the interface with this index.
+    SendBy(u32),
+    /// Send it to the MAC address and out of the interface that a map has for its destination.
+    SendTo(Family),
     /// Interface and destination in a set of pairs.
     IifDaddr(Family, SetId),
     /// TTL or hop limit below.
@@ -271,6 +310,8 @@ impl Clause {
     pub fn is_ipv6(&self) -> bool {
         match self {
             Self::Daddr(family, _)
+            | Self::NotDaddr(family, _)
+            | Self::SendTo(family)
             | Self::IifDaddr(family, _)
             | Self::HopsBelow(family, _)
             | Self::Saddr(family, _)
@@ -286,6 +327,9 @@ impl Clause {
             | Self::IifIn(_)
             | Self::IifNotIn(_)
             | Self::ForeignMac
+            | Self::EtherTo(_)
+            | Self::Readdress { .. }
+            | Self::SendBy(_)
             | Self::Icmp(..)
             | Self::UdpFrom(_)
             | Self::Oif(_)
@@ -315,6 +359,17 @@ pub enum EtherType {
     Ipv6,
     /// ARP.
     Arp,
+}
+
+impl EtherType {
+    /// The family of packets in such frames.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::Ipv4 => Some(Family::V4),
+            Self::Ipv6 => Some(Family::V6),
+            Self::Arp => None,
+        }
+    }
 }
 
 /// What a frame claims for its sender, to be looked up together with the port that it came by.

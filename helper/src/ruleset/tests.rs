@@ -65,6 +65,17 @@ fn with_uplinks() -> Vec<NetworkRules> {
     networks
 }
 
+fn with_kernel() -> Vec<NetworkRules> {
+    let mut networks = two_networks();
+    networks.push(network(
+        "br-dddddddddddd",
+        &["10.4.0.0/16", "fd00:4::/64"],
+        &["10.4.0.1", "fd00:4::1"],
+        UplinkKind::Kernel,
+    ));
+    networks
+}
+
 #[test]
 fn the_ruleset_is_the_golden_one() {
     for (file, golden, networks) in [
@@ -77,6 +88,11 @@ fn the_ruleset_is_the_golden_one() {
             "ruleset-uplinks.nft",
             include_str!("../../tests/golden/ruleset-uplinks.nft"),
             with_uplinks(),
+        ),
+        (
+            "ruleset-kernel.nft",
+            include_str!("../../tests/golden/ruleset-kernel.nft"),
+            with_kernel(),
         ),
     ] {
         is_golden(file, &ruleset(&networks, BOTH), golden);
@@ -173,7 +189,11 @@ fn the_kernel_has_what_the_text_says() {
         eprintln!("skipped: nft is not installed");
         return;
     }
-    for (case, networks) in [("two", two_networks()), ("uplinks", with_uplinks())] {
+    for (case, networks) in [
+        ("two", two_networks()),
+        ("uplinks", with_uplinks()),
+        ("kernel", with_kernel()),
+    ] {
         let listed = listed_in_a_child(case);
         let mut reference = Command::new("unshare");
         reference.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
@@ -277,6 +297,7 @@ fn applied_and_listed() {
     let mut netfilter = Netlink::netfilter().unwrap();
     let networks = match std::env::var(INSIDE).as_deref() {
         Ok("two") => two_networks(),
+        Ok("kernel") => with_kernel(),
         Ok("guard") => {
             // One from the start, others come and go.
             let [first, second] = <[Owner; 2]>::try_from(owners()).unwrap();

@@ -12,6 +12,7 @@ impl Display for Ruleset {
         let family = match self.table {
             TableFamily::Inet => "inet",
             TableFamily::Bridge => "bridge",
+            TableFamily::Netdev => "netdev",
         };
         writeln!(f, "table {family} {TABLE} {{")?;
         for set in &self.sets {
@@ -37,6 +38,9 @@ impl Display for Set {
             Elements::Own4(_) => ("iface_index . ether_addr . ipv4_addr", false),
             Elements::Own6(_) => ("iface_index . ether_addr . ipv6_addr", false),
             Elements::Ports(_) => ("inet_service", false),
+            Elements::Stations(_) => ("ether_addr", false),
+            Elements::At4(_) => ("ipv4_addr : ether_addr . iface_index", false),
+            Elements::At6(_) => ("ipv6_addr : ether_addr . iface_index", false),
         };
         writeln!(f, "\t\ttype {kind}")?;
         if interval {
@@ -55,6 +59,9 @@ impl Display for Set {
             Elements::Own4(claims) => claims.iter().map(claim).collect(),
             Elements::Own6(claims) => claims.iter().map(claim).collect(),
             Elements::Ports(ports) => ports.iter().map(ToString::to_string).collect(),
+            Elements::Stations(macs) => macs.iter().map(ToString::to_string).collect(),
+            Elements::At4(all) => all.iter().map(place).collect(),
+            Elements::At6(all) => all.iter().map(place).collect(),
         };
         if !elements.is_empty() {
             writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;
@@ -71,11 +78,18 @@ fn claim<A: Display>((index, mac, address): &(u32, MacAddr, A)) -> String {
     format!("{index} . {mac} . {address}")
 }
 
+fn place<A: Display>((address, (mac, index)): (&A, &(MacAddr, u32))) -> String {
+    format!("{address} : {mac} . {index}")
+}
+
 impl Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\tchain {} {{", self.name)?;
         if let Some(base) = self.base {
             writeln!(f, "\t\t{base}")?;
+            if !self.devices.is_empty() {
+                writeln!(f, "\t\tdevices = {{ {} }}", self.devices.join(", "))?;
+            }
         }
         for rule in &self.rules {
             writeln!(f, "\t\t{}", rule_text(rule))?;
@@ -104,6 +118,7 @@ impl Display for Base {
             Hook::Forward => "forward",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
+            Hook::Ingress => "ingress",
         };
         let priority = match self.priority {
             Priority::Raw => "raw",
@@ -148,6 +163,16 @@ impl Display for Clause {
             Self::TcpOpens(false) => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
             Self::NotForHost => f.write_str("meta pkttype != host"),
             Self::Daddr(family, set) => write!(f, "{} daddr @{}", family.header(), set.name()),
+            Self::NotDaddr(family, set) => {
+                write!(f, "{} daddr != @{}", family.header(), set.name())
+            }
+            Self::EtherTo(set) => write!(f, "ether daddr @{}", set.name()),
+            Self::Readdress { to, from } => {
+                write!(f, "ether daddr set {to} ether saddr set {from}")
+            }
+            Self::SendBy(index) => write!(f, "fwd to {index}"),
+            Self::SendTo(Family::V4) => f.write_str("fwd to ip daddr map @at4"),
+            Self::SendTo(Family::V6) => f.write_str("fwd to ip6 daddr map @at6"),
             Self::IifDaddr(family, set) => iif_daddr(f, *family, *set),
             Self::HopsBelow(Family::V4, hops) => write!(f, "ip ttl < {hops}"),
             Self::HopsBelow(Family::V6, hops) => write!(f, "ip6 hoplimit < {hops}"),

@@ -147,6 +147,7 @@ fn descriptors_of(request: &Request) -> usize {
         | Request::Forget { .. }
         | Request::Counters { .. }
         | Request::StartUplink(_)
+        | Request::KernelUplink(_)
         | Request::StopUplink { .. }
         | Request::Shutdown => 0,
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: an attempt leaves nothing behind, but for mossnet's own directories.
 
+use super::grants::Installed;
 use super::machine::Machine;
 use super::probe::{self, Probe, Try};
 use crate::api::paths::Paths;
@@ -44,6 +45,8 @@ pub struct Attempts {
     pub user: String,
     /// Group ids that count for ping sockets.
     pub gids: Vec<u32>,
+    /// What an admin has installed.
+    pub granted: Option<Installed>,
     /// Where programs are looked for.
     pub search_path: String,
 }
@@ -71,6 +74,7 @@ impl Attempts {
             uid: uid.as_raw(),
             user: name.unwrap_or_else(|| uid.to_string()),
             gids,
+            granted: Installed::find(),
             search_path: std::env::var("PATH").unwrap_or_default(),
         }
     }

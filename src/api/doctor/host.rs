@@ -5,6 +5,7 @@
 
 use super::Row;
 use super::attempts::Attempts;
+use super::grants;
 use super::machine::Machine;
 use super::probe::Try;
 use crate::network::resolv::HostResolver;
@@ -30,7 +31,8 @@ pub(super) fn rows(machine: &Machine, attempts: &Attempts) -> Vec<Row> {
         ipv6(machine),
         mtu(machine),
         ping(machine, attempts),
-        low_ports(machine),
+        low_ports(machine, attempts),
+        grants::row(attempts.granted.as_ref()),
         subordinate_ids(machine, attempts),
         descriptors(attempts),
         tun(machine, attempts),
@@ -186,7 +188,7 @@ fn ping(machine: &Machine, attempts: &Attempts) -> Row {
     Row::degraded(CHECK, found, means).mend(format!("sudo sysctl -w {RANGE}='0 2147483647'"))
 }
 
-fn low_ports(machine: &Machine) -> Row {
+fn low_ports(machine: &Machine, attempts: &Attempts) -> Row {
     const CHECK: &str = "low ports";
     const START: &str = "net.ipv4.ip_unprivileged_port_start";
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
@@ -205,6 +207,10 @@ fn low_ports(machine: &Machine) -> Row {
     let found = format!("{START} = {start}");
     if start <= USUAL_LOWEST_PORT {
         return Row::ok(CHECK, found, "host ports from there on can be published");
+    }
+    if let Some(ports) = grants::ports(attempts.granted.as_ref()) {
+        let found = format!("{found}; mossnet-helper grants {ports}");
+        return Row::ok(CHECK, found, "granted host ports can be published");
     }
     let means = "host ports below that cannot be published; those in sandboxes are free";
     Row::degraded(CHECK, found, means).mend(format!("sudo sysctl -w {START}={USUAL_LOWEST_PORT}"))

@@ -4,13 +4,14 @@
 //! Place: called by the CLI without a daemon, since it must work where no daemon can start. Map:
 //! `attempts` tries things for real, `probe` those that need namespaces of their own (in a child
 //! process that throws them away), `machine` reads /proc, /etc and /sys below a root that tests
-//! point elsewhere; `kernel` and `host` turn both into rows, purely. Invariant: nothing on the
+//! point elsewhere; `kernel`, `host` and `grants` turn both into rows, purely. Invariant: nothing on the
 //! machine is changed, but for mossnet's own directories.
 //!
 //! Status: *missing* means that mossnet cannot run at all; *degraded* that the named feature is
 //! less, and everything else works.
 
 mod attempts;
+mod grants;
 mod host;
 mod kernel;
 mod machine;

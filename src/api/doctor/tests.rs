@@ -19,7 +19,7 @@ fn the_doctor_reads_what_the_probe_says() {
         Report::new(rows(&Machine::here(), &attempts))
     };
     let report = says(&serde_json::to_string(&working()).unwrap());
-    assert_eq!(report.checks.len(), 19);
+    assert_eq!(report.checks.len(), 20);
     assert_eq!(row(&report, "user namespaces").status, Status::Ok);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
@@ -145,6 +145,7 @@ fn attempts() -> Attempts {
         uid: 1000,
         user: "alice".into(),
         gids: vec![1000],
+        granted: None,
         search_path: "/usr/local/bin:relative:/usr/bin".into(),
     }
 }

@@ -141,6 +141,7 @@ impl Network {
             Uplink::Relay => Some("relay"),
             Uplink::Pasta => Some("pasta"),
             Uplink::Slirp => Some("slirp"),
+            Uplink::Kernel => Some("kernel"),
             Uplink::None => None,
         };
         let prefixes = network.ipam.config.iter().map(|config| Prefix {

@@ -3,7 +3,7 @@
 use super::refusal::{Code, Refusal};
 use ipnet::IpNet;
 use mossnet_helper::namespace::in_netns;
-use mossnet_helper::netlink::{Netlink, addresses, default_routes};
+use mossnet_helper::netlink::{Explain, Netlink, addresses, default_routes};
 use mossnet_helper::request::Failure;
 use std::fs::File;
 use std::io;

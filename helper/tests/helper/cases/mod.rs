@@ -24,6 +24,10 @@ pub const ALL: &[(&str, fn())] = &[
         network::no_power_over_the_router,
     ),
     ("networks_are_isolated", network::networks_are_isolated),
+    (
+        "networks_leave_by_the_hosts_link",
+        network::networks_leave_by_the_hosts_link,
+    ),
     ("requests_repeat_safely", requests::requests_repeat_safely),
     ("failures_leave_nothing", requests::failures_leave_nothing),
     ("uplinks_that_fail", requests::uplinks_that_fail),

@@ -1,9 +1,11 @@
 //! What containers see of the bridges.
 
-use super::{shut_down, with_bridge};
+use super::{refused, shut_down, with_bridge};
 use crate::world::*;
 use ipnet::IpNet;
-use mossnet_helper::request::{Event, ExitStatus, Inventory, ProcessState, Reply, Request};
+use mossnet_helper::request::{
+    Event, ExitStatus, FailureKind, Inventory, KernelLink, ProcessState, Reply, Request, UplinkKind,
+};
 use std::fs;
 
 pub fn sandboxes_on_a_bridge() {
@@ -155,5 +157,65 @@ pub fn many_sandboxes() {
         Ok(Reply::Inventory(_))
     ));
     assert_eq!(count(), before);
+    shut_down(world, client);
+}
+
+/// Both ends are in the router netns: who has put one there is none of the helper's business.
+pub fn networks_leave_by_the_hosts_link() {
+    let (world, mut client) = with_bridge();
+    let link = KernelLink {
+        ifname: name("kern0"),
+        host_mac: "02:00:00:00:00:01".parse().unwrap(),
+        router_mac: "02:00:00:00:00:02".parse().unwrap(),
+        addresses: vec!["169.254.79.2/30".parse().unwrap()],
+        gateways: vec![
+            "169.254.79.1".parse().unwrap(),
+            "fe80::79:1".parse().unwrap(),
+        ],
+    };
+    let absent = Request::KernelUplink(link.clone());
+    refused(&mut client, absent, FailureKind::NotFound);
+    let mut other = link.clone();
+    other.ifname = name("up0");
+    refused(
+        &mut client,
+        Request::KernelUplink(other),
+        FailureKind::Invalid,
+    );
+
+    in_router(
+        &world,
+        "ip link add kern0 type veth peer name host && ip link set host up",
+    );
+    let mut rules = network(false);
+    rules.uplink = UplinkKind::Kernel;
+    client.done(Request::Ruleset {
+        networks: vec![rules],
+    });
+    for _ in 0..2 {
+        client.done(Request::KernelUplink(link.clone()));
+    }
+    assert_eq!(inventory(&mut client).uplinks, [UplinkKind::Kernel]);
+    for family in ["-4", "-6"] {
+        let routes = in_router(&world, &format!("ip {family} route show table 104"));
+        assert!(routes.contains("dev kern0"), "{family}: {routes}");
+    }
+    let fast = "nft list table netdev mossnet || true";
+    assert!(!in_router(&world, fast).contains("chain out"));
+    let _output = create(&mut client, sandbox(2, &["sleep", "1000"]));
+    client.done(Request::Attach(endpoint(2)));
+    let table = in_router(&world, fast);
+    for part in ["chain out", "chain arrive", "fwd to \"kern0\"", "10.89.0.2"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    client.done(Request::Detach {
+        router_ifname: endpoint(2).router_ifname,
+    });
+    assert!(!in_router(&world, fast).contains("chain out"));
+    for _ in 0..2 {
+        let kind = UplinkKind::Kernel;
+        client.done(Request::StopUplink { kind });
+    }
+    assert!(inventory(&mut client).uplinks.is_empty());
     shut_down(world, client);
 }
