@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod compat;
 pub mod daemon;
 pub mod error;
 pub mod ipam;

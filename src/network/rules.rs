@@ -76,6 +76,7 @@ pub fn snapshot<'a>(
             .collect(),
         publishes: sandboxes.into_iter().flat_map(publish_views).collect(),
         host_loopback,
+        own_resolvers: Vec::new(),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// What it is.
     pub kind: LinkKind,
+    /// MTU, bytes.
+    pub mtu: u32,
     /// Up, with a carrier (IFF_RUNNING): frames pass.
     pub running: bool,
 }
@@ -242,10 +244,12 @@ fn decode(payload: &[u8]) -> Option<Link> {
     let (fixed, attributes) = OpGetlinkDump::decode_reply(payload);
     let mut name = None;
     let mut master = None;
+    let mut mtu = 0;
     let mut kind = LinkKind::Other;
     for attribute in attributes.flatten() {
         match attribute {
             LinkAttrs::Ifname(text) => name = Some(text.to_string_lossy().into_owned()),
+            LinkAttrs::Mtu(bytes) => mtu = bytes,
             LinkAttrs::Master(index) => master = Some(index),
             LinkAttrs::Linkinfo(info) => kind = decode_kind(info),
             _ => {}
@@ -256,6 +260,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
         name: name?,
         master,
         kind,
+        mtu,
         running: fixed.ifi_flags & (UP | RUNNING) == UP | RUNNING,
     })
 }

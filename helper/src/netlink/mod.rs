@@ -10,14 +10,17 @@ mod bridge;
 mod link;
 mod message;
 mod routing;
+mod sub;
 
 pub use address::{add_address, addresses, remove_address};
 pub use bridge::NewBridge;
 pub use link::{BridgePort, Gone, Link, LinkKind};
 pub use message::Message;
 pub use routing::{
-    DefaultRoute, Route, add_neighbour, add_route, add_rule, default_routes, remove_route,
+    DefaultRoute, PrefixRoute, Route, RouteKind, add_neighbour, add_prefix_route, add_route,
+    add_rule, default_routes, remove_route,
 };
+pub use sub::{NewSub, SubKind};
 
 use crate::sys::sockopt::set_netlink_option;
 use message::{HEADER_LENGTH, Received, received};

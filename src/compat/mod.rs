@@ -1,0 +1,72 @@
+//! Foreign dialects: programs that other runtimes call, and that this one can stand in for.
+//!
+//! Place: `main` looks here for the name that it was started by, and for the first word. Each of these
+//! lives in namespaces of another runtime, without our daemon, helper or relay: see ARCHITECTURE.md.
+//! They do their work through the helper's library (netlink, ruleset), and answer names with the
+//! relay's name server.
+
+pub mod aardvark;
+mod digest;
+pub mod netavark;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What becomes of the arguments after the name.
+pub type Main = fn(Vec<OsString>) -> ExitCode;
+
+/// Every name that the program answers to, besides its own.
+const DIALECTS: &[(&str, Main)] = &[
+    ("netavark", netavark::main),
+    ("aardvark-dns", aardvark::main),
+];
+
+/// The dialect in which the program was called: by the name that it was started by, or by its first
+/// argument; with the arguments that are left.
+pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
+    let mut argv = argv.peekable();
+    let called = argv.next()?;
+    let named = |name: &Path| {
+        let found = DIALECTS.iter().find(|(known, _)| name == Path::new(known));
+        found.map(|(_, main)| *main)
+    };
+    if let Some(main) = Path::new(&called)
+        .file_name()
+        .and_then(|n| named(n.as_ref()))
+    {
+        return Some((main, argv.collect()));
+    }
+    let main = named(Path::new(argv.peek()?))?;
+    Some((main, argv.skip(1).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(words: &[&str]) -> Option<Vec<OsString>> {
+        find(words.iter().map(OsString::from)).map(|(_, left)| left)
+    }
+
+    #[test]
+    fn by_name_or_by_first_word() {
+        assert_eq!(
+            left(&["/x/netavark", "setup", "y"]),
+            Some(vec!["setup".into(), "y".into()])
+        );
+        assert_eq!(
+            left(&["mossnet", "aardvark-dns", "run"]),
+            Some(vec!["run".into()])
+        );
+        assert_eq!(left(&["netavark"]), Some(vec![]));
+        for words in [
+            &["mossnet", "run", "netavark"][..],
+            &["mossnet"],
+            &[],
+            &["/netavark/x"],
+        ] {
+            assert_eq!(left(words), None, "{words:?}");
+        }
+    }
+}
