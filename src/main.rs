@@ -8,8 +8,8 @@
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
-use mossnet::cli::{self, Command};
-use mossnet::compat;
+use mossnet::cli::{self, Command, PodmanCommand};
+use mossnet::compat::{self, podman::Act};
 use mossnet::daemon;
 use mossnet_helper::remover;
 use std::ffi::OsStr;
@@ -44,6 +44,22 @@ fn main() -> ExitCode {
             idle: Duration::from_secs(args.idle),
             background: args.background,
         }),
+        Command::Podman { command } => podman(command, &paths),
         command => cli::run(command, paths),
+    }
+}
+
+fn podman(command: PodmanCommand, paths: &Paths) -> ExitCode {
+    let (format, act) = match command {
+        PodmanCommand::Install(args) => (args.format, Act::Install),
+        PodmanCommand::Uninstall(args) => (args.format, Act::Uninstall),
+        PodmanCommand::Status(args) => (args.format, Act::Status),
+    };
+    match compat::podman::perform(act, paths) {
+        Ok((status, well)) => cli::show(&status, format, well),
+        Err(error) => {
+            cli::report(&error, None);
+            ExitCode::FAILURE
+        }
     }
 }

@@ -3,11 +3,12 @@
 //! Place: `main` looks here for the name that it was started by, and for the first word. Each of these
 //! lives in namespaces of another runtime, without our daemon, helper or relay: see ARCHITECTURE.md.
 //! They do their work through the helper's library (netlink, ruleset), and answer names with the
-//! relay's name server.
+//! relay's name server. `podman` makes podman find them.
 
 pub mod aardvark;
 mod digest;
 pub mod netavark;
+pub mod podman;
 
 use std::ffi::OsString;
 use std::path::Path;

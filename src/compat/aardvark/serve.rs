@@ -209,7 +209,11 @@ impl Server {
                 _ = end.recv() => Event::End,
             };
         }
-        let _ = fs::remove_file(self.pid_file());
+        // Another server may have taken our place.
+        let ours = fs::read_to_string(self.pid_file());
+        if ours.is_ok_and(|pid| pid == std::process::id().to_string()) {
+            let _ = fs::remove_file(self.pid_file());
+        }
     }
 
     /// Whether there is still no network once nobody is at work. The lock goes with the process, and so

@@ -27,6 +27,8 @@ pub enum Leaving {
         port: IfName,
         /// The bridge is ours to remove.
         managed: bool,
+        /// The container's end.
+        guest: Option<IfName>,
     },
     /// By a link of this name in the container.
     Share(IfName),
@@ -39,6 +41,7 @@ impl From<&NetworkPlan> for Departure {
                 bridge: planned.bridge.name.clone(),
                 port: planned.port.clone(),
                 managed: planned.managed,
+                guest: None,
             },
             LinkPlan::Share { .. } => Leaving::Share(plan.guest.name.clone()),
         };
@@ -94,6 +97,7 @@ fn leaving(
                 bridge: bridge.parse()?,
                 port: port_of(container, name, connection)?,
                 managed: options.text("mode") != Some("unmanaged"),
+                guest: connection.interface_name.parse().ok(),
             })
         }
         "macvlan" | "ipvlan" => Ok(Leaving::Share(connection.interface_name.parse()?)),

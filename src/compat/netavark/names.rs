@@ -116,8 +116,14 @@ impl NameServer {
     /// Has the server read the files again; starts it where it does not run.
     pub fn tell(&self, start: bool) -> Result<(), Refusal> {
         if let Some(pid) = self.pid() {
-            match kill(pid, Signal::SIGHUP) {
-                Ok(()) => return Ok(()),
+            // Podman may have made itself another network namespace, and left the server in the old one.
+            let signal = match is_here(pid) {
+                true => Signal::SIGHUP,
+                false => Signal::SIGTERM,
+            };
+            match kill(pid, signal) {
+                Ok(()) if signal == Signal::SIGHUP => return Ok(()),
+                Ok(()) => {}
                 Err(Errno::ESRCH) => {}
                 Err(errno) => {
                     return Err(Refusal::Dns {
@@ -191,6 +197,15 @@ impl NameServer {
             what: format!("write {}", path.display()),
             source,
         })
+    }
+}
+
+/// A process in this network namespace, or one of which that is not known.
+fn is_here(pid: Pid) -> bool {
+    let netns = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    match (netns(&pid.to_string()), netns("self")) {
+        (Some(its), Some(ours)) => its == ours,
+        _ => true,
     }
 }
 

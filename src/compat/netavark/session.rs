@@ -266,8 +266,14 @@ impl Session<'_> {
                 bridge,
                 port,
                 managed,
+                guest,
             } => {
+                let known = self.place.link(port)?.is_some();
                 self.place.remove(port)?;
+                if let (false, Some(guest), Some(netns)) = (known, guest, netns) {
+                    // Connected by netavark, before us: its pair goes with the container's end.
+                    foreign::remove_inside(guest, netns.as_fd())?;
+                }
                 self.drop_bridge(bridge, *managed)
             }
             Leaving::Share(name) => match netns {
