@@ -22,6 +22,7 @@ mod layers;
 mod lifecycle;
 mod linger;
 mod machinery;
+mod netavark;
 mod networks;
 mod no_exec;
 mod outbound;

@@ -84,8 +84,12 @@ impl Place {
         self.families
     }
 
-    /// Have packets forwarded between links.
-    pub fn forward(&self) -> Result<(), Failure> {
+    /// Have packets forwarded between links. `private`: nobody else lives in this namespace, so that
+    /// bridges may be kept plain.
+    pub fn forward(&self, private: bool) -> Result<(), Failure> {
+        if private {
+            sysctl::keep_bridges_plain();
+        }
         sysctl::forward(self.families.ipv6)
     }
 
@@ -208,6 +212,13 @@ impl Place {
         guest: &Guest,
         netns: BorrowedFd<'_>,
     ) -> Result<(), Failure> {
+        if sysctl::bridges_translate() {
+            // A container that calls itself by a port of the host comes back by the port it came from.
+            let index = require_link(&mut self.route, port.as_str())?;
+            self.route
+                .let_port_turn(index)
+                .map_err(|e| e.failure(format!("let {port} turn")))?;
+        }
         let families = self.families;
         in_netns(netns, || configure(guest, families))?;
         ready::carrier(&mut self.route, port, ready::changes)

@@ -105,6 +105,12 @@ pub fn forward(ipv6: bool) -> Result<(), Failure> {
     }
 }
 
+/// Whether br_netfilter translates addresses within bridges of the netns of this thread.
+pub fn bridges_translate() -> bool {
+    let read = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    read.is_ok_and(|value| value.trim() == "1")
+}
+
 /// A bridge of a netns that is not ours: no addresses from rogue routers, and its own loopback may be the
 /// source of what goes to a container's port.
 pub fn prepare_foreign_bridge(bridge: &str) {

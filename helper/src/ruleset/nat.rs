@@ -45,7 +45,7 @@ pub struct Map {
 /// The maps there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapId {
-    /// Each bridge with itself: traffic that leaves as it came.
+    /// Each bridge with itself, and with nothing: traffic that leaves as it came, or came from nowhere.
     Loops,
     /// Address, protocol and port of the host: address and port of a container.
     PortsAt(Family),

@@ -113,8 +113,8 @@ fn ports() -> Vec<Rule> {
 
 fn postrouting() -> Vec<Rule> {
     vec![
-        // A container that reaches itself, or a neighbour, by a port of the host: the answer must come
-        // back this way.
+        // A container that reaches itself, or a neighbour, by a port of the host, and this host itself: the
+        // answer must come back this way.
         vec![
             Clause::Nat(Nat::LeavesAsItCame),
             Clause::Nat(Nat::Translated),
@@ -186,9 +186,12 @@ fn family_of(address: IpAddr) -> Family {
 fn maps(segments: &[Segment], forwards: &[Forward]) -> Vec<Map> {
     let bridges: BTreeSet<&IfName> = segments.iter().map(|segment| &segment.bridge).collect();
     let interface = |name: &IfName| Part::Interface(name.to_string());
-    let loops = bridges
-        .into_iter()
-        .map(|name| (vec![interface(name); 2], Vec::new()));
+    // From nowhere come packets of this host, and in br_netfilter's view those that stay on a bridge.
+    let nowhere = Part::Interface(String::new());
+    let loops = bridges.into_iter().flat_map(|name| {
+        let origins = [interface(name), nowhere.clone()];
+        origins.map(|origin| (vec![origin, interface(name)], Vec::new()))
+    });
     let mut maps = vec![Map {
         id: MapId::Loops,
         entries: loops.collect(),

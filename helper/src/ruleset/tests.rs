@@ -225,7 +225,7 @@ fn the_kernel_has_what_the_text_says() {
         let mut reference = Command::new("unshare");
         reference.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
         reference.arg("printf '%s' \"$TEXT\" | nft -f - && nft list ruleset");
-        reference.env("TEXT", ruleset.to_string());
+        reference.env("TEXT", without_nowhere(&ruleset.to_string()));
         let output = reference.output().unwrap();
         assert!(
             output.status.success(),
@@ -234,8 +234,17 @@ fn the_kernel_has_what_the_text_says() {
         );
         let expected = String::from_utf8(output.stdout).unwrap();
         assert!(expected.contains("tproxy") || expected.contains("dnat ip6"));
-        assert_eq!(normal(&listed), normal(&expected));
+        assert_eq!(without_nowhere(&normal(&listed)), normal(&expected));
     }
+}
+
+/// nft(8) lists an empty name, but does not take it.
+fn without_nowhere(text: &str) -> String {
+    let pair = |n| format!("\"\" . \"podman{n}\"");
+    (0..3).map(pair).fold(text.to_owned(), |text, pair| {
+        let text = text.replace(&format!(", {pair}"), "");
+        text.replace(&format!("{pair}, "), "")
+    })
 }
 
 /// nft(8) refuses to compare what it takes for an integer with a set of addresses, which the kernel

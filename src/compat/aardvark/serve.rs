@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
@@ -176,6 +176,16 @@ impl Server {
         self.names.listen(&wanted)
     }
 
+    /// Serves what the directory says now; whoever waits for that sees it by the time of the process id's file.
+    fn look(&mut self) -> Result<Config, ServeError> {
+        let now = SystemTime::now();
+        let config = self.read()?;
+        self.apply(&config);
+        let file = OpenOptions::new().write(true).open(self.pid_file());
+        let _ = file.and_then(|file| file.set_modified(now));
+        Ok(config)
+    }
+
     async fn until_nobody_is_left(&mut self, hangups: &mut Signal, end: &mut Signal) {
         // Something may have changed before the process id was there to send a signal to.
         let mut event = Event::Reload;
@@ -184,9 +194,8 @@ impl Server {
             match event {
                 Event::End => break,
                 Event::Look if self.directory.exists() => {}
-                Event::Reload | Event::Look => match self.read() {
+                Event::Reload | Event::Look => match self.look() {
                     Ok(config) => {
-                        self.apply(&config);
                         if config.networks.is_empty() && self.ends().await {
                             break;
                         }

@@ -19,7 +19,7 @@ pub struct Args {
     /// Directory of the record of what is connected, on a tmpfs.
     #[arg(short, long, global = true, value_name = "DIR")]
     pub config: Option<PathBuf>,
-    /// Whether podman runs without root. It makes no difference here.
+    /// Whether podman runs without root: the network namespace is its own.
     #[arg(short, long, global = true, action = ArgAction::Set, value_name = "BOOL")]
     pub rootless: Option<bool>,
     /// The name server; mossnet itself where there is none.
@@ -102,6 +102,7 @@ impl Args {
             directory: self.config.clone().unwrap_or_else(|| DIRECTORY.into()),
             aardvark: self.aardvark_binary.clone(),
             dns_port,
+            rootless: self.rootless.unwrap_or(false),
             firewall,
         })
     }

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 /// Where it leaves its process id, decimal, without a newline.
 pub const PID_FILE: &str = "aardvark.pid";
@@ -23,6 +24,11 @@ pub const PID_FILE: &str = "aardvark.pid";
 pub const INTERNAL: &str = "%int";
 /// Name of the program, to be found in a process's arguments.
 const PROGRAM: &str = "aardvark-dns";
+/// How the arguments of our own server end.
+const OURS: &[u8] = b"\0serve\0";
+/// How long it is waited for, and how often it is looked for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_micros(300);
 /// Where new files are made, beside the directory that the server reads.
 const NEW: &str = "aardvark.new";
 
@@ -121,8 +127,12 @@ impl NameServer {
                 true => Signal::SIGHUP,
                 false => Signal::SIGTERM,
             };
+            let before = SystemTime::now();
             match kill(pid, signal) {
-                Ok(()) if signal == Signal::SIGHUP => return Ok(()),
+                Ok(()) if signal == Signal::SIGHUP => {
+                    self.wait(pid, before);
+                    return Ok(());
+                }
                 Ok(()) => {}
                 Err(Errno::ESRCH) => {}
                 Err(errno) => {
@@ -136,6 +146,21 @@ impl NameServer {
         match start {
             true => self.start(),
             false => Ok(()),
+        }
+    }
+
+    /// Until it has read the files, if it is one of ours: those set the time of the process id's file to that
+    /// of their last look. Nothing fails where it takes longer.
+    fn wait(&self, pid: Pid, since: SystemTime) {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if !arguments.ends_with(OURS) {
+            return;
+        }
+        let deadline = since + PATIENCE;
+        let file = self.directory.join(PID_FILE);
+        let looked = || fs::metadata(&file).and_then(|metadata| metadata.modified());
+        while looked().is_ok_and(|at| at < since) && SystemTime::now() < deadline {
+            std::thread::sleep(INTERVAL);
         }
     }
 

@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// NSFS_MAGIC, linux/magic.h.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub aardvark: Option<PathBuf>,
     /// Where it listens.
     pub dns_port: u16,
+    /// The namespace is podman's alone.
+    pub rootless: bool,
     /// Whether addresses are translated and networks kept apart.
     pub firewall: bool,
 }
@@ -132,8 +135,13 @@ fn open_netns(path: &Path) -> Result<File, Refusal> {
     }
 }
 
-fn lives(path: &Path) -> bool {
-    open_netns(path).is_ok()
+/// Which namespace it is.
+fn inode(netns: &File) -> u64 {
+    netns.metadata().map_or(0, |metadata| metadata.ino())
+}
+
+fn lives(container: &Container) -> bool {
+    open_netns(&container.netns).is_ok_and(|netns| inode(&netns) == container.inode)
 }
 
 impl Session<'_> {
@@ -166,13 +174,14 @@ impl Session<'_> {
         path: &Path,
         netns: &File,
     ) -> Result<(), Refusal> {
-        let mut container = Container::of(&request.container_id, path, plans, ports);
+        let mut container =
+            Container::of(&request.container_id, (path, inode(netns)), plans, ports);
         container.dns_port = Some(self.settings.dns_port).filter(|port| *port != DNS_PORT);
         if let Some(former) = self.state.record.add(container) {
             self.bury(&former);
         }
         self.state.save()?;
-        self.place.forward()?;
+        self.place.forward(self.settings.rootless)?;
         for plan in plans {
             self.link(plan, netns)?;
         }

@@ -55,6 +55,8 @@ pub struct Container {
     pub id: String,
     /// Where its network namespace is.
     pub netns: PathBuf,
+    /// Which that is (namespaces(7)): another may come to be at the same place.
+    pub inode: u64,
     /// Networks, the first one first.
     pub networks: Vec<Connected>,
     /// Ports that lead to it.
@@ -169,10 +171,10 @@ impl State {
 
 impl Record {
     /// Forgets containers whose namespace is gone, and returns them.
-    pub fn forget_the_dead(&mut self, lives: impl Fn(&Path) -> bool) -> Vec<Container> {
+    pub fn forget_the_dead(&mut self, lives: impl Fn(&Container) -> bool) -> Vec<Container> {
         let (live, dead) = std::mem::take(&mut self.containers)
             .into_iter()
-            .partition(|container| lives(&container.netns));
+            .partition(lives);
         self.containers = live;
         dead
     }
@@ -186,7 +188,7 @@ impl Record {
             return None;
         };
         let known = &mut self.containers[at];
-        if known.netns != new.netns {
+        if (&known.netns, known.inode) != (&new.netns, new.inode) {
             return Some(std::mem::replace(known, new));
         }
         for network in new.networks {
@@ -242,10 +244,11 @@ impl Record {
 
 impl Container {
     /// What a plan will have made, for the record.
-    pub fn of(id: &str, netns: &Path, plans: &[NetworkPlan], ports: Vec<Ports>) -> Self {
+    pub fn of(id: &str, netns: (&Path, u64), plans: &[NetworkPlan], ports: Vec<Ports>) -> Self {
         Self {
             id: id.to_owned(),
-            netns: netns.to_owned(),
+            netns: netns.0.to_owned(),
+            inode: netns.1,
             networks: plans.iter().map(Connected::of).collect(),
             ports,
             dns_port: None,

@@ -12,7 +12,7 @@ fn container(id: &str, netns: &str) -> Container {
     let request = request(&value);
     let plans = plan(&request).unwrap();
     let ports = ports(request.port_mappings.as_deref().unwrap()).unwrap();
-    Container::of(id, Path::new(netns), &plans, ports)
+    Container::of(id, (Path::new(netns), 7), &plans, ports)
 }
 
 #[test]
@@ -59,7 +59,10 @@ fn lives_follow_one_another() {
     assert_eq!(record.containers.len(), 1);
     let former = record.add(container("a", "/n/new")).unwrap();
     assert_eq!(former.netns, Path::new("/n/a"));
-    let dead = record.forget_the_dead(|netns| netns != Path::new("/n/new"));
+    let mut other = container("a", "/n/new");
+    other.inode = 8;
+    assert!(record.add(other).is_some(), "another one at the same place");
+    let dead = record.forget_the_dead(|container| container.netns != Path::new("/n/new"));
     assert_eq!((dead.len(), record.containers.len()), (1, 0));
 }
 
