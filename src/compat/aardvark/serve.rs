@@ -77,7 +77,10 @@ async fn run(directory: &Path, port: u16, ready: &str) -> Result<(), ServeError>
     let mut end = signal(SignalKind::terminate()).map_err(process("listen for signals"))?;
     let mut server = Server::new(directory, port)?;
     let config = server.read()?;
-    if let Some((address, source)) = server.apply(&config).into_iter().next() {
+    // Podman may have lost the namespace that some of the bridges were in; others are served.
+    let failed = server.apply(&config);
+    let all = failed.len() == config.listen().len();
+    if let Some((address, source)) = failed.into_iter().next().filter(|_| all) {
         return Err(ServeError::Listen { address, source });
     }
     if config.networks.is_empty() {
