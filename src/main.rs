@@ -3,12 +3,13 @@
 //! Hidden first words make this binary one of its own helpers: `mossnet helper …` is the
 //! capability-scoped part, `mossnet remover` waits for it, `mossnet relay` is the data plane,
 //! `mossnet terminal` the other end of a detached sandbox's terminal, `mossnet probe` what `doctor`
-//! tries in namespaces of its own. Names of other runtimes' programs make it those (`compat`). All start before any thread exists.
+//! tries in namespaces of its own. All start before any thread exists. Started by another name
+//! (`netavark`, `mossnet-cni`), or with one as its first word, it speaks that program's dialect.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;
-use mossnet::cli::{self, Command};
-use mossnet::compat;
+use mossnet::cli::{self, Command, PodmanCommand};
+use mossnet::compat::{self, podman::Act};
 use mossnet::daemon;
 use mossnet_helper::remover;
 use std::ffi::OsStr;
@@ -16,6 +17,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
+    if let Some((main, args)) = compat::find(std::env::args_os()) {
+        return main(args);
+    }
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(OsStr::to_str) {
         Some("helper") => return mossnet_helper::serve::main(args),
@@ -43,6 +47,22 @@ fn main() -> ExitCode {
             idle: Duration::from_secs(args.idle),
             background: args.background,
         }),
+        Command::Podman { command } => podman(command, &paths),
         command => cli::run(command, paths),
+    }
+}
+
+fn podman(command: PodmanCommand, paths: &Paths) -> ExitCode {
+    let (format, act) = match command {
+        PodmanCommand::Install(args) => (args.format, Act::Install),
+        PodmanCommand::Uninstall(args) => (args.format, Act::Uninstall),
+        PodmanCommand::Status(args) => (args.format, Act::Status),
+    };
+    match compat::podman::perform(act, paths) {
+        Ok((status, well)) => cli::show(&status, format, well),
+        Err(error) => {
+            cli::report(&error, None);
+            ExitCode::FAILURE
+        }
     }
 }

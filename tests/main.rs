@@ -26,6 +26,7 @@ mod layers;
 mod lifecycle;
 mod linger;
 mod machinery;
+mod netavark;
 mod networks;
 mod no_exec;
 mod outbound;

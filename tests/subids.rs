@@ -2,6 +2,8 @@
 //! ids only in the machine's own user namespace, so these tests run in no world, and make no
 //! traffic. `tests/run-all` has a user for them.
 
+mod podman;
+
 use crate::world::{Cmd, enter, eventually, inspect, seconds};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,23 +20,7 @@ struct Machine {
 impl Machine {
     /// For a user who has subordinate ids; says that the test is skipped otherwise.
     fn find(test: &str) -> Option<Self> {
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).expect("users");
-        let first = user.and_then(|user| {
-            let of = |file: &str| {
-                let text = fs::read_to_string(file).ok()?;
-                let begin = format!("{}:", user.name);
-                let line = text.lines().find_map(|line| line.strip_prefix(&begin))?;
-                line.split(':').next()?.parse::<u32>().ok()
-            };
-            of("/etc/subgid").and(of("/etc/subuid"))
-        });
-        let Some(first) = first.filter(|_| Path::new("/usr/bin/newuidmap").exists()) else {
-            enter::skip_outside(
-                test,
-                "the user has no subordinate ids (subuid(5), newuidmap)",
-            );
-            return None;
-        };
+        let first = first_subordinate_id(test)?;
         let directory = tempfile::tempdir().expect("a directory");
         Some(Self { directory, first })
     }
@@ -50,6 +36,27 @@ impl Machine {
         .directory(self.directory.path())
         .timeout(seconds(20))
     }
+}
+
+/// The first subordinate user id, if the user has some of both kinds; says that the test is skipped
+/// otherwise.
+fn first_subordinate_id(test: &str) -> Option<u32> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).expect("users");
+    let first = user.and_then(|user| {
+        let of = |file: &str| {
+            let text = fs::read_to_string(file).ok()?;
+            let begin = format!("{}:", user.name);
+            let line = text.lines().find_map(|line| line.strip_prefix(&begin))?;
+            line.split(':').next()?.parse::<u32>().ok()
+        };
+        of("/etc/subgid").and(of("/etc/subuid"))
+    });
+    let first = first.filter(|_| Path::new("/usr/bin/newuidmap").exists());
+    if first.is_none() {
+        let reason = "the user has no subordinate ids (subuid(5), newuidmap)";
+        enter::skip_outside(test, reason);
+    }
+    first
 }
 
 impl Drop for Machine {

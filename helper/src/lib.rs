@@ -12,6 +12,7 @@
 
 pub mod act;
 mod failure;
+pub mod foreign;
 mod idmap;
 mod limits;
 pub mod namespace;

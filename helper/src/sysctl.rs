@@ -105,6 +105,45 @@ pub fn distrust_routers() {
     ]);
 }
 
+/// Have a netns that is not ours forward what passes through.
+pub fn forward(ipv6: bool) -> Result<(), Failure> {
+    require(&[("ipv4/ip_forward", "1")])?;
+    match ipv6 {
+        true => require(&[("ipv6/conf/all/forwarding", "1")]),
+        false => Ok(()),
+    }
+}
+
+/// Whether br_netfilter translates addresses within bridges of the netns of this thread.
+pub fn bridges_translate() -> bool {
+    let read = fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    read.is_ok_and(|value| value.trim() == "1")
+}
+
+/// A bridge of a netns that is not ours: no addresses from rogue routers, and its own loopback may be the
+/// source of what goes to a container's port.
+pub fn prepare_foreign_bridge(bridge: &str) {
+    let name = |family: &str, what: &str| format!("{family}/conf/{bridge}/{what}");
+    wish(&[
+        (&name("ipv4", "route_localnet"), "1"),
+        (&name("ipv6", "accept_ra"), "0"),
+        (&name("ipv6", "accept_dad"), "0"),
+    ]);
+}
+
+/// A container's end: announced at once, answers wherever they come from, no addresses from rogue routers
+/// (CVE-2020-13401).
+pub fn prepare_guest(link: &str) {
+    let name = |family: &str, what: &str| format!("{family}/conf/{link}/{what}");
+    wish(&[
+        (&name("ipv4", "arp_notify"), "1"),
+        (&name("ipv4", "rp_filter"), "2"),
+        (&name("ipv6", "ndisc_notify"), "1"),
+        (&name("ipv6", "autoconf"), "0"),
+        (&name("ipv6", "accept_ra"), "0"),
+    ]);
+}
+
 fn require(parameters: &[Parameter]) -> Result<(), Failure> {
     for parameter in parameters {
         write(parameter).map_err(|error| {

@@ -139,6 +139,13 @@ pub enum Command {
         mossnet unshare bridge link\n  \
         mossnet unshare")]
     Unshare(UnshareArgs),
+    /// Have podman use mossnet for its networks.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Podman {
+        /// What to do.
+        #[command(subcommand)]
+        command: PodmanCommand,
+    },
     /// Check what this machine has, and say how to get what it lacks.
     Doctor(FormatArg),
     /// Run the daemon in the foreground, as for systemd.
@@ -166,6 +173,23 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+}
+
+/// `podman`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum PodmanCommand {
+    /// Put mossnet's netavark and aardvark-dns first where podman looks for them: a drop-in in
+    /// ~/.config/containers/containers.conf.d, and a directory of links.
+    ///
+    /// Containers that run stay as they are. Nothing that is there is overwritten. As root it is for
+    /// root's podman.
+    Install(FormatArg),
+    /// Undo that.
+    Uninstall(FormatArg),
+    /// Say which programs podman would call.
+    ///
+    /// Exit status 0 if they are mossnet's, 1 if not.
+    Status(FormatArg),
 }
 
 /// Sandboxes to work on.
@@ -232,7 +256,7 @@ pub struct UnshareArgs {
 }
 
 /// `--format`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct FormatArg {
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]

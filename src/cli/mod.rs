@@ -39,7 +39,7 @@ mod terminal;
 mod usage;
 pub mod value;
 
-pub use args::{Cli, Command, DaemonArgs, Format};
+pub use args::{Cli, Command, DaemonArgs, Format, PodmanCommand};
 pub use error::report;
 
 use crate::api::client::Client;
@@ -62,7 +62,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
     }
 }
 
-/// Performs every command but `daemon` and `doctor`, which `main` gives to those who know.
+/// Performs every command but `daemon`, `doctor` and `podman`, which `main` gives to those who know.
 pub fn run(command: Command, paths: Paths) -> ExitCode {
     // `run`, `exec` and `unshare` keep 1 for the command itself, as `docker run` does.
     let ours = matches!(
@@ -129,9 +129,11 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         Command::Shutdown(args) => process::shutdown(paths, args).await,
         Command::Completion { shell } => manual::completion(shell),
         Command::Man { directory } => manual::pages(&directory),
-        Command::Daemon(_) | Command::Doctor(_) | Command::Unshare(_) | Command::Capture(_) => {
-            Err(CliError::NotHere)
-        }
+        Command::Daemon(_)
+        | Command::Doctor(_)
+        | Command::Unshare(_)
+        | Command::Capture(_)
+        | Command::Podman { .. } => Err(CliError::NotHere),
     }
 }
 

@@ -1,10 +1,17 @@
 //! Foreign dialects: programs that other runtimes call, and that this one can stand in for.
 //!
 //! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
-//! translate to requests of the API; `running` finds the daemon for them.
+//! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
+//! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
+//! work through the helper's library (netlink, ruleset), and answer names with the relay's name server.
+//! `podman` makes podman find them.
 
+pub mod aardvark;
 mod cni;
+mod digest;
+pub mod netavark;
 mod oci_hook;
+pub mod podman;
 mod running;
 
 use std::ffi::OsString;
@@ -20,6 +27,8 @@ const DIALECTS: &[(&str, Main)] = &[
     ("mossnet-cni", cni::main),
     ("oci-hook", oci_hook::main),
     ("mossnet-oci-hook", oci_hook::main),
+    ("netavark", netavark::main),
+    ("aardvark-dns", aardvark::main),
 ];
 
 /// The dialect in which the program was called: by the name that it was started by, or by its first
@@ -53,11 +62,22 @@ mod tests {
     fn by_name_or_by_first_word() {
         assert_eq!(left(&["/x/mossnet-cni"]), Some(vec![]));
         assert_eq!(left(&["mossnet", "cni", "x"]), Some(vec!["x".into()]));
+        assert_eq!(
+            left(&["/x/netavark", "setup", "y"]),
+            Some(vec!["setup".into(), "y".into()])
+        );
+        assert_eq!(
+            left(&["mossnet", "aardvark-dns", "run"]),
+            Some(vec!["run".into()])
+        );
+        assert_eq!(left(&["netavark"]), Some(vec![]));
         for words in [
             &["mossnet", "run", "cni"][..],
+            &["mossnet", "run", "netavark"],
             &["mossnet"],
             &[],
             &["/cni/x"],
+            &["/netavark/x"],
         ] {
             assert_eq!(left(words), None, "{words:?}");
         }

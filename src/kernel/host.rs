@@ -226,7 +226,7 @@ async fn watch_resolver(sender: mpsc::Sender<HostChange>) {
 /// Resolves at the next change of resolv.conf, of the link or of what it points to. Programs
 /// replace the file by rename(2), so the directories are watched; a new watch each time follows a
 /// link that was pointed elsewhere.
-async fn resolver_changed() -> io::Result<()> {
+pub async fn resolver_changed() -> io::Result<()> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let events = WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO

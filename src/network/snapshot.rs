@@ -31,6 +31,19 @@ pub struct Snapshot {
     /// Sandboxes to which the host's loopback is open; to all others it is closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_loopback: Vec<HostLoopbackView>,
+    /// Sandboxes with resolvers of their own, instead of their network's or the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_resolvers: Vec<OwnResolvers>,
+}
+
+/// A sandbox with resolvers of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnResolvers {
+    /// Its addresses.
+    pub clients: Vec<IpAddr>,
+    /// Whom to ask for it, in order.
+    pub servers: Vec<IpAddr>,
 }
 
 /// A sandbox that may reach the host's loopback.

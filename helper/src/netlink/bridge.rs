@@ -78,6 +78,18 @@ impl Netlink {
         self.request(message)
     }
 
+    /// Let a port send back what came in by it.
+    pub fn let_port_turn(&mut self, index: u32) -> Result<(), Refused> {
+        let mut message = link_message(libc::RTM_NEWLINK, 0, index, 0);
+        PushLinkAttrs::new(message.attributes())
+            .nested_linkinfo()
+            .nested_slave_data_bridge()
+            .push_mode(1)
+            .end_nested()
+            .end_nested();
+        self.request(message)
+    }
+
     /// Put every port and the bridge itself, untagged, into one VLAN; `None`: VLANs mean nothing. The
     /// default VLAN can change only while filtering is off.
     pub fn set_bridge_vlan(&mut self, index: u32, vlan: Option<u16>) -> Result<(), Refused> {

@@ -249,8 +249,8 @@ fn decode(payload: &[u8]) -> Option<Link> {
     for attribute in attributes.flatten() {
         match attribute {
             LinkAttrs::Ifname(text) => name = Some(text.to_string_lossy().into_owned()),
-            LinkAttrs::Master(index) => master = Some(index),
             LinkAttrs::Mtu(bytes) => mtu = bytes,
+            LinkAttrs::Master(index) => master = Some(index),
             LinkAttrs::Linkinfo(info) => kind = decode_kind(info),
             _ => {}
         }

@@ -8,14 +8,17 @@ mod address;
 mod bridge;
 mod link;
 mod routing;
+mod sub;
 
 pub use address::{add_address, addresses, remove_address};
 pub use bridge::NewBridge;
 pub use link::{BridgePort, Gone, Link, LinkKind};
 pub use mossnet_netlink::{Message, Refused};
 pub use routing::{
-    DefaultRoute, Route, add_neighbour, add_route, add_rule, default_routes, remove_route,
+    DefaultRoute, PrefixRoute, Route, RouteKind, add_neighbour, add_prefix_route, add_route,
+    add_rule, default_routes, remove_route,
 };
+pub use sub::{NewSub, SubKind};
 
 use mossnet_netlink::Socket;
 use std::fmt;

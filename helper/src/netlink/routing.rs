@@ -3,6 +3,7 @@
 use super::address::family;
 use super::{Message, Netlink, Refused};
 use crate::names::MacAddr;
+use ipnet::IpNet;
 use netlink_bindings::rt_neigh::{Ndmsg, NudState, PushNeighbourAttrs};
 use netlink_bindings::rt_route::{OpGetrouteDump, PushRouteAttrs, RouteAttrs, Rtmsg};
 use netlink_bindings::rt_rule::{FibRuleHdr, FrAct, PushFibRuleAttrs};
@@ -82,6 +83,64 @@ pub fn add_route(netlink: &mut Netlink, route: Route) -> Result<(), Refused> {
     netlink.request(message)
 }
 
+/// A route to one prefix, by one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefixRoute {
+    /// Where to.
+    pub destination: IpNet,
+    /// How.
+    pub kind: RouteKind,
+    /// Of several to the same prefix, the lowest counts; absent: the kernel's.
+    pub metric: Option<u32>,
+}
+
+/// What happens to packets that a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// They go to this neighbour.
+    Via(IpAddr),
+    /// They are lost.
+    Blackhole,
+    /// They come back: no route to host.
+    Unreachable,
+    /// They come back: forbidden.
+    Prohibit,
+}
+
+/// Set a route of the main table; one with the same destination and metric must not be there.
+pub fn add_prefix_route(
+    netlink: &mut Netlink,
+    route: &PrefixRoute,
+    index: u32,
+) -> Result<(), Refused> {
+    let mut fixed = Rtmsg::new();
+    fixed.rtm_family = family(route.destination.addr());
+    fixed.rtm_dst_len = route.destination.prefix_len();
+    fixed.rtm_protocol = STATIC;
+    fixed.rtm_scope = libc::RT_SCOPE_UNIVERSE;
+    fixed.rtm_table = libc::RT_TABLE_MAIN;
+    fixed.rtm_type = match route.kind {
+        RouteKind::Via(_) => libc::RTN_UNICAST,
+        RouteKind::Blackhole => libc::RTN_BLACKHOLE,
+        RouteKind::Unreachable => libc::RTN_UNREACHABLE,
+        RouteKind::Prohibit => libc::RTN_PROHIBIT,
+    };
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let mut message = Message::new(libc::RTM_NEWROUTE, flags, fixed.as_slice());
+    let mut attributes = PushRouteAttrs::new(message.attributes());
+    if route.destination.prefix_len() > 0 {
+        attributes = attributes.push_dst(route.destination.network());
+    }
+    if let RouteKind::Via(gateway) = route.kind {
+        attributes = attributes.push_gateway(gateway).push_oif(index);
+    }
+    if let Some(metric) = route.metric {
+        attributes = attributes.push_priority(metric);
+    }
+    attributes.end_nested();
+    netlink.request(message)
+}
+
 /// The metric of an IPv6 route that is given none (IP6_RT_PRIO_USER, net/ip6_route.h).
 const METRIC_V6: u32 = 1024;
 
@@ -97,6 +156,11 @@ pub struct DefaultRoute {
 }
 
 impl DefaultRoute {
+    /// The link it leads to, if it is one that [`add_route`] could have set.
+    pub fn link(&self) -> Option<u32> {
+        self.plain.map(|(_, index)| index)
+    }
+
     /// It is what [`add_route`] would set.
     pub fn is(&self, gateway: IpAddr, index: u32) -> bool {
         self.plain == Some((gateway, index))

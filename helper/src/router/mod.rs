@@ -20,7 +20,7 @@ mod fast;
 mod gate;
 mod guard;
 mod kernel;
-mod ready;
+pub(crate) mod ready;
 mod segment;
 
 pub use gate::table_of;
@@ -214,7 +214,7 @@ fn usable(addresses: &[IpNet], families: Families) -> impl Iterator<Item = IpNet
         .filter(move |address| families.ipv6 || address.addr().is_ipv4())
 }
 
-fn require_link(route: &mut Netlink, name: &str) -> Result<u32, Failure> {
+pub(crate) fn require_link(route: &mut Netlink, name: &str) -> Result<u32, Failure> {
     let link = route
         .link(name)
         .map_err(|e| e.failure(format!("look for {name}")))?;
@@ -223,7 +223,7 @@ fn require_link(route: &mut Netlink, name: &str) -> Result<u32, Failure> {
 }
 
 /// A refusal to make a link: taken already, or of a kind that the kernel lacks.
-fn link_failure(refused: Refused, what: &str, module: &str) -> Failure {
+pub(crate) fn link_failure(refused: Refused, what: &str, module: &str) -> Failure {
     match refused.errno {
         Errno::EEXIST => refused.failure(what).of_kind(FailureKind::Exists),
         Errno::EOPNOTSUPP => refused.failure(format!(

@@ -22,14 +22,14 @@ const INTERVAL: Duration = Duration::from_micros(500);
 const GROUPS: &str = "/proc/thread-self/net/igmp6";
 
 /// News of links.
-pub(super) fn changes() -> Result<Netlink, Failure> {
+pub(crate) fn changes() -> Result<Netlink, Failure> {
     Netlink::link_changes().map_err(|e| Failure::kernel("open rtnetlink", e))
 }
 
 /// Waits until a link that is up has noticed its carrier. Before, a bridge takes nothing from the port,
 /// an interface throws away what it is to send, and IPv6 is not there. To ask about the link hastens
 /// it (since Linux 6.8), so that mostly nobody waits.
-pub(super) fn carrier(
+pub(crate) fn carrier(
     route: &mut Netlink,
     name: &IfName,
     changes: impl FnOnce() -> Result<Netlink, Failure>,
@@ -51,7 +51,7 @@ pub(super) fn carrier(
 
 /// Waits, in the calling thread's netns, until questions for the neighbours with these addresses are
 /// heard. An address takes part in neighbour discovery from a work queue on.
-pub(super) fn solicited(addresses: impl Iterator<Item = IpAddr>) {
+pub(crate) fn solicited(addresses: impl Iterator<Item = IpAddr>) {
     let groups: Vec<String> = addresses.filter_map(solicited_group).collect();
     let deadline = Instant::now() + PATIENCE;
     while !groups.is_empty() && Instant::now() < deadline {

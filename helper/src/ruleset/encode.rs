@@ -3,9 +3,8 @@
 //! Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Set key types are those of
 //! nft(8), which lists them; the kernel keeps them without looking.
 
-use super::model::{
-    Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TABLE, TableFamily,
-};
+use super::model::{Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TableFamily};
+use super::nat::Map;
 use super::{expression, text};
 use crate::names::MacAddr;
 use crate::netlink::Message;
@@ -36,6 +35,7 @@ pub struct Batch {
     pub acknowledged: u32,
     /// What each message does, by sequence number from 1.
     parts: Vec<String>,
+    table: &'static str,
     family: u8,
 }
 
@@ -45,8 +45,9 @@ impl Batch {
             bytes: Vec::new(),
             acknowledged: 0,
             parts: Vec::new(),
+            table: table.table(),
             family: match table {
-                TableFamily::Inet => libc::NFPROTO_INET as u8,
+                TableFamily::Inet | TableFamily::Podman => libc::NFPROTO_INET as u8,
                 TableFamily::Bridge => libc::NFPROTO_BRIDGE as u8,
                 TableFamily::Netdev => libc::NFPROTO_NETDEV as u8,
             },
@@ -58,12 +59,7 @@ impl Batch {
     /// The last message asks for the answer, since answers come in order and an error must be seen
     /// first.
     fn end(mut self) -> Self {
-        self.push(
-            "update table",
-            libc::NFT_MSG_NEWTABLE,
-            libc::NLM_F_ACK,
-            name_table,
-        );
+        self.push_table("update table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_ACK);
         self.acknowledged = self.parts.len() as u32;
         self.frame(BATCH_END);
         self
@@ -78,6 +74,21 @@ impl Batch {
     ) {
         let kind = (SUBSYSTEM << 8) | kind as u16;
         self.push_raw(part.into(), kind, flags, self.family, 0, fill);
+    }
+
+    fn push_table(&mut self, part: &str, kind: i32, flags: i32) {
+        let table = self.table;
+        self.push(part, kind, flags, |attributes| {
+            PushTableAttrs::new(attributes)
+                .push_name_bytes(table.as_bytes())
+                .end_nested();
+        });
+    }
+
+    /// As if the table had never been: deleting one that is not there would fail, so it is made first.
+    fn clear(&mut self) {
+        self.push_table("add table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+        self.push_table("delete table", libc::NFT_MSG_DELTABLE, 0);
     }
 
     fn push_raw(
@@ -115,23 +126,15 @@ impl Batch {
 /// The transaction that makes the kernel's table equal to `ruleset`.
 pub fn encode(ruleset: &Ruleset) -> Batch {
     let mut batch = Batch::new(ruleset.table);
-    // Deleting a table that is not there would fail, so it is made first.
-    batch.push(
-        "add table",
-        libc::NFT_MSG_NEWTABLE,
-        libc::NLM_F_CREATE,
-        name_table,
-    );
-    batch.push("delete table", libc::NFT_MSG_DELTABLE, 0, name_table);
-    batch.push(
-        "add table",
-        libc::NFT_MSG_NEWTABLE,
-        libc::NLM_F_CREATE,
-        name_table,
-    );
-    for (id, set) in (1..).zip(&ruleset.sets) {
+    batch.clear();
+    batch.push_table("add table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+    let mut ids = 1..;
+    for (set, id) in ruleset.sets.iter().zip(&mut ids) {
         push_set(&mut batch, id, set);
         push_elements(&mut batch, libc::NFT_MSG_NEWSETELEM, Some(id), set);
+    }
+    for (map, id) in ruleset.maps.iter().zip(&mut ids) {
+        push_map(&mut batch, id, map);
     }
     for chain in &ruleset.chains {
         push_chain(&mut batch, chain);
@@ -157,14 +160,37 @@ pub fn change(table: TableFamily, removed: &[Set], added: &[Set]) -> Batch {
     batch.end()
 }
 
-fn name_table(attributes: &mut Vec<u8>) {
-    PushTableAttrs::new(attributes)
-        .push_name_bytes(TABLE.as_bytes())
-        .end_nested();
+/// The transaction that takes a table away, whether or not it is there.
+pub fn removal(table: TableFamily) -> Batch {
+    let mut batch = Batch::new(table);
+    batch.push_table("add table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+    batch.push_table("delete table", libc::NFT_MSG_DELTABLE, libc::NLM_F_ACK);
+    batch.acknowledged = batch.parts.len() as u32;
+    batch.frame(BATCH_END);
+    batch
+}
+
+fn push_map(batch: &mut Batch, id: u32, map: &Map) {
+    let (table, name) = (batch.table, map.id.name());
+    let flags = libc::NLM_F_CREATE;
+    batch.push(
+        format!("add map {name}"),
+        libc::NFT_MSG_NEWSET,
+        flags,
+        |attributes| map.describe(attributes, table, id),
+    );
+    for entries in map.entries.chunks(ELEMENTS_PER_MESSAGE) {
+        batch.push(
+            format!("add elements to map {name}"),
+            libc::NFT_MSG_NEWSETELEM,
+            flags,
+            |attributes| map.fill(attributes, table, id, entries),
+        );
+    }
 }
 
 /// Byte order of keys, which nft(8) keeps with a set and needs for listing it: type 0, 4 bytes.
-const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
+pub(super) const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const NETWORK_ORDER: [u8; 6] = [0, 4, 2, 0, 0, 0];
 
 /// nft(8)'s numbers of data types.
@@ -240,13 +266,14 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
         | Elements::At6(_) => NETWORK_ORDER,
     };
     let what = format!("add set {}", set.id.name());
+    let table = batch.table;
     batch.push(
         what,
         libc::NFT_MSG_NEWSET,
         libc::NLM_F_CREATE,
         |attributes| {
             let mut described = PushSetAttrs::new(attributes)
-                .push_table_bytes(TABLE.as_bytes())
+                .push_table_bytes(table.as_bytes())
                 .push_name_bytes(set.id.name().as_bytes())
                 .push_flags(flags)
                 .push_key_type(kind)
@@ -282,6 +309,7 @@ impl Element {
 
 /// Add or remove elements; `id`: of a set that is made in the same transaction.
 fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
+    let table = batch.table;
     let doing = if kind == libc::NFT_MSG_NEWSETELEM {
         "add elements to"
     } else {
@@ -291,7 +319,7 @@ fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
         let what = format!("{doing} set {}", set.id.name());
         batch.push(what, kind, libc::NLM_F_CREATE, |attributes| {
             let mut named = PushSetelemListAttrs::new(attributes)
-                .push_table_bytes(TABLE.as_bytes())
+                .push_table_bytes(table.as_bytes())
                 .push_set_bytes(set.id.name().as_bytes());
             if let Some(id) = id {
                 named = named.push_set_id(id);
@@ -429,13 +457,14 @@ fn joined(name: &str, address: IpAddr) -> Element {
 
 fn push_chain(batch: &mut Batch, chain: &Chain) {
     let what = format!("add chain {}", chain.name);
+    let table = batch.table;
     batch.push(
         what,
         libc::NFT_MSG_NEWCHAIN,
         libc::NLM_F_CREATE,
         |attributes| {
             let named = PushChainAttrs::new(attributes)
-                .push_table_bytes(TABLE.as_bytes())
+                .push_table_bytes(table.as_bytes())
                 .push_name_bytes(chain.name.as_bytes());
             match chain.base {
                 Some(base) => push_base(named, base, &chain.devices).end_nested(),
@@ -461,6 +490,7 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
     let priority = match base.priority {
         Priority::Raw => libc::NF_IP_PRI_RAW,
         Priority::Mangle => libc::NF_IP_PRI_MANGLE,
+        Priority::Dstnat => libc::NF_IP_PRI_NAT_DST,
         Priority::Filter => libc::NF_IP_PRI_FILTER,
         Priority::Srcnat => libc::NF_IP_PRI_NAT_SRC,
         Priority::BridgeFilter => libc::NF_BR_PRI_FILTER_BRIDGED,
@@ -487,9 +517,10 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
 fn push_rule(batch: &mut Batch, chain: &str, rule: &[Clause]) {
     let what = format!("add rule '{}' to chain {chain}", text::rule_text(rule));
     let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
+    let table = batch.table;
     batch.push(what, libc::NFT_MSG_NEWRULE, flags, |attributes| {
         PushRuleAttrs::new(&mut *attributes)
-            .push_table_bytes(TABLE.as_bytes())
+            .push_table_bytes(table.as_bytes())
             .push_chain_bytes(chain.as_bytes())
             .end_nested();
         let list = push_nested_header(attributes, expression::NFTA_RULE_EXPRESSIONS);

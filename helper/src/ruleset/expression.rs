@@ -15,6 +15,7 @@ pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_LOOKUP_SET: u16 = 1;
 const NFTA_LOOKUP_SREG: u16 = 2;
+const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_LOOKUP_FLAGS: u16 = 5;
 
 /// The registers used: 16 bytes each.
@@ -140,6 +141,7 @@ impl<'a> Writer<'a> {
             Clause::Reject => self.reject(),
             Clause::Masquerade => self.named(c"masq"),
             Clause::Untracked => self.named(c"notrack"),
+            Clause::Nat(nat) => self.nat(nat),
         }
     }
 
@@ -158,12 +160,16 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn load_meta(&mut self, key: MetaKeys) {
+    pub(super) fn load_meta(&mut self, key: MetaKeys) {
+        self.load_meta_into(key, FIRST);
+    }
+
+    pub(super) fn load_meta_into(&mut self, key: MetaKeys, register: u32) {
         self.element(|expression| {
             expression
                 .nested_data_meta()
                 .push_key(key as u32)
-                .push_dreg(FIRST)
+                .push_dreg(register)
                 .end_nested();
         });
     }
@@ -191,7 +197,7 @@ impl<'a> Writer<'a> {
         self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
     }
 
-    fn load_saddr(&mut self, family: Family, register: u32) {
+    pub(super) fn load_saddr(&mut self, family: Family, register: u32) {
         let (offset, length) = match family {
             Family::V4 => (12, 4),
             Family::V6 => (8, 16),
@@ -299,7 +305,7 @@ impl<'a> Writer<'a> {
         self.compare(CmpOps::Neq, &[0; 2]);
     }
 
-    fn compare(&mut self, operation: CmpOps, value: &[u8]) {
+    pub(super) fn compare(&mut self, operation: CmpOps, value: &[u8]) {
         self.element(|expression| {
             expression
                 .nested_data_cmp()
@@ -312,7 +318,7 @@ impl<'a> Writer<'a> {
         });
     }
 
-    fn mask(&mut self, mask: &[u8]) {
+    pub(super) fn mask(&mut self, mask: &[u8]) {
         let zeroes = vec![0; mask.len()];
         self.element(|expression| {
             expression
@@ -330,23 +336,29 @@ impl<'a> Writer<'a> {
         });
     }
 
-    /// Written attribute by attribute: `netlink_bindings` 0.3 numbers those of this expression
-    /// wrongly (set id before the registers).
     pub(super) fn look_up(&mut self, set: SetId, inverted: bool) {
         let flags = if inverted {
             LookupFlags::Invert as u32
         } else {
             0
         };
+        self.look_up_named(set.name(), None, flags);
+    }
+
+    /// Written attribute by attribute: `netlink_bindings` 0.3 numbers those of this expression
+    /// wrongly (set id before the registers). `value`: where what a map says goes.
+    pub(super) fn look_up_named(&mut self, name: &str, value: Option<u32>, flags: u32) {
         self.element(|expression| {
             let mut expression = expression.push_name(c"lookup");
             let bytes = expression.as_vec_mut();
             let data = push_nested_header(bytes, NFTA_EXPR_DATA);
-            let name = set.name().as_bytes();
+            let name = name.as_bytes();
             push_header(bytes, NFTA_LOOKUP_SET, name.len() as u16 + 1);
             bytes.extend_from_slice(name);
             bytes.push(0);
-            for (attribute, value) in [(NFTA_LOOKUP_SREG, FIRST), (NFTA_LOOKUP_FLAGS, flags)] {
+            let value = value.map(|register| (NFTA_LOOKUP_DREG, register));
+            let others = [(NFTA_LOOKUP_SREG, FIRST), (NFTA_LOOKUP_FLAGS, flags)];
+            for (attribute, value) in others.into_iter().chain(value) {
                 push_header(bytes, attribute, 4);
                 bytes.extend_from_slice(&value.to_be_bytes());
             }
@@ -410,14 +422,18 @@ impl<'a> Writer<'a> {
         self.compare(CmpOps::Lt, &[hops]);
     }
 
-    fn reply(&mut self) {
+    pub(super) fn load_ct(&mut self, key: CtKeys) {
         self.element(|expression| {
             expression
                 .nested_data_ct()
-                .push_key(CtKeys::State as u32)
+                .push_key(key as u32)
                 .push_dreg(FIRST)
                 .end_nested();
         });
+    }
+
+    fn reply(&mut self) {
+        self.load_ct(CtKeys::State);
         self.mask(&CT_REPLY.to_ne_bytes());
         self.compare(CmpOps::Neq, &[0; 4]);
     }
@@ -487,27 +503,5 @@ impl<'a> Writer<'a> {
                 .push_icmp_code(RejectInetCode::IcmpxAdminProhibited as u8)
                 .end_nested();
         });
-    }
-}
-
-impl Protocol {
-    fn number(self) -> u8 {
-        let number = match self {
-            Self::Tcp => libc::IPPROTO_TCP,
-            Self::Udp => libc::IPPROTO_UDP,
-            Self::Icmp => libc::IPPROTO_ICMP,
-            Self::Icmpv6 => libc::IPPROTO_ICMPV6,
-        };
-        number as u8
-    }
-}
-
-impl Family {
-    /// NFPROTO_IPV4 or NFPROTO_IPV6.
-    fn number(self) -> u8 {
-        match self {
-            Self::V4 => libc::NFPROTO_IPV4 as u8,
-            Self::V6 => libc::NFPROTO_IPV6 as u8,
-        }
     }
 }

@@ -71,6 +71,7 @@ pub fn fast(
     let ruleset = Ruleset {
         table: TableFamily::Netdev,
         sets: sets(ports, routers, networks, families),
+        maps: Vec::new(),
         chains,
     };
     ruleset.for_families(families)

@@ -68,6 +68,7 @@ pub fn guard(owners: &[Owner], families: Families) -> Ruleset {
     let ruleset = Ruleset {
         table: TableFamily::Bridge,
         sets,
+        maps: Vec::new(),
         chains: vec![neighbours(), errors(), enter()],
     };
     ruleset.for_families(families)

@@ -13,12 +13,15 @@ mod expression;
 mod fast;
 mod guard;
 mod model;
+mod nat;
+mod podman;
 mod text;
 
 pub use encode::{Batch, encode};
 pub use fast::{Ends, MOST, Port, fast};
 pub use guard::{Owner, guard};
 pub use model::Ruleset;
+pub use podman::{Forward, Isolation, Segment, podman};
 
 use crate::netlink::Explain;
 use crate::netlink::Netlink;
@@ -42,6 +45,7 @@ pub fn ruleset(networks: &[NetworkRules], families: Families) -> Ruleset {
     let ruleset = Ruleset {
         table: TableFamily::Inet,
         sets: sets(networks),
+        maps: Vec::new(),
         chains: chains::chains(ways(networks)),
     };
     ruleset.for_families(families)
@@ -52,6 +56,7 @@ impl Ruleset {
     fn for_families(mut self, families: Families) -> Self {
         if !families.ipv6 {
             self.sets.retain(|set| !set.id.is_ipv6());
+            self.maps.retain(|map| !map.id.is_ipv6());
             for chain in &mut self.chains {
                 chain
                     .rules
@@ -65,6 +70,11 @@ impl Ruleset {
 /// Replace the table of the netns of `netfilter`, in one transaction.
 pub fn apply(netfilter: &mut Netlink, ruleset: &Ruleset) -> Result<(), Failure> {
     perform(netfilter, &encode(ruleset))
+}
+
+/// Take the table away from the netns of `netfilter`; absent is success.
+pub fn remove(netfilter: &mut Netlink, ruleset: &Ruleset) -> Result<(), Failure> {
+    perform(netfilter, &encode::removal(ruleset.table))
 }
 
 /// Change the sets of the bridge table by some endpoints, in one transaction.
@@ -101,6 +111,10 @@ fn hint(errno: Errno, part: &str) -> &'static str {
         _ if !missing || part.contains("elements") => "",
         _ if part.contains("tproxy") => {
             " (the kernel lacks nft_tproxy; as root: modprobe nft_tproxy)"
+        }
+        _ if part.contains("nat ip") => " (the kernel lacks nft_nat; as root: modprobe nft_nat)",
+        _ if part.contains("fib daddr") => {
+            " (the kernel lacks nft_fib_inet; as root: modprobe nft_fib_inet)"
         }
         _ if part.contains("masquerade") => {
             " (the kernel lacks nft_masq; as root: modprobe nft_masq)"

@@ -1,13 +1,16 @@
 //! What a ruleset consists of. Only what mossnet uses: each clause has one meaning, one text, one
 //! encoding.
 
+use super::nat::{Map, Nat};
 use crate::names::MacAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Name of our table in each family.
-pub const TABLE: &str = "mossnet";
+/// Name of our tables in the router netns.
+const TABLE: &str = "mossnet";
+/// Name of the netavark drop-in's, which may share that netns with them.
+const PODMAN_TABLE: &str = "mossnet-podman";
 
 /// A whole table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Ruleset {
     pub table: TableFamily,
     /// Sets, before the chains that look them up.
     pub sets: Vec<Set>,
+    /// Maps, likewise.
+    pub maps: Vec<Map>,
     /// Chains; those gone to before those that go there.
     pub chains: Vec<Chain>,
 }
@@ -29,6 +34,18 @@ pub enum TableFamily {
     Bridge,
     /// Frames that come in by an interface, before anybody else sees them.
     Netdev,
+    /// Packets of the IP layer, in the table of the netavark drop-in.
+    Podman,
+}
+
+impl TableFamily {
+    /// What the kernel calls the table.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Inet | Self::Bridge | Self::Netdev => TABLE,
+            Self::Podman => PODMAN_TABLE,
+        }
+    }
 }
 
 /// A named set.
@@ -79,6 +96,14 @@ pub enum SetId {
     Own6,
     /// UDP ports that DHCP servers answer from.
     Servers,
+    /// Every bridge of the netavark drop-in.
+    Bridges,
+    /// Those that do not reach each other.
+    Isolated,
+    /// Those that reach no other bridge at all.
+    Strict,
+    /// 127.0.0.0/8.
+    Loopback,
 }
 
 impl SetId {
@@ -103,6 +128,10 @@ impl SetId {
             Self::Own4 => "own4",
             Self::Own6 => "own6",
             Self::Servers => "servers",
+            Self::Bridges => "bridges",
+            Self::Isolated => "isolated",
+            Self::Strict => "strict",
+            Self::Loopback => "loopback",
         }
     }
 
@@ -194,6 +223,8 @@ pub enum Priority {
     Raw,
     /// Where marks are set.
     Mangle,
+    /// Destination address translation.
+    Dstnat,
     /// Where packets are filtered.
     Filter,
     /// Source address translation.
@@ -303,6 +334,8 @@ pub enum Clause {
     Masquerade,
     /// Keep connection tracking off it.
     Untracked,
+    /// Address translation in all its parts.
+    Nat(Nat),
 }
 
 impl Clause {
@@ -320,6 +353,7 @@ impl Clause {
             Self::L4(protocol) | Self::NotL4(protocol) => *protocol == Protocol::Icmpv6,
             Self::Ether(kind) => *kind == EtherType::Ipv6,
             Self::Own(own) => own.is_ipv6(),
+            Self::Nat(nat) => nat.is_ipv6(),
             Self::Icmpv6(..) | Self::Length(_) | Self::NeighbourOption(_) => true,
             Self::Iif(_)
             | Self::IifStarts(_)
@@ -424,4 +458,27 @@ pub enum Protocol {
 /// Kind and length (8 bytes, in units of 8) of an option of neighbour discovery.
 pub fn option_head(kind: u8) -> u16 {
     u16::from(kind) << 8 | 1
+}
+
+impl Protocol {
+    /// As IP headers carry it.
+    pub fn number(self) -> u8 {
+        let number = match self {
+            Self::Tcp => libc::IPPROTO_TCP,
+            Self::Udp => libc::IPPROTO_UDP,
+            Self::Icmp => libc::IPPROTO_ICMP,
+            Self::Icmpv6 => libc::IPPROTO_ICMPV6,
+        };
+        number as u8
+    }
+}
+
+impl Family {
+    /// NFPROTO_IPV4 or NFPROTO_IPV6.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => libc::NFPROTO_IPV4 as u8,
+            Self::V6 => libc::NFPROTO_IPV6 as u8,
+        }
+    }
 }

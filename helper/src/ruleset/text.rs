@@ -2,7 +2,7 @@
 
 use super::model::{
     Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Ruleset, Set,
-    SetId, TABLE, TableFamily, option_head,
+    SetId, TableFamily, option_head,
 };
 use crate::names::MacAddr;
 use std::fmt::{self, Display, Write};
@@ -10,13 +10,16 @@ use std::fmt::{self, Display, Write};
 impl Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match self.table {
-            TableFamily::Inet => "inet",
+            TableFamily::Inet | TableFamily::Podman => "inet",
             TableFamily::Bridge => "bridge",
             TableFamily::Netdev => "netdev",
         };
-        writeln!(f, "table {family} {TABLE} {{")?;
+        writeln!(f, "table {family} {} {{", self.table.table())?;
         for set in &self.sets {
             write!(f, "{set}")?;
+        }
+        for map in &self.maps {
+            write!(f, "{map}")?;
         }
         for chain in &self.chains {
             write!(f, "{chain}")?;
@@ -125,6 +128,9 @@ impl Display for Base {
             Priority::Mangle => "mangle",
             Priority::Filter | Priority::BridgeFilter => "filter",
             Priority::Srcnat => "srcnat",
+            // nft(8) has a word for it before routing only.
+            Priority::Dstnat if self.hook == Hook::Output => "-100",
+            Priority::Dstnat => "dstnat",
         };
         let policy = if self.drop { "drop" } else { "accept" };
         write!(
@@ -188,6 +194,7 @@ impl Display for Clause {
             Self::Reject => f.write_str("reject with icmpx admin-prohibited"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::Untracked => f.write_str("notrack"),
+            Self::Nat(nat) => write!(f, "{nat}"),
         }
     }
 }

@@ -23,6 +23,7 @@
 //! [`spawn`], on the calling thread.
 
 mod batch;
+pub mod bound;
 mod cache;
 mod limits;
 pub mod message;

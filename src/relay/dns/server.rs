@@ -108,6 +108,8 @@ pub enum Step {
 pub struct Forward {
     query: Rc<ClientQuery>,
     zone: Rc<Zone>,
+    /// The client's own resolvers: what they say is for it alone, and not kept.
+    own: Option<Rc<[IpAddr]>>,
     via: Via,
     /// Held for as long as the query is under way.
     _slot: Slot,
@@ -163,18 +165,13 @@ impl Server {
             Verdict::Records(data) => Step::Answer(answer_with(&query, data, via)),
             Verdict::NoData => Step::Answer(query.answer(ResponseCode::NoError, &[])),
             Verdict::NoSuchName => Step::Answer(query.answer(ResponseCode::NXDomain, &[])),
-            Verdict::Forward => self.forward_or_cached(query, view.zone, client, via),
+            Verdict::Forward => self.forward_or_cached(query, view, client, via),
         }
     }
 
-    fn forward_or_cached(
-        &self,
-        query: ClientQuery,
-        zone: Rc<Zone>,
-        client: IpAddr,
-        via: Via,
-    ) -> Step {
-        if let Some(key) = query.cache_key() {
+    fn forward_or_cached(&self, query: ClientQuery, view: View, client: IpAddr, via: Via) -> Step {
+        let (zone, own) = (view.zone, view.resolvers);
+        if let Some(key) = query.cache_key().filter(|_| own.is_none()) {
             let state = self.state.borrow();
             if let Some(answer) = state.cache.get(&zone.bridge, &key, Instant::now()) {
                 return Step::Answer(fit(&query, query.adopt(answer), via));
@@ -187,6 +184,7 @@ impl Server {
         Step::Forward(Forward {
             query: Rc::new(query),
             zone,
+            own,
             via,
             _slot: slot,
         })
@@ -197,18 +195,24 @@ impl Server {
         let Forward {
             query,
             zone,
+            own,
             via,
             _slot,
         } = forward;
         let asked_of = Arc::clone(&self.state.borrow().snapshot);
         let answer = self
             .upstream
-            .ask(&query, &zone.upstreams, via == Via::Tcp)
+            .ask(
+                &query,
+                own.as_ref().unwrap_or(&zone.upstreams),
+                via == Via::Tcp,
+            )
             .await;
         let Some(answer) = answer else {
             return query.answer(ResponseCode::ServFail, &[]);
         };
-        if let (Some(key), Some(lifetime)) = (query.cache_key(), lifetime(&answer)) {
+        let key = query.cache_key().filter(|_| own.is_none());
+        if let (Some(key), Some(lifetime)) = (key, lifetime(&answer)) {
             let mut state = self.state.borrow_mut();
             // An answer of resolvers that have been replaced meanwhile must not outlive them.
             if same_resolvers(&asked_of, &state.snapshot) {

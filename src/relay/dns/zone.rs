@@ -27,7 +27,7 @@
 
 use crate::network::host_loopback::loopback_behind;
 use crate::network::resolv::HOST_ALIASES;
-use crate::network::snapshot::{HostLoopbackView, NetworkView, Snapshot};
+use crate::network::snapshot::{HostLoopbackView, NetworkView, OwnResolvers, Snapshot};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{Name, RData, RecordType};
 use ipnet::IpNet;
@@ -51,6 +51,8 @@ pub struct Zones {
     /// Of sandboxes that may reach the host's loopback: what that is to them, by each of their
     /// addresses.
     hosts: HashMap<IpAddr, Rc<[IpAddr]>>,
+    /// Of sandboxes with resolvers of their own: those, by each of their addresses.
+    resolvers: HashMap<IpAddr, Rc<[IpAddr]>>,
 }
 
 impl Zones {
@@ -86,6 +88,7 @@ impl Zones {
             by_gateway,
             multihomed,
             hosts: hosts(&snapshot.host_loopback),
+            resolvers: resolvers(&snapshot.own_resolvers),
         }
     }
 
@@ -96,6 +99,7 @@ impl Zones {
             zone: Rc::clone(zone),
             all: self.multihomed.get(&client).map(Rc::clone),
             host: self.hosts.get(&client).map(Rc::clone),
+            resolvers: self.resolvers.get(&client).map(Rc::clone),
         })
     }
 }
@@ -106,6 +110,15 @@ fn hosts(views: &[HostLoopbackView]) -> HashMap<IpAddr, Rc<[IpAddr]>> {
         let addresses: Rc<[IpAddr]> = view.host_addresses().into();
         let clients = view.sources.iter().chain(&view.others);
         index.extend(clients.map(|client| (*client, Rc::clone(&addresses))));
+    }
+    index
+}
+
+fn resolvers(own: &[OwnResolvers]) -> HashMap<IpAddr, Rc<[IpAddr]>> {
+    let mut index = HashMap::new();
+    for OwnResolvers { clients, servers } in own {
+        let servers: Rc<[IpAddr]> = servers.as_slice().into();
+        index.extend(clients.iter().map(|client| (*client, Rc::clone(&servers))));
     }
     index
 }
@@ -162,6 +175,8 @@ pub struct View {
     all: Option<Rc<[Rc<Zone>]>>,
     /// The host's addresses, where it may reach them.
     host: Option<Rc<[IpAddr]>>,
+    /// Its own resolvers, asked before [`Zone::upstreams`].
+    pub resolvers: Option<Rc<[IpAddr]>>,
 }
 
 /// What becomes of a question.

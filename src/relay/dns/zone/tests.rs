@@ -75,7 +75,22 @@ fn world() -> Zones {
             host(&["10.89.1.20", "fd00:89:1::20"], &["10.89.2.20"]),
             host(&["10.89.0.20"], &[]),
         ],
+        own_resolvers: vec![OwnResolvers {
+            clients: addresses(&["10.89.1.30"]),
+            servers: addresses(&["192.0.2.99"]),
+        }],
     })
+}
+
+#[test]
+fn a_client_may_have_resolvers_of_its_own() {
+    let of = |client: &str| {
+        let gateway = "10.89.1.1".parse().unwrap();
+        let view = world().find(gateway, client.parse().unwrap()).unwrap();
+        view.resolvers.map(|servers| servers.to_vec())
+    };
+    assert_eq!(of("10.89.1.30"), Some(addresses(&["192.0.2.99"])));
+    assert_eq!(of("10.89.1.31"), None);
 }
 
 fn ask(network: u8, name: &str, kind: RecordType) -> Verdict {
