@@ -20,7 +20,8 @@ mkdir -p "$raw"
 # Unprivileged users write there, too.
 chmod 1777 "$raw"
 export CARGO_TARGET_DIR=$target RUSTFLAGS=-Cinstrument-coverage
-programs=$(cargo test --locked -p mossnet-setuid --no-run --message-format=json 2>/dev/null |
+# What the compiler itself runs is instrumented, too.
+programs=$(LLVM_PROFILE_FILE=$target/build-%m.profraw cargo test --locked -p mossnet-setuid --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u)
 failed=0
 for program in $programs; do
