@@ -481,25 +481,3 @@ impl<'a> Writer<'a> {
         });
     }
 }
-
-impl Protocol {
-    fn number(self) -> u8 {
-        let number = match self {
-            Self::Tcp => libc::IPPROTO_TCP,
-            Self::Udp => libc::IPPROTO_UDP,
-            Self::Icmp => libc::IPPROTO_ICMP,
-            Self::Icmpv6 => libc::IPPROTO_ICMPV6,
-        };
-        number as u8
-    }
-}
-
-impl Family {
-    /// NFPROTO_IPV4 or NFPROTO_IPV6.
-    fn number(self) -> u8 {
-        match self {
-            Self::V4 => libc::NFPROTO_IPV4 as u8,
-            Self::V6 => libc::NFPROTO_IPV6 as u8,
-        }
-    }
-}
