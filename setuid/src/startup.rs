@@ -13,7 +13,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chdir, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chdir, getegid, geteuid, getgid, setgroups, setresgid, setresuid};
 
 /// Why nothing can be performed.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +72,14 @@ pub fn enter() -> Result<Caller> {
 }
 
 /// Installed setuid root: root in every respect but for capabilities, so that the caller can neither stop
-/// this process while it holds the lock nor own the files that it makes.
+/// this process while it holds the lock nor own the files that it makes. The group that the program's file
+/// may have given stays: without capabilities root reaches the record by it where that belongs to callers.
 fn become_root() -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    let uid = Uid::from_raw(0);
+    let gid = match getegid() {
+        given if given != getgid() => given,
+        _ => Gid::from_raw(0),
+    };
     step("drop groups", setgroups(&[]))?;
     step("set group ids", setresgid(gid, gid, gid))?;
     step("set user ids", setresuid(uid, uid, uid))

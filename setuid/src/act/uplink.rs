@@ -5,7 +5,6 @@ use crate::act::Refusal;
 use crate::kernel::link::End;
 use crate::kernel::nft;
 use crate::kernel::sysctl::{self, Family};
-use crate::namespace;
 use crate::policy::overlap;
 use crate::record::{Link, LinkKind};
 use crate::request::{
@@ -16,7 +15,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 impl Session<'_> {
     pub(super) fn uplink(&mut self, uplink: &Uplink, router: &OwnedFd) -> Result<Reply> {
-        namespace::check(router.as_fd(), self.uid)?;
         let rights = self.rights;
         if let Some(subnet) = uplink.subnets.iter().find(|net| !rights.allow_subnet(net)) {
             return Err(Refusal::Subnet(*subnet));

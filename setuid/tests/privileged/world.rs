@@ -134,20 +134,15 @@ impl World {
 
     /// A test leaves neither link nor table; the record is checked by its reconciliation.
     pub fn expect_nothing_left(&self) {
-        let collected = Command::new(PROGRAM)
-            .arg("gc")
-            .output()
-            .expect("the program");
-        // Root has no grant in most tests; whatever is there is to be gone by then.
-        drop(collected);
-        let links = output(Command::new("ip").args(["-o", "link"]));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let mut left = links;
-        while left.contains(" mn") && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-            left = output(Command::new("ip").args(["-o", "link"]));
-        }
-        assert!(!left.contains(" mnu") && !left.contains(" mnb"), "{left}");
+        // Namespaces that end take their links with them, in the kernel's own time.
+        eventually("no link is left", || {
+            let links = output(Command::new("ip").args(["-o", "link"]));
+            !links.contains(" mnu") && !links.contains(" mnb")
+        });
+        // Root needs no grant for that.
+        run(Command::new(PROGRAM).arg("gc"));
+        let tables = output(Command::new("nft").args(["list", "tables"]));
+        assert!(!tables.contains("mossnet"), "{tables}");
     }
 }
 
@@ -219,6 +214,11 @@ pub fn ip(words: &str) {
     run(Command::new("ip").args(words.split(' ')));
 }
 
+/// This is a run of setuid/coverage.sh.
+pub fn is_instrumented() -> bool {
+    std::env::var_os(coverage::WANTED).is_some()
+}
+
 /// Waits until `done` holds.
 #[track_caller]
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -235,14 +235,14 @@ mod coverage {
     use super::{fs, set_mode};
     use std::path::Path;
 
-    const WANTED: &str = "MOSSNET_SETUID_COVERAGE";
+    pub const WANTED: &str = "MOSSNET_SETUID_COVERAGE";
     const PLACE: &str = "/mnt/counters";
     const DEFAULT: &[u8] = b"default_%m_%p.profraw\0";
     const OURS: &[u8] = b"/mnt/counters/%p\0\0\0\0\0\0";
 
     pub fn redirect(mut program: Vec<u8>) -> Vec<u8> {
         assert_eq!(DEFAULT.len(), OURS.len());
-        if std::env::var_os(WANTED).is_some() {
+        if super::is_instrumented() {
             let mut windows = program.windows(DEFAULT.len());
             let at = windows.position(|window| window == DEFAULT);
             let at = at.expect("an instrumented program");
@@ -252,7 +252,7 @@ mod coverage {
     }
 
     pub fn prepare() {
-        if std::env::var_os(WANTED).is_some() {
+        if super::is_instrumented() {
             fs::create_dir(PLACE).expect("a directory");
             set_mode(PLACE, 0o1777);
         }

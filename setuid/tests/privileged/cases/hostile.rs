@@ -114,7 +114,10 @@ pub fn starts(world: &World) {
         "exec -a '' $P check",
         "trap '' HUP INT QUIT PIPE CHLD; $P check",
     ] {
-        assert_eq!(shell(line), usual, "{line}");
+        // An instrumented program writes a file in the end, and says that it could not.
+        if !(line.starts_with("ulimit -f") && crate::world::is_instrumented()) {
+            assert_eq!(shell(line), usual, "{line}");
+        }
     }
     // Denied, and nothing else happens.
     for line in [
