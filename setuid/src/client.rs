@@ -28,9 +28,6 @@ pub const PLACES: [&str; 3] = [
     "/usr/lib/mossnet/mossnet-helper",
 ];
 
-/// Names another one, for tests; which program to ask is the caller's own choice. Empty: none.
-pub const PROGRAM: &str = "MOSSNET_HELPER";
-
 /// How long to wait for an answer. The helper itself gives up waiting for its turn before.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
@@ -76,9 +73,6 @@ pub struct Helper {
 impl Helper {
     /// The one that an admin has installed, if any.
     pub fn installed() -> Option<Self> {
-        if let Some(program) = std::env::var_os(PROGRAM) {
-            return (!program.is_empty()).then(|| Self::at(program));
-        }
         let found = PLACES.iter().find(|place| Path::new(place).is_file());
         found.map(|place| Self::at(*place))
     }

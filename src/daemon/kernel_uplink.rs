@@ -15,6 +15,7 @@ use crate::error::one_line;
 use crate::kernel::granted::{self, GrantError, ask, check_granted, uplink_subnets};
 use crate::kernel::helper;
 use crate::network::{Endpoint, Network};
+use crate::sys::installed;
 use ipnet::IpNet;
 use mossnet_helper::SandboxId;
 use mossnet_helper::request::{KernelLink, Request, UplinkKind};
@@ -305,7 +306,7 @@ impl Daemon {
     /// nobody is asked.
     pub(super) async fn collect_kernel_uplink(&self) {
         let concerned = self.0.model.lock().await.networks().any(leaves_by_kernel);
-        if concerned && Helper::installed().is_some() {
+        if concerned && installed::helper().is_some() {
             tokio::spawn(collect());
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::error::one_line;
 use crate::ports::Proto;
+use crate::sys::installed;
 use ipnet::IpNet;
 use mossnet_setuid::client::{CallError, Helper};
 use mossnet_setuid::request::{Bind, Grants, Protocol, Unavailable, Verb};
@@ -113,7 +114,7 @@ pub async fn ask<T: Send + 'static>(
     what: &'static str,
     question: impl FnOnce(&Helper) -> Result<T, CallError> + Send + 'static,
 ) -> Result<T, GrantError> {
-    let helper = Helper::installed().ok_or(GrantError::NotInstalled)?;
+    let helper = installed::helper().ok_or(GrantError::NotInstalled)?;
     let answer = tokio::task::spawn_blocking(move || question(&helper)).await;
     let answer = answer.map_err(GrantError::Thread)?;
     answer.map_err(|source| GrantError::Refused { what, source })
@@ -155,7 +156,7 @@ pub fn check_granted(wanted: &[IpNet], granted: &[IpNet]) -> Result<(), GrantErr
 /// A socket at a port that is too low for users: a listening one, for TCP. EACCES where it is not
 /// granted.
 pub fn listener(proto: Proto, address: SocketAddr) -> io::Result<OwnedFd> {
-    let helper = Helper::installed().ok_or(io::ErrorKind::PermissionDenied)?;
+    let helper = installed::helper().ok_or(io::ErrorKind::PermissionDenied)?;
     let protocol = match proto {
         Proto::Tcp => Protocol::Tcp,
         Proto::Udp => Protocol::Udp,

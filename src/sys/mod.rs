@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod epoll;
 pub mod inheritance;
 pub mod inherited;
+pub mod installed;
 pub mod open_files;
 pub mod packet;
 pub mod readiness;

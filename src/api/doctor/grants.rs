@@ -5,8 +5,9 @@
 
 use super::Row;
 use crate::error::one_line;
+use crate::sys::installed;
 use ipnet::IpNet;
-use mossnet_setuid::client::{CallError, Helper, PLACES};
+use mossnet_setuid::client::{CallError, PLACES};
 use mossnet_setuid::request::{Grants, PortRange, Protocol, Used, Verb};
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +37,7 @@ pub struct Installed {
 impl Installed {
     /// Looks for it, and asks it.
     pub fn find() -> Option<Self> {
-        let helper = Helper::installed()?;
+        let helper = installed::helper()?;
         let grants = match helper.query() {
             Ok(grants) => Ok(Some(grants)),
             Err(CallError::Denied) => Ok(None),
