@@ -2,6 +2,8 @@
 //! ids only in the machine's own user namespace, so these tests run in no world, and make no
 //! traffic. `tests/run-all` has a user for them.
 
+mod podman_cni;
+
 use crate::world::{Cmd, enter, eventually, inspect, seconds};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
