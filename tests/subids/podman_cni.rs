@@ -2,7 +2,7 @@
 //! runtime. The only traffic outside of its namespaces is one connection over the machine's loopback.
 
 use super::Machine;
-use crate::world::{enter, eventually, seconds};
+use crate::world::{Cmd, enter, eventually, seconds};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
@@ -77,6 +77,29 @@ fn prepare(place: &Path) {
     }
 }
 
+/// The script in mossnet's namespaces, with podman's files in the machine's directory.
+fn inside(machine: &Machine) -> Cmd {
+    let place = machine.directory.path();
+    let words = [
+        "unshare", "unshare", "--mount", "--cgroup", "sh", "-c", PREPARE, "sh", SCRIPT,
+    ];
+    let binary = Path::new(env!("CARGO_BIN_EXE_mossnet"));
+    let directory = binary.parent().expect("a directory").display();
+    machine
+        .mossnet(words)
+        .env("PLACE", place)
+        .env("PORT", PORT.to_string())
+        .env("HOME", place)
+        .env("XDG_RUNTIME_DIR", place.join("xdg"))
+        .env("CONTAINERS_CONF", place.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", place.join("storage.conf"))
+        .env(
+            "PATH",
+            format!("{directory}:{}", crate::world::command::PATH),
+        )
+        .timeout(seconds(120))
+}
+
 #[test]
 fn podman_with_its_cni_backend() {
     let name = "subids::podman_cni::podman_with_its_cni_backend";
@@ -100,27 +123,8 @@ fn podman_with_its_cni_backend() {
         "image.tar",
         ".",
     ];
-    crate::world::Cmd::new(tar).directory(place).ok();
-    let inside = [
-        "unshare", "unshare", "--mount", "--cgroup", "sh", "-c", PREPARE, "sh", SCRIPT,
-    ];
-    let binary = Path::new(env!("CARGO_BIN_EXE_mossnet"));
-    let directory = binary.parent().expect("a directory").display();
-    let mut running = machine
-        .mossnet(inside)
-        .env("PLACE", place)
-        .env("PORT", PORT.to_string())
-        .env("HOME", place)
-        .env("XDG_RUNTIME_DIR", place.join("xdg"))
-        .env("CONTAINERS_CONF", place.join("containers.conf"))
-        .env("CONTAINERS_STORAGE_CONF", place.join("storage.conf"))
-        .env(
-            "PATH",
-            format!("{directory}:{}", crate::world::command::PATH),
-        )
-        .timeout(seconds(120))
-        .open_stdin()
-        .start();
+    Cmd::new(tar).directory(place).ok();
+    let mut running = inside(&machine).open_stdin().start();
     running.expect("ready");
     let seen = running.stdout();
     for word in [
