@@ -3,6 +3,7 @@
 //! traffic. `tests/run-all` has a user for them.
 
 mod podman;
+mod podman_cni;
 
 use crate::world::{Cmd, enter, eventually, inspect, seconds};
 use std::fs;

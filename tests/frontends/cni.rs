@@ -401,6 +401,54 @@ fn what_nobody_lists_is_collected() {
     });
 }
 
+fn installed_plugins() -> bool {
+    let there = std::path::Path::new(REFERENCE).join("bandwidth").exists();
+    if !there {
+        let strict = std::env::var_os(crate::world::enter::STRICT).is_some();
+        assert!(!strict, "the reference CNI plugins are missing");
+        crate::world::enter::skip("the reference CNI plugins are not installed");
+    }
+    there
+}
+
+/// They find our interface, on both sides.
+fn reference_plugins(runtime: &Runtime, guest: &Guest, result: &Value) {
+    let rates = json!({"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 800_000}});
+    for (plugin, keys, line, shown) in [
+        (
+            "tuning",
+            json!({"mtu": 1400}),
+            "ip -o link show eth0",
+            "mtu 1400",
+        ),
+        ("bandwidth", json!({"runtimeConfig": rates}), "", "tbf"),
+    ] {
+        let mut config = runtime.config(&keys);
+        config["type"] = plugin.into();
+        config["cniVersion"] = "1.0.0".into();
+        config["prevResult"] = result.clone();
+        config["prevResult"]["cniVersion"] = "1.0.0".into();
+        let variables = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "one"),
+            ("CNI_NETNS", &guest.netns()),
+            ("CNI_IFNAME", "eth0"),
+        ];
+        let program = format!("{REFERENCE}/{plugin}");
+        let said = runtime.exec(&program, &variables, config.to_string()).ok();
+        assert_eq!(
+            said["interfaces"].as_array().map(Vec::len),
+            Some(4),
+            "{said}"
+        );
+        let seen = match line {
+            "" => inspect::in_router(["tc", "qdisc"]).ok(),
+            line => guest.run(line).ok(),
+        };
+        assert!(seen.contains(shown), "{seen}");
+    }
+}
+
 #[test]
 fn plugins_are_chained() {
     World::test(|world| {
@@ -417,27 +465,8 @@ fn plugins_are_chained() {
         assert_eq!(result["ips"][0], before["ips"][0]);
         runtime.check("one", &guest, &result, &json!({})).ok();
         // Before another: the reference plugin finds our interface.
-        let tuning = format!("{REFERENCE}/tuning");
-        if std::path::Path::new(&tuning).exists() {
-            let mut config = runtime.config(&json!({"type": "tuning", "mtu": 1400}));
-            config["cniVersion"] = "1.0.0".into();
-            config["prevResult"] = result.clone();
-            config["prevResult"]["cniVersion"] = "1.0.0".into();
-            let variables = [
-                ("CNI_COMMAND", "ADD"),
-                ("CNI_CONTAINERID", "one"),
-                ("CNI_NETNS", &guest.netns()),
-                ("CNI_IFNAME", "eth0"),
-            ];
-            let said = runtime.exec(&tuning, &variables, config.to_string()).ok();
-            assert_eq!(
-                said["interfaces"].as_array().map(Vec::len),
-                Some(4),
-                "{said}"
-            );
-            assert!(guest.run("ip -o link show eth0").ok().contains("mtu 1400"));
-        } else {
-            crate::world::enter::skip("the reference CNI plugins are not installed");
+        if installed_plugins() {
+            reference_plugins(&runtime, &guest, &result);
         }
         runtime.del("one", &guest.netns()).ok();
         runtime.nothing_is_left();

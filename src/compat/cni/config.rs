@@ -264,8 +264,8 @@ impl Config {
     }
 }
 
-/// It cannot be done well: the relay reads ahead of a slow interface. The reference plugin can, in the router's
-/// namespace, where the runtime is.
+/// The reference plugin does it well: it finds the router's side of our interface in the namespace where the
+/// runtime is.
 fn refuse_bandwidth(runtime: &RuntimeConfig) -> Result<(), Refusal> {
     let given = runtime.bandwidth.iter().flatten();
     match given.into_iter().find(|(_, limit)| **limit > 0) {
