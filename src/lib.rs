@@ -3,10 +3,12 @@
 //! Map of the tree. A command: [`cli`] → [`api`] → `daemon::session` → [`network`] + [`ipam`]
 //! (plan) → `daemon::apply` → [`kernel`] → helper (crate `mossnet_helper`), [`state`] on
 //! commit. A packet: `relay::event_loop` → `gate` → `flow` → `tcp` | `udp` | `icmp` → [`sys`].
+//! What another runtime calls by a name of its own: [`compat`] → `mossnet_helper::foreign`.
 //!
 //! Other runtimes' dialects, to requests of [`api`]: [`compat`].
 //!
-//! Layers, checked by `tests/layers.rs`: [`cli`] and [`compat`] see only [`api`], [`error`] and [`log`];
+//! Layers, checked by `tests/layers.rs`: [`cli`] and [`compat`] see only [`api`], [`error`] and [`log`]
+//! ([`compat`] the relay's name server, too, and what that needs);
 //! [`network`], [`ipam`], [`ports`] and [`wire`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 

@@ -1,7 +1,7 @@
-//! Debian's netavark, called as podman calls it without root: in a user and network namespace of its
-//! own, with one network as JSON on stdin, aardvark-dns off.
+//! Debian's netavark, and mossnet in its place, called as podman calls it without root: in a user and network
+//! namespace of its own, with one network as JSON on stdin, aardvark-dns off.
 //!
-//! Three ways: with the firewall it takes by default (iptables); the same together with the `ip netns
+//! Netavark in three ways: with the firewall it takes by default (iptables); the same together with the `ip netns
 //! add` and `delete` that somebody must do for it; and on an internal network, for which it makes no
 //! firewall rules (version 1.4 knows no `NETAVARK_FW=none`).
 
@@ -19,6 +19,10 @@ pub const USUAL: &str = "netavark";
 /// What a network namespace with its endpoint is compared with.
 pub const WITH_NETNS: &str = "netavark and ip netns add, delete";
 const INTERNAL: &str = "netavark, no firewall";
+
+/// mossnet in its place; its goal, as a part of what netavark takes.
+pub const DROP_IN: &str = "mossnet as netavark";
+pub const DROP_IN_GOAL: f64 = 0.5;
 
 /// Where distributions put it; podman does not look at PATH for it.
 const PLACES: [&str; 4] = [
@@ -42,7 +46,7 @@ struct Netavark {
     name: &'static str,
     /// In `/run/netns`.
     guest: String,
-    program: &'static str,
+    program: Vec<&'static str>,
     config: String,
     caller: Rc<RefCell<Caller>>,
 }
@@ -65,16 +69,30 @@ pub fn all(world: &World) -> Vec<Box<dyn Contender>> {
     let mut caller = Caller::start(&["unshare", "-Urnm", "sh", "-c", script, "caller"]);
     let status = world.host(["ip", "-V"]).ok();
     println!("netavark: {} ({})", version(), status.trim());
-    for netns in ["resident0", "resident1", "resident2", "guest0", "guest2"] {
+    for netns in [
+        "resident0",
+        "resident1",
+        "resident2",
+        "resident3",
+        "guest0",
+        "guest2",
+        "guest3",
+    ] {
         caller.call(&["ip", "netns", "add", netns], "");
     }
     let caller = Rc::new(RefCell::new(caller));
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    for (number, name) in [USUAL, WITH_NETNS, INTERNAL].into_iter().enumerate() {
+    for (number, name) in [USUAL, WITH_NETNS, INTERNAL, DROP_IN]
+        .into_iter()
+        .enumerate()
+    {
         let make = |host| Netavark {
             name,
             guest: format!("guest{number}"),
-            program,
+            program: match name {
+                DROP_IN => vec!["/run/world/bin/mossnet", "netavark"],
+                _ => vec![program],
+            },
             config: config(number, host, name == INTERNAL),
             caller: Rc::clone(&caller),
         };
@@ -118,10 +136,12 @@ fn config(network: usize, host: u8, internal: bool) -> String {
 
 impl Netavark {
     fn call(&self, act: &str, netns: &str) -> Duration {
-        let argv = [
-            self.program,
+        let flags = [
             "--config",
-            "/run/netavark",
+            match self.name {
+                DROP_IN => "/run/netavark/mossnet",
+                _ => "/run/netavark",
+            },
             "--rootless",
             "true",
             "--aardvark-binary",
@@ -129,6 +149,7 @@ impl Netavark {
             act,
             netns,
         ];
+        let argv: Vec<&str> = self.program.iter().copied().chain(flags).collect();
         self.caller.borrow_mut().call(&argv, &self.config)
     }
 
