@@ -116,35 +116,7 @@ fn networks_are_kept_apart_where_they_ask_for_it() {
 #[test]
 fn options_are_heard() {
     let bench = Bench::new();
-    let options = json!({
-        "options": {"mtu": "1400", "metric": "50", "outbound_addr4": "192.0.2.77"},
-        "routes": [
-            {"destination": "10.200.0.0/16", "gateway": "10.77.1.9"},
-            {"destination": "10.201.0.0/16", "route_type": "blackhole", "metric": 9},
-        ],
-    });
-    let second = (2, network("b", 2, json!({"options": {"metric": "50"}})));
-    let mut web = container("web", 5, &[(1, network("a", 1, options)), second]);
-    web["networks"]["a"]["static_mac"] = "02:42:00:00:00:99".into();
-    web["networks"]["a"]["options"] = json!({"host_interface_name": "vweb"});
-    bench.write("web", web.to_string());
-    let quiet = (
-        3,
-        network("c", 3, json!({"options": {"no_default_route": "true"}})),
-    );
-    bench.write("quiet", container("quiet", 5, &[quiet]).to_string());
-    let foreign = json!({"options": {"mode": "unmanaged"}});
-    bench.write(
-        "foreign",
-        container("foreign", 5, &[(4, network("d", 4, foreign))]).to_string(),
-    );
-    for (name, options) in [
-        ("vlan", json!({"vlan": "7"})),
-        ("vrf", json!({"vrf": "red"})),
-    ] {
-        let net = network("e", 5, json!({ "options": options }));
-        bench.write(name, container(name, 5, &[(5, net)]).to_string());
-    }
+    write_with_options(&bench);
     bench.ok(&format!(
         r#"{WORLD}
         setup one web
@@ -214,4 +186,36 @@ fn whoever_is_killed_leaves_nothing_for_long() {
         setup one web; echo '{torn' >/run/net/mossnet.json; teardown one web; nothing_left
         "#,
     );
+}
+
+fn write_with_options(bench: &Bench) {
+    let options = json!({
+        "options": {"mtu": "1400", "metric": "50", "outbound_addr4": "192.0.2.77"},
+        "routes": [
+            {"destination": "10.200.0.0/16", "gateway": "10.77.1.9"},
+            {"destination": "10.201.0.0/16", "route_type": "blackhole", "metric": 9},
+        ],
+    });
+    let second = (2, network("b", 2, json!({"options": {"metric": "50"}})));
+    let mut web = container("web", 5, &[(1, network("a", 1, options)), second]);
+    web["networks"]["a"]["static_mac"] = "02:42:00:00:00:99".into();
+    web["networks"]["a"]["options"] = json!({"host_interface_name": "vweb"});
+    bench.write("web", web.to_string());
+    let quiet = (
+        3,
+        network("c", 3, json!({"options": {"no_default_route": "true"}})),
+    );
+    bench.write("quiet", container("quiet", 5, &[quiet]).to_string());
+    let foreign = json!({"options": {"mode": "unmanaged"}});
+    bench.write(
+        "foreign",
+        container("foreign", 5, &[(4, network("d", 4, foreign))]).to_string(),
+    );
+    for (name, options) in [
+        ("vlan", json!({"vlan": "7"})),
+        ("vrf", json!({"vrf": "red"})),
+    ] {
+        let net = network("e", 5, json!({ "options": options }));
+        bench.write(name, container(name, 5, &[(5, net)]).to_string());
+    }
 }

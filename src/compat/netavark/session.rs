@@ -11,7 +11,8 @@ use super::output::Status;
 use super::plan::{self, LinkPlan, NetworkPlan};
 use super::ports::{self, Ports};
 use super::refusal::{NetworkRefusal, Refusal};
-use super::state::{BridgeRecord, Container, State};
+use super::state::{BridgeRecord, Container, Rules, State};
+use crate::compat::digest::digest;
 use mossnet_helper::IfName;
 use mossnet_helper::foreign::{self, Place};
 use mossnet_helper::netlink::LinkKind;
@@ -103,6 +104,7 @@ pub fn tear_down(settings: &Settings, request: &Request, path: &Path) -> Result<
 pub fn reload(settings: &Settings) -> Result<(), Refusal> {
     let mut session = Session::open(settings)?;
     session.forget_the_dead();
+    session.state.record.rules = None;
     session.rules()
 }
 
@@ -234,16 +236,28 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Makes the kernel's rules those of the record.
-    fn rules(&self) -> Result<(), Refusal> {
+    /// Makes the kernel's rules those of the record, where they are not.
+    fn rules(&mut self) -> Result<(), Refusal> {
         if !self.settings.firewall {
             return Ok(());
         }
         let record = &self.state.record;
         let (segments, forwards) = (record.segments(), record.forwards());
+        let wanted = Rules {
+            digest: digest(&[&format!("{segments:?}{forwards:?}")]),
+            netns: File::open("/proc/thread-self/ns/net").map_or(0, |netns| inode(&netns)),
+        };
+        if record.rules == Some(wanted) && wanted.netns != 0 {
+            return Ok(());
+        }
         let families = self.place.families();
         let rules = (!segments.is_empty()).then(|| ruleset::podman(&segments, &forwards, families));
-        Ok(self.place.rules(rules.as_ref())?)
+        // Whoever is killed from here on leaves nobody knowing which are there.
+        self.state.record.rules = None;
+        self.state.save()?;
+        self.place.rules(rules.as_ref())?;
+        self.state.record.rules = Some(wanted);
+        Ok(self.state.save()?)
     }
 
     fn disconnect(&mut self, id: &str, left: &[Departure], netns: Option<&File>) -> Vec<Refusal> {

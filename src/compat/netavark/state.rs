@@ -46,6 +46,19 @@ pub struct State {
 pub struct Record {
     /// Containers.
     pub containers: Vec<Container>,
+    /// What the kernel's rules were last made from, and in which namespace: they are left alone while both
+    /// stay the same.
+    #[serde(default)]
+    pub rules: Option<Rules>,
+}
+
+/// Rules that the kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Digest of what they were made from.
+    pub digest: u64,
+    /// The network namespace (namespaces(7)).
+    pub netns: u64,
 }
 
 /// A container.

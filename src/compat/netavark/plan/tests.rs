@@ -90,6 +90,7 @@ fn the_same_container_has_the_same_address_and_port_every_time() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table.
 fn what_cannot_be_is_refused_by_name() {
     for (pointer, value, words) in [
         ("/container_id", json!("a b"), "container id 'a b'"),
