@@ -3,17 +3,16 @@
 //! Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Set key types are those of
 //! nft(8), which lists them; the kernel keeps them without looking.
 
+use super::elements::elements;
 use super::model::{Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TableFamily};
 use super::nat::Map;
 use super::{expression, text};
-use crate::names::MacAddr;
 use crate::netlink::Message;
 use netlink_bindings::nftables::{
     Nfgenmsg, PushChainAttrs, PushRuleAttrs, PushSetAttrs, PushSetelemListAttrs, PushTableAttrs,
     SetElemFlags, SetFlags,
 };
 use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
-use std::net::IpAddr;
 
 /// NFNETLINK_V0 messages around a transaction, and what they are for.
 const BATCH_BEGIN: u16 = 0x10;
@@ -288,25 +287,6 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
     );
 }
 
-/// An element of a set.
-struct Element {
-    key: Vec<u8>,
-    /// The key is the first one after an interval.
-    after: bool,
-    /// Of a map.
-    data: Option<Vec<u8>>,
-}
-
-impl Element {
-    fn plain(key: Vec<u8>) -> Self {
-        Self {
-            key,
-            after: false,
-            data: None,
-        }
-    }
-}
-
 /// Add or remove elements; `id`: of a set that is made in the same transaction.
 fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
     let table = batch.table;
@@ -341,118 +321,6 @@ fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
             list.end_nested().end_nested();
         });
     }
-}
-
-fn elements(elements: &Elements) -> Vec<Element> {
-    match elements {
-        Elements::Interfaces(names) => names
-            .iter()
-            .map(|name| Element::plain(padded(name)))
-            .collect(),
-        Elements::Prefixes4(nets) => nets
-            .iter()
-            .flat_map(|net| interval(net.network().into(), net.broadcast().into()))
-            .collect(),
-        Elements::Prefixes6(nets) => nets
-            .iter()
-            .flat_map(|net| interval(net.network().into(), net.broadcast().into()))
-            .collect(),
-        Elements::Gateways4(pairs) => pairs
-            .iter()
-            .map(|(name, address)| joined(name, (*address).into()))
-            .collect(),
-        Elements::Gateways6(pairs) => pairs
-            .iter()
-            .map(|(name, address)| joined(name, (*address).into()))
-            .collect(),
-        Elements::Macs(pairs) => pairs
-            .iter()
-            .map(|(index, mac)| Element::plain(claim(*index, *mac, &[])))
-            .collect(),
-        Elements::Own4(claims) => claims
-            .iter()
-            .map(|(index, mac, address)| Element::plain(claim(*index, *mac, &address.octets())))
-            .collect(),
-        Elements::Own6(claims) => claims
-            .iter()
-            .map(|(index, mac, address)| Element::plain(claim(*index, *mac, &address.octets())))
-            .collect(),
-        Elements::Ports(ports) => ports
-            .iter()
-            .map(|port| Element::plain(port.to_be_bytes().to_vec()))
-            .collect(),
-        Elements::Stations(macs) => macs
-            .iter()
-            .map(|mac| Element::plain(mac.octets().to_vec()))
-            .collect(),
-        Elements::At4(all) => all
-            .iter()
-            .map(|(address, place)| placed(address.octets().to_vec(), *place))
-            .collect(),
-        Elements::At6(all) => all
-            .iter()
-            .map(|(address, place)| placed(address.octets().to_vec(), *place))
-            .collect(),
-    }
-}
-
-/// MAC address and interface, each from a register of its own.
-fn placed(key: Vec<u8>, (mac, index): (MacAddr, u32)) -> Element {
-    let mut data = mac.octets().to_vec();
-    data.extend([0; 2]);
-    data.extend(index.to_ne_bytes());
-    Element {
-        data: Some(data),
-        ..Element::plain(key)
-    }
-}
-
-/// Interface, MAC address and address, each from a register (4 bytes) of its own.
-fn claim(index: u32, mac: MacAddr, address: &[u8]) -> Vec<u8> {
-    let mut key = index.to_ne_bytes().to_vec();
-    key.extend(mac.octets());
-    key.extend([0; 2]);
-    key.extend(address);
-    key
-}
-
-/// First address, and the one after the last unless the interval ends with the address space.
-fn interval(first: IpAddr, last: IpAddr) -> Vec<Element> {
-    let mut keys = vec![Element::plain(octets(first))];
-    let mut after = octets(last);
-    for byte in after.iter_mut().rev() {
-        *byte = byte.wrapping_add(1);
-        if *byte != 0 {
-            break;
-        }
-    }
-    if after.iter().any(|byte| *byte != 0) {
-        keys.push(Element {
-            after: true,
-            ..Element::plain(after)
-        });
-    }
-    keys
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-/// An interface name as the kernel compares it.
-pub(super) fn padded(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(NAME_LENGTH, 0);
-    bytes
-}
-
-fn joined(name: &str, address: IpAddr) -> Element {
-    let mut key = padded(name);
-    key.extend(octets(address));
-    Element::plain(key)
 }
 
 fn push_chain(batch: &mut Batch, chain: &Chain) {

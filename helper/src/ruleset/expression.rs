@@ -1,8 +1,8 @@
 //! Clauses as expressions of the nftables virtual machine: load into a register, then compare, look
 //! up, or act. What nft(8) compiles the same text to, so that it lists it as that text.
 
-use super::encode::padded;
-use super::model::{Clause, EtherType, Family, Own, Protocol, SetId, option_head};
+use super::elements::padded;
+use super::model::{Clause, Family, Protocol, SetId};
 use netlink_bindings::nftables::{
     CmpOps, CtKeys, LookupFlags, MetaKeys, PayloadBase, PushExprAttrs, PushExprListAttrs,
     Registers, RejectInetCode, RejectTypes, VerdictCode,
@@ -22,21 +22,6 @@ const NFTA_LOOKUP_FLAGS: u16 = 5;
 pub(super) const FIRST: u32 = Registers::Reg1 as u32;
 const SECOND: u32 = Registers::Reg2 as u32;
 
-/// Registers of 4 bytes (NFT_REG32_00 and on), for keys whose parts follow one another: an interface
-/// index in the first, a MAC address in the two after it, an address after those.
-const AFTER_INDEX: u32 = 9;
-const AFTER_MAC: u32 = 11;
-
-/// Source and type of an Ethernet frame; sender's MAC address in ARP, before its address (RFC 826);
-/// the first option of neighbour discovery (RFC 4861).
-const ETHER_SOURCE: u32 = 6;
-const ETHER_TYPE: u32 = 12;
-const ARP_SENDER: u32 = 8;
-const OPTION: u32 = 24;
-
-/// Before the packet that an ICMP error is about (RFC 792, RFC 4443).
-const ICMP_HEADER: u32 = 8;
-
 /// FIN, SYN, RST, ACK in the thirteenth byte of a TCP header (RFC 9293).
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FLAGS_MASK: u8 = 0x17;
@@ -48,7 +33,7 @@ const CT_REPLY: u32 = 0x2 | 0x4;
 const TPROXY_PORT: u16 = 7000;
 
 /// Where the destination is in an IP header, and how long it is.
-fn destination(family: Family) -> (u32, u32) {
+pub(super) fn destination(family: Family) -> (u32, u32) {
     match family {
         Family::V4 => (16, 4),
         Family::V6 => (24, 16),
@@ -59,7 +44,7 @@ fn destination(family: Family) -> (u32, u32) {
 pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     /// Matched already: nft(8) leaves a repetition out.
-    family: Option<Family>,
+    pub(super) family: Option<Family>,
     protocol: Option<Protocol>,
 }
 
@@ -128,10 +113,7 @@ impl<'a> Writer<'a> {
             Clause::SendTo(family) => self.send_to(family),
             Clause::HopsBelow(family, hops) => self.hops_below(family, hops),
             Clause::DontFragment => self.dont_fragment(),
-            Clause::Mark(mark) => {
-                self.load_meta(MetaKeys::Mark);
-                self.compare(CmpOps::Eq, &mark.to_ne_bytes());
-            }
+            Clause::Mark(mark) => self.marked(mark),
             Clause::Reply => self.reply(),
             Clause::SetMark(mark) => self.set_mark(mark),
             Clause::Tproxy(family) => self.tproxy(family),
@@ -205,97 +187,9 @@ impl<'a> Writer<'a> {
         self.load_payload(PayloadBase::NetworkHeader, offset, length, register);
     }
 
-    fn ether(&mut self, kind: EtherType) {
-        let number = match kind {
-            EtherType::Ipv4 => libc::ETH_P_IP,
-            EtherType::Ipv6 => libc::ETH_P_IPV6,
-            EtherType::Arp => libc::ETH_P_ARP,
-        };
-        self.family = kind.family();
-        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_TYPE, 2, FIRST);
-        self.compare(CmpOps::Eq, &(number as u16).to_be_bytes());
-    }
-
-    fn foreign_mac(&mut self) {
-        self.load_meta(MetaKeys::Iif);
-        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
-        self.look_up(SetId::OwnMac, true);
-    }
-
-    fn saddr(&mut self, family: Family, set: SetId) {
-        self.load_saddr(family, FIRST);
-        self.look_up(set, false);
-    }
-
-    fn length(&mut self, length: u16) {
-        self.load_payload(PayloadBase::NetworkHeader, 4, 2, FIRST);
-        self.compare(CmpOps::Eq, &length.to_be_bytes());
-    }
-
-    fn neighbour_option(&mut self, kind: u8) {
-        self.load_payload(PayloadBase::TransportHeader, OPTION, 2, FIRST);
-        self.compare(CmpOps::Eq, &option_head(kind).to_be_bytes());
-    }
-
-    fn udp_from(&mut self, set: SetId) {
-        self.load_payload(PayloadBase::TransportHeader, 0, 2, FIRST);
-        self.look_up(set, false);
-    }
-
-    fn not_protocol(&mut self, protocol: Protocol) {
-        self.load_meta(MetaKeys::L4Proto);
-        self.compare(CmpOps::Neq, &[protocol.number()]);
-    }
-
-    /// Port, MAC address and address in the registers that follow one another, then one look-up.
-    fn own(&mut self, own: Own) {
-        self.load_meta(MetaKeys::Iif);
-        let network = PayloadBase::NetworkHeader;
-        match own {
-            Own::Source(_) | Own::Target | Own::Quoted(_) => {
-                self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
-            }
-            Own::ArpSender | Own::ArpMac => self.load_payload(network, ARP_SENDER, 6, AFTER_INDEX),
-            Own::OptionMac => {
-                self.load_payload(PayloadBase::TransportHeader, OPTION + 2, 6, AFTER_INDEX);
-            }
-        }
-        match own {
-            Own::Source(family) => self.load_saddr(family, AFTER_MAC),
-            Own::ArpSender => self.load_payload(network, ARP_SENDER + 6, 4, AFTER_MAC),
-            Own::Target => self.load_payload(PayloadBase::TransportHeader, 8, 16, AFTER_MAC),
-            Own::Quoted(family) => {
-                let (offset, length) = destination(family);
-                let offset = ICMP_HEADER + offset;
-                self.load_payload(PayloadBase::TransportHeader, offset, length, AFTER_MAC);
-            }
-            Own::ArpMac | Own::OptionMac => {}
-        }
-        self.look_up(own.set(), false);
-    }
-
-    fn no_source(&mut self, family: Family) {
-        match family {
-            Family::V4 => {
-                self.load_payload(PayloadBase::NetworkHeader, ARP_SENDER + 6, 4, FIRST);
-                self.compare(CmpOps::Eq, &[0; 4]);
-            }
-            Family::V6 => {
-                self.load_saddr(family, FIRST);
-                self.compare(CmpOps::Eq, &[0; 16]);
-            }
-        }
-    }
-
-    fn icmp(&mut self, version: Protocol, first: u8, last: u8) {
-        self.protocol(version);
-        self.load_payload(PayloadBase::TransportHeader, 0, 1, FIRST);
-        if first == last {
-            self.compare(CmpOps::Eq, &[first]);
-        } else {
-            self.compare(CmpOps::Gte, &[first]);
-            self.compare(CmpOps::Lte, &[last]);
-        }
+    fn marked(&mut self, mark: u32) {
+        self.load_meta(MetaKeys::Mark);
+        self.compare(CmpOps::Eq, &mark.to_ne_bytes());
     }
 
     fn dont_fragment(&mut self) {
@@ -397,7 +291,7 @@ impl<'a> Writer<'a> {
         self.compare(CmpOps::Eq, &[family.number()]);
     }
 
-    fn protocol(&mut self, protocol: Protocol) {
+    pub(super) fn protocol(&mut self, protocol: Protocol) {
         if self.protocol.replace(protocol) == Some(protocol) {
             return;
         }

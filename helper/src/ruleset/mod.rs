@@ -8,9 +8,11 @@
 //! section 4 (the data path and its traps).
 
 mod chains;
+mod elements;
 mod encode;
 mod expression;
 mod fast;
+mod frames;
 mod guard;
 mod model;
 mod nat;

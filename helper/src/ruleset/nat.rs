@@ -4,7 +4,8 @@
 //! Invariant: as everywhere here, the number of rules does not depend on how many ports are mapped.
 //! Sources: nft(8) "NAT STATEMENTS", linux/netfilter/nf_tables.h, linux/netfilter/nf_nat.h.
 
-use super::encode::{HOST_ORDER, padded};
+use super::elements::padded;
+use super::encode::HOST_ORDER;
 use super::expression::Writer;
 use super::model::{Family, SetId};
 use netlink_bindings::nftables::{

@@ -1,0 +1,115 @@
+//! Expressions about frames and what they claim of their sender: the guard's.
+
+use super::expression::{FIRST, Writer, destination};
+use super::model::{EtherType, Family, Own, Protocol, SetId, option_head};
+use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
+
+/// Registers of 4 bytes (NFT_REG32_00 and on), for keys whose parts follow one another: an interface
+/// index in the first, a MAC address in the two after it, an address after those.
+const AFTER_INDEX: u32 = 9;
+const AFTER_MAC: u32 = 11;
+
+/// Source and type of an Ethernet frame; sender's MAC address in ARP, before its address (RFC 826);
+/// the first option of neighbour discovery (RFC 4861).
+const ETHER_SOURCE: u32 = 6;
+const ETHER_TYPE: u32 = 12;
+const ARP_SENDER: u32 = 8;
+const OPTION: u32 = 24;
+
+/// Before the packet that an ICMP error is about (RFC 792, RFC 4443).
+const ICMP_HEADER: u32 = 8;
+
+impl Writer<'_> {
+    pub(super) fn ether(&mut self, kind: EtherType) {
+        let number = match kind {
+            EtherType::Ipv4 => libc::ETH_P_IP,
+            EtherType::Ipv6 => libc::ETH_P_IPV6,
+            EtherType::Arp => libc::ETH_P_ARP,
+        };
+        self.family = kind.family();
+        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_TYPE, 2, FIRST);
+        self.compare(CmpOps::Eq, &(number as u16).to_be_bytes());
+    }
+
+    pub(super) fn foreign_mac(&mut self) {
+        self.load_meta(MetaKeys::Iif);
+        self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
+        self.look_up(SetId::OwnMac, true);
+    }
+
+    pub(super) fn saddr(&mut self, family: Family, set: SetId) {
+        self.load_saddr(family, FIRST);
+        self.look_up(set, false);
+    }
+
+    pub(super) fn length(&mut self, length: u16) {
+        self.load_payload(PayloadBase::NetworkHeader, 4, 2, FIRST);
+        self.compare(CmpOps::Eq, &length.to_be_bytes());
+    }
+
+    pub(super) fn neighbour_option(&mut self, kind: u8) {
+        self.load_payload(PayloadBase::TransportHeader, OPTION, 2, FIRST);
+        self.compare(CmpOps::Eq, &option_head(kind).to_be_bytes());
+    }
+
+    pub(super) fn udp_from(&mut self, set: SetId) {
+        self.load_payload(PayloadBase::TransportHeader, 0, 2, FIRST);
+        self.look_up(set, false);
+    }
+
+    pub(super) fn not_protocol(&mut self, protocol: Protocol) {
+        self.load_meta(MetaKeys::L4Proto);
+        self.compare(CmpOps::Neq, &[protocol.number()]);
+    }
+
+    /// Port, MAC address and address in the registers that follow one another, then one look-up.
+    pub(super) fn own(&mut self, own: Own) {
+        self.load_meta(MetaKeys::Iif);
+        let network = PayloadBase::NetworkHeader;
+        match own {
+            Own::Source(_) | Own::Target | Own::Quoted(_) => {
+                self.load_payload(PayloadBase::LinkLayerHeader, ETHER_SOURCE, 6, AFTER_INDEX);
+            }
+            Own::ArpSender | Own::ArpMac => self.load_payload(network, ARP_SENDER, 6, AFTER_INDEX),
+            Own::OptionMac => {
+                self.load_payload(PayloadBase::TransportHeader, OPTION + 2, 6, AFTER_INDEX);
+            }
+        }
+        match own {
+            Own::Source(family) => self.load_saddr(family, AFTER_MAC),
+            Own::ArpSender => self.load_payload(network, ARP_SENDER + 6, 4, AFTER_MAC),
+            Own::Target => self.load_payload(PayloadBase::TransportHeader, 8, 16, AFTER_MAC),
+            Own::Quoted(family) => {
+                let (offset, length) = destination(family);
+                let offset = ICMP_HEADER + offset;
+                self.load_payload(PayloadBase::TransportHeader, offset, length, AFTER_MAC);
+            }
+            Own::ArpMac | Own::OptionMac => {}
+        }
+        self.look_up(own.set(), false);
+    }
+
+    pub(super) fn no_source(&mut self, family: Family) {
+        match family {
+            Family::V4 => {
+                self.load_payload(PayloadBase::NetworkHeader, ARP_SENDER + 6, 4, FIRST);
+                self.compare(CmpOps::Eq, &[0; 4]);
+            }
+            Family::V6 => {
+                self.load_saddr(family, FIRST);
+                self.compare(CmpOps::Eq, &[0; 16]);
+            }
+        }
+    }
+
+    pub(super) fn icmp(&mut self, version: Protocol, first: u8, last: u8) {
+        self.protocol(version);
+        self.load_payload(PayloadBase::TransportHeader, 0, 1, FIRST);
+        if first == last {
+            self.compare(CmpOps::Eq, &[first]);
+        } else {
+            self.compare(CmpOps::Gte, &[first]);
+            self.compare(CmpOps::Lte, &[last]);
+        }
+    }
+}
