@@ -183,9 +183,10 @@ fn isolation() -> Chain {
     };
     let answers = any_of(E::State, ANSWERS);
     let published = any_of(E::Status, TRANSLATED);
+    // First what nearly every packet is: of a connection whose first packet the others have let pass.
     let rules = vec![
+        rule(&[&answers, &[E::Accept]]),
         rule(&[&input, &output, &[E::Drop]]),
-        rule(&[&output, &answers, &[E::Accept]]),
         rule(&[&output, &published, &[E::Accept]]),
         rule(&[&output, &[E::Drop]]),
     ];
