@@ -34,14 +34,14 @@ const FETCH: &str = "curl -sS -m 5 http://web/x";
 
 /// Podman with a home and a runtime directory of its own, and the image `bb`: busybox, with the
 /// programs of this machine.
-struct Podman {
+pub(super) struct Podman {
     directory: tempfile::TempDir,
 }
 
 impl Podman {
     /// Says that the test is skipped where something is missing.
-    fn find(test: &str) -> Option<Self> {
-        let test = format!("subids::podman::{test}");
+    pub(super) fn find(test: &str) -> Option<Self> {
+        let test = format!("subids::{test}");
         super::first_subordinate_id(&test)?;
         let programs = ["podman", "crun", "slirp4netns", "busybox", "nft", "curl"];
         if let Some(missing) = programs.iter().find(|program| !installed(program)) {
@@ -62,6 +62,14 @@ impl Podman {
             directory: tempfile::tempdir().expect("a directory"),
         };
         podman.furnish(&tun);
+        // With none of our programs in it: a machine whose cgroups or mounts podman cannot use is not ours.
+        let alone = ["run", "--rm", "--network", "none", "bb", "true"];
+        let output = podman.podman(&alone).run();
+        if output.code != 0 {
+            let reason = output.stderr.lines().last().unwrap_or_default().to_owned();
+            enter::skip_here(&test, &format!("podman runs no container here: {reason}"));
+            return None;
+        }
         Some(podman)
     }
 
@@ -224,7 +232,7 @@ fn echoes(port: u16) -> bool {
 
 #[test]
 fn networks_names_and_ports() {
-    let Some(podman) = Podman::find("networks_names_and_ports") else {
+    let Some(podman) = Podman::find("podman::networks_names_and_ports") else {
         return;
     };
     assert!(
@@ -270,7 +278,7 @@ fn networks_names_and_ports() {
 
 #[test]
 fn internal_networks_and_both_families() {
-    let Some(podman) = Podman::find("internal_networks_and_both_families") else {
+    let Some(podman) = Podman::find("podman::internal_networks_and_both_families") else {
         return;
     };
     podman
@@ -309,7 +317,7 @@ fn internal_networks_and_both_families() {
 
 #[test]
 fn pods_and_builds() {
-    let Some(podman) = Podman::find("pods_and_builds") else {
+    let Some(podman) = Podman::find("podman::pods_and_builds") else {
         return;
     };
     podman.podman(&["network", "create", "a"]).ok();
@@ -356,7 +364,7 @@ fn pods_and_builds() {
 
 #[test]
 fn kills_and_lost_directories() {
-    let Some(podman) = Podman::find("kills_and_lost_directories") else {
+    let Some(podman) = Podman::find("podman::kills_and_lost_directories") else {
         return;
     };
     podman.podman(&["network", "create", "a"]).ok();

@@ -111,6 +111,9 @@ fn podman_with_its_cni_backend() {
         enter::skip_outside(name, "podman, crun or conmon is not installed");
         return;
     }
+    if super::podman::Podman::find("podman_cni::podman_with_its_cni_backend").is_none() {
+        return;
+    }
     let place = machine.directory.path();
     prepare(place);
     let tar = [

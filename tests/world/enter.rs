@@ -55,6 +55,10 @@ pub fn enter<F: FnOnce()>(deadline: Duration, name: &str, alone: bool, powers: P
         skip_outside(name, "it takes root to play the administrator");
         return;
     }
+    if outside && powers == Powers::Root && !on_the_machine() {
+        skip_here(name, "root is not the machine's own here");
+        return;
+    }
     let _turn = outside.then(|| Turn::take(alone));
     let text = stage(deadline, name, powers, body, false);
     print!("{text}");
@@ -106,6 +110,18 @@ pub fn skip_outside(test: &str, reason: &str) {
     let strict = std::env::var_os(STRICT).is_some();
     assert!(!strict, "{STRICT} is set and {test} is skipped: {reason}");
     report_skip(test, &format!("{SKIP}{reason}"));
+}
+
+/// The same for what the machine lacks and nobody can install: no failure where skips are failures.
+pub fn skip_here(test: &str, reason: &str) {
+    report_skip(test, &format!("{SKIP}{reason}"));
+}
+
+/// In the machine's own user namespace, where file capabilities are about the machine.
+fn on_the_machine() -> bool {
+    let own = fs::read_link("/proc/self/ns/user");
+    // PROC_USER_INIT_INO, linux/proc_ns.h.
+    own.is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
 }
 
 /// The test's name as libtest knows it, from the type of a closure that was written in it.
