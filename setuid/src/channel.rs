@@ -63,7 +63,12 @@ mod tests {
             (&b"x"[..], 2)
         );
         drop(received);
+        // A last word of one that has not read what it was sent.
+        send(other.as_fd(), b"unread", &[]).expect("sent");
+        send(one.as_fd(), b"last", &[]).expect("sent");
         drop(one);
+        assert_eq!(receive(other.as_fd()).err(), Some(Errno::ECONNRESET));
+        assert_eq!(receive(other.as_fd()).expect("received").bytes, b"last");
         assert!(receive(other.as_fd()).expect("the end").bytes.is_empty());
         let gone = send(other.as_fd(), b"x", &[]);
         assert_eq!(gone, Err(Errno::EPIPE));

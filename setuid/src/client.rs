@@ -214,6 +214,11 @@ fn exchange(
         }
     }
     let received = match channel::receive(socket) {
+        // It ended before it read the request, and the kernel tells that before what it said.
+        Err(Errno::ECONNRESET) => channel::receive(socket),
+        other => other,
+    };
+    let received = match received {
         Ok(received) if !received.bytes.is_empty() => received,
         Ok(_) | Err(Errno::ECONNRESET) => return Err(CallError::Silent),
         Err(errno) => return Err(errno.into()),
