@@ -177,7 +177,7 @@ fn failure_refusal(failure: &Failure) -> Refusal {
         FailureKind::NotFound => unknown(message),
         FailureKind::Exists => conflict(message),
         FailureKind::Foreign => malformed(message).with_hint(
-            "run the other runtime inside 'mossnet unshare', or have the administrator install mossnet-helper, which joins the two",
+            "run the other runtime inside 'mossnet unshare', so that its namespaces are below mossnet's",
         ),
         FailureKind::Setup | FailureKind::Kernel => {
             failed(message).with_hint("`mossnet doctor` says what this machine lacks")

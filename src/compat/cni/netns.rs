@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-const FOREIGN: &str = "run the runtime inside 'mossnet unshare', or have the administrator install mossnet-helper, which joins the two";
+const FOREIGN: &str =
+    "run the runtime inside 'mossnet unshare', so that its namespaces are below mossnet's";
 
 /// What an interface has.
 #[derive(Debug, Clone, PartialEq, Eq)]
