@@ -63,7 +63,7 @@ impl Podman {
         };
         podman.furnish(&tun);
         // With none of our programs in it: a machine whose cgroups or mounts podman cannot use is not ours.
-        let alone = ["run", "--rm", "--network", "none", "bb", "true"];
+        let alone = ["run", "--rm", "--network", "none", "bb", "/busybox", "true"];
         let output = podman.podman(&alone).run();
         if output.code != 0 {
             let reason = output.stderr.lines().last().unwrap_or_default().to_owned();
