@@ -6,6 +6,7 @@
 
 use ipnet::IpNet;
 use mossnet_netlink::{IfName, MacAddr};
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
@@ -272,4 +273,18 @@ pub struct PortRange {
     pub first: NonZeroU16,
     /// Last port, not below the first.
     pub last: NonZeroU16,
+}
+
+/// As grants.toml has it: `80/tcp`, `8000-8010/udp`.
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        match self.first == self.last {
+            true => write!(f, "{}/{protocol}", self.first),
+            false => write!(f, "{}-{}/{protocol}", self.first, self.last),
+        }
+    }
 }

@@ -25,9 +25,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// linux/netfilter/nf_tables.h
-const NFTA_LOOKUP_SET: u16 = 1;
-const NFTA_LOOKUP_SREG: u16 = 2;
-const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_FWD_SREG_DEV: u16 = 1;
 /// NFT_REG32_02: the third four bytes of the first register, an interface behind a MAC address.
 const THIRD: u32 = 10;
@@ -230,36 +227,19 @@ impl Writer<'_> {
             Family::V4 => SetId::At4,
             Family::V6 => SetId::At6,
         };
-        let registers = [(NFTA_LOOKUP_SREG, FIRST), (NFTA_LOOKUP_DREG, FIRST)];
-        self.raw(c"lookup", |bytes| {
-            let name = map.name().as_bytes();
-            push_header(bytes, NFTA_LOOKUP_SET, name.len() as u16 + 1);
-            bytes.extend_from_slice(name);
-            bytes.push(0);
-            for (attribute, register) in registers {
-                push_header(bytes, attribute, 4);
-                bytes.extend_from_slice(&register.to_be_bytes());
-            }
-        });
+        self.look_up_named(map.name(), Some(FIRST), 0);
         self.write_ether(6);
         self.forward(THIRD);
     }
 
-    /// Send by the interface in a register.
+    /// Send by the interface in a register. `netlink_bindings` 0.3 lacks this expression.
     fn forward(&mut self, register: u32) {
-        self.raw(c"fwd", |bytes| {
-            push_header(bytes, NFTA_FWD_SREG_DEV, 4);
-            bytes.extend_from_slice(&register.to_be_bytes());
-        });
-    }
-
-    /// An expression that `netlink_bindings` 0.3 lacks, or numbers wrongly.
-    fn raw(&mut self, name: &std::ffi::CStr, fill: impl FnOnce(&mut Vec<u8>)) {
         self.element(|expression| {
-            let mut expression = expression.push_name(name);
+            let mut expression = expression.push_name(c"fwd");
             let bytes = expression.as_vec_mut();
             let data = push_nested_header(bytes, NFTA_EXPR_DATA);
-            fill(bytes);
+            push_header(bytes, NFTA_FWD_SREG_DEV, 4);
+            bytes.extend_from_slice(&register.to_be_bytes());
             finalize_nested_header(bytes, data);
             expression.end_nested().end_nested();
         });

@@ -8,7 +8,7 @@ use crate::audit::{self, Decision};
 use crate::caller::Caller;
 use crate::kernel::sysctl::{Family, forwards};
 use crate::policy::{Grant, Holder, Policy};
-use crate::request::{Protocol, Verb};
+use crate::request::Verb;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -125,16 +125,7 @@ fn describe_grant(text: &mut String, who: &Caller, grant: &Grant) {
             }
             Verb::Uplink => writeln!(text, "  uplink for subnets of {}", list(&grant.subnets)),
             Verb::Bind => {
-                let ports = grant.ports.iter().map(|range| {
-                    let protocol = match range.protocol {
-                        Protocol::Tcp => "tcp",
-                        Protocol::Udp => "udp",
-                    };
-                    match range.first == range.last {
-                        true => format!("{}/{protocol}", range.first),
-                        false => format!("{}-{}/{protocol}", range.first, range.last),
-                    }
-                });
+                let ports = grant.ports.iter().map(ToString::to_string);
                 writeln!(text, "  bind {}", ports.collect::<Vec<_>>().join(", "))
             }
         };

@@ -8,7 +8,7 @@ use crate::error::one_line;
 use crate::sys::installed;
 use ipnet::IpNet;
 use mossnet_setuid::client::{CallError, PLACES};
-use mossnet_setuid::request::{Grants, PortRange, Protocol, Used, Verb};
+use mossnet_setuid::request::{Grants, Used, Verb};
 use std::fmt::Display;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ fn privilege(program: &Path) -> String {
 /// Whether one of the usual low ports is granted, and which are.
 pub(super) fn ports(installed: Option<&Installed>) -> Option<String> {
     let grants = installed?.granted()?;
-    (!grants.ports.is_empty()).then(|| list(&grants.ports.iter().map(port).collect::<Vec<_>>()))
+    (!grants.ports.is_empty()).then(|| list(&grants.ports))
 }
 
 pub(super) fn row(installed: Option<&Installed>) -> Row {
@@ -125,10 +125,7 @@ fn told(grants: &Grants) -> String {
             Verb::Veth => "veth".to_owned(),
             Verb::Bridge => format!("bridge {}", list(&grants.bridges)),
             Verb::Uplink => format!("--uplink kernel for {}", list(&grants.subnets)),
-            Verb::Bind => {
-                let ports: Vec<_> = grants.ports.iter().map(port).collect();
-                format!("ports {}", list(&ports))
-            }
+            Verb::Bind => format!("ports {}", list(&grants.ports)),
         });
     }
     let used = |used: Used, what: &str| format!("{} of {} {what}", used.now, used.most);
@@ -159,21 +156,11 @@ fn list<T: Display>(all: &[T]) -> String {
     texts.join(", ")
 }
 
-fn port(range: &PortRange) -> String {
-    let protocol = match range.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    match range.first == range.last {
-        true => format!("{}/{protocol}", range.first),
-        false => format!("{}-{}/{protocol}", range.first, range.last),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::doctor::Status;
+    use mossnet_setuid::request::{PortRange, Protocol};
     use std::num::NonZeroU16;
 
     fn installed(grants: Result<Option<Grants>, String>) -> Installed {
