@@ -40,9 +40,9 @@ fn connect_from(from: &str, port: u16, to: SocketAddr) -> TcpStream {
             socket.bind(&SocketAddr::new(any, port).into()).unwrap();
         }
         socket
-            .connect_timeout(&to.into(), seconds(5))
+            .connect_timeout(&to.into(), seconds(20))
             .unwrap_or_else(|error| panic!("connect to {to}: {error}"));
-        socket.set_read_timeout(Some(seconds(5))).unwrap();
+        socket.set_read_timeout(Some(seconds(20))).unwrap();
         socket.into()
     })
 }
@@ -82,7 +82,7 @@ pub(crate) fn udp_client(from: &str, port: u16, to: SocketAddr) -> UdpSocket {
         let any = if to.is_ipv6() { "::" } else { "0.0.0.0" };
         let socket = UdpSocket::bind((any, port)).unwrap();
         socket.connect(to).unwrap();
-        socket.set_read_timeout(Some(seconds(5))).unwrap();
+        socket.set_read_timeout(Some(seconds(20))).unwrap();
         socket
     })
 }
@@ -208,7 +208,7 @@ fn one_client_port_towards_one_container_port_is_had_once() {
         // UDP: both are answered, each from the port that it asked.
         let udp = within("server", || {
             let socket = UdpSocket::bind("0.0.0.0:5000").unwrap();
-            socket.set_read_timeout(Some(seconds(5))).unwrap();
+            socket.set_read_timeout(Some(seconds(20))).unwrap();
             socket
         });
         let mut said = Vec::new();
@@ -373,7 +373,7 @@ fn a_sandbox_of_another_network_cannot_answer_for_a_container() {
                 .unwrap();
             let heard = client.recv(&mut [0; 64]);
             assert!(heard.is_err(), "{target}: {heard:?}");
-            client.set_read_timeout(Some(seconds(5))).unwrap();
+            client.set_read_timeout(Some(seconds(20))).unwrap();
             assert_eq!(udp_seen(&client), client.local_addr().unwrap());
         }
     });

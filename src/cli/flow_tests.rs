@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -28,6 +29,8 @@ struct Process {
     exit: watch::Sender<Option<i32>>,
 }
 
+static MADE: AtomicU8 = AtomicU8::new(1);
+
 /// Forgets a process as soon as it has ended, as `--rm` does: a wait that came late would fail.
 #[derive(Clone, Default)]
 struct Direct(Arc<Mutex<HashMap<SandboxId, Process>>>);
@@ -35,7 +38,9 @@ struct Direct(Arc<Mutex<HashMap<SandboxId, Process>>>);
 impl Direct {
     fn make(&self, command: Vec<String>) -> Created {
         let mut processes = self.0.lock().unwrap();
-        let id = SandboxId::from([u8::try_from(processes.len()).unwrap() + 1; 32]);
+        // Never one that was used before: the end of an earlier client's connection may come late, and
+        // takes its sandbox along.
+        let id = SandboxId::from([MADE.fetch_add(1, Ordering::Relaxed); 32]);
         let process = Process {
             command,
             stdio: Arc::default(),

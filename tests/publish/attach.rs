@@ -27,6 +27,6 @@ fn nothing_is_lost_of_what_comes_right_after_an_attach() {
             }
         }
         // Others may keep the machine busy.
-        assert!(slow.len() <= 2, "a second too late: {slow:?}");
+        assert!(slow.len() <= 4, "a second too late: {slow:?}");
     });
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::world::inspect;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
 
 /// UDP port 53 tells each client whom it is taken for; `late` goes to all that ever asked whenever
 /// somebody connects to port 80.
@@ -41,6 +42,21 @@ fn seen_flows(world: &World) -> (u64, u64) {
     let mut lines = listed.lines().filter_map(|line| line.strip_prefix("5353 "));
     let (accepted, refused) = lines.next().unwrap().split_once(' ').unwrap();
     (accepted.parse().unwrap(), refused.parse().unwrap())
+}
+
+/// Bytes of memory that wait at the host's UDP `port` to be read.
+fn queued(port: u16) -> u64 {
+    let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+    let tables = within("host", || [read("udp"), read("udp6")]);
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let of_port = lines.filter_map(|line| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let (_, local) = columns[1].rsplit_once(':').unwrap();
+        let (_, received) = columns[4].split_once(':').unwrap();
+        (u16::from_str_radix(local, 16) == Ok(port))
+            .then(|| u64::from_str_radix(received, 16).unwrap())
+    });
+    of_port.sum()
 }
 
 fn next(client: &UdpSocket) -> Option<String> {
@@ -91,7 +107,7 @@ fn flows_end_when_their_time_is_over_and_not_before() {
                 .set_read_timeout(Some(Duration::from_millis(500)))
                 .unwrap();
             assert_eq!(next(client), None);
-            client.set_read_timeout(Some(seconds(5))).unwrap();
+            client.set_read_timeout(Some(seconds(20))).unwrap();
         }
         // Whoever asks again is served, and seen as before.
         for client in once.iter().chain(&twice) {
@@ -100,6 +116,27 @@ fn flows_end_when_their_time_is_over_and_not_before() {
         assert_eq!(seen_flows(world), (6, 0));
         end(world);
     });
+}
+
+/// Thirty datagrams, which the relay finds all at once.
+fn burst_at_once() {
+    let relay = inspect::the("relay");
+    kill(Pid::from_raw(relay), Signal::SIGSTOP).unwrap();
+    eventually(seconds(10), "every thread to stop", || {
+        let mut threads = inspect::threads(relay).into_iter();
+        threads.all(|thread| inspect::status(thread, "State").starts_with('T'))
+    });
+    let burst = udp_client("server", 0, at(HOST, 5353));
+    burst.send(b"anybody?").unwrap();
+    eventually(seconds(10), "the first to arrive", || queued(5353) > 0);
+    let one = queued(5353);
+    for _ in 1..30 {
+        burst.send(b"anybody?").unwrap();
+    }
+    eventually(seconds(10), "the burst to arrive", || {
+        queued(5353) == 30 * one
+    });
+    kill(Pid::from_raw(relay), Signal::SIGCONT).unwrap();
 }
 
 #[test]
@@ -129,13 +166,7 @@ fn a_container_without_a_service_ends_the_flow() {
         let idle = sockets();
         // A burst that the relay finds all at once. The container's kernel answers the first few
         // datagrams only, and that while the last are still being sent.
-        let relay = Pid::from_raw(inspect::the("relay"));
-        kill(relay, Signal::SIGSTOP).unwrap();
-        let burst = udp_client("server", 0, at(HOST, 5353));
-        for _ in 0..30 {
-            burst.send(b"anybody?").unwrap();
-        }
-        kill(relay, Signal::SIGCONT).unwrap();
+        burst_at_once();
         eventually(seconds(10), "the burst to be counted", || {
             seen_flows(world) == (5, 5)
         });

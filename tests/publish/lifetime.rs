@@ -31,7 +31,7 @@ fn a_container_that_refuses_resets_the_client() {
                 .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{host}");
             let elapsed = begin.elapsed();
-            assert!(elapsed < seconds(1), "{host} {elapsed:?}");
+            assert!(elapsed < seconds(5), "{host} {elapsed:?}");
         }
         // Whomever the container takes a client for, its ICMP error ends the client's flow.
         let clients = [("host", "127.0.0.1"), ("server", HOST), ("server", HOST6)];
@@ -167,7 +167,7 @@ fn ends_of_connections_pass_both_ways() {
         let mut ready = [0; 6];
         (&client).read_exact(&mut ready).unwrap();
         drop(client);
-        assert_eq!(ends.recv_timeout(seconds(5)).unwrap(), "ConnectionReset");
+        assert_eq!(ends.recv_timeout(seconds(20)).unwrap(), "ConnectionReset");
     });
 }
 
@@ -237,6 +237,6 @@ fn a_stalled_client_delays_nobody() {
         for _ in 0..20 {
             echoed(&mut connect("server", at(HOST, 8081)), b"hello");
         }
-        assert!(begin.elapsed() < seconds(3), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
     });
 }

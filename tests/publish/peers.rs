@@ -8,7 +8,7 @@ use crate::world::{SERVER, SERVER_B, SERVER6};
 fn open_client(address: &str, port: u16) -> UdpSocket {
     within("server", || {
         let socket = UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)).unwrap();
-        socket.set_read_timeout(Some(seconds(5))).unwrap();
+        socket.set_read_timeout(Some(seconds(20))).unwrap();
         socket
     })
 }
@@ -179,7 +179,7 @@ fn nobody_poses_as_a_client_or_as_the_container() {
                     .unwrap();
                 let forged = client.recv(&mut [0; 64]);
                 assert!(forged.is_err(), "{name}: {forged:?}");
-                client.set_read_timeout(Some(seconds(5))).unwrap();
+                client.set_read_timeout(Some(seconds(20))).unwrap();
                 assert_eq!(udp_seen(client), client.local_addr().unwrap(), "{name}");
             }
             // The flows are those of the beginning: nobody has ended one.

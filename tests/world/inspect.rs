@@ -53,7 +53,7 @@ pub fn mossnet_processes(role: &str) -> Vec<i32> {
 /// itself.
 #[track_caller]
 pub fn the(role: &str) -> i32 {
-    let deadline = Instant::now() + seconds(3);
+    let deadline = Instant::now() + seconds(20);
     loop {
         let all = mossnet_processes(role);
         if let [one] = all[..] {
@@ -232,7 +232,7 @@ impl World {
             return;
         }
         let mut last = Vec::new();
-        let deadline = Instant::now() + seconds(5);
+        let deadline = Instant::now() + seconds(20);
         while Instant::now() < deadline {
             last = self.leftovers();
             if last.is_empty() {
