@@ -4,7 +4,7 @@ use crate::world::dns::Dns;
 use crate::world::{BLACK_HOLE, SERVER, SERVER_B, SERVER6, World, installed, seconds};
 
 fn dig(world: &World, args: &str) -> String {
-    let options = ["dig", "+time=4", "+tries=1"];
+    let options = ["dig", "+time=15", "+tries=1"];
     world.run(options).then(args.split(' ')).ok()
 }
 
@@ -111,7 +111,7 @@ fn silent_resolvers_end_in_an_answer() {
             if !installed("dig") {
                 return;
             }
-            let options = ["dig", "+time=15", "+tries=1", "www.test.example"];
+            let options = ["dig", "+time=25", "+tries=1", "www.test.example"];
             let answer = world.run(options).run().expect_within(seconds(13));
             answer.expect_text("SERVFAIL");
         });
@@ -125,7 +125,7 @@ fn the_second_resolver_is_asked_when_the_first_is_dead() {
             return;
         }
         Dns::start_at("server", SERVER.parse().unwrap(), None);
-        let options = ["dig", "+short", "+time=10", "+tries=1", "www.test.example"];
+        let options = ["dig", "+short", "+time=25", "+tries=1", "www.test.example"];
         assert_eq!(world.run(options).ok(), format!("{SERVER}\n"));
     });
 }

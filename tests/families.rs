@@ -15,7 +15,7 @@ fn an_ipv4_only_world() {
         assert_eq!(seen.stdout, "203.0.113.2");
         let failed = curl(&format!("http://[{SERVER6}]/")).expect_within(seconds(2));
         assert_eq!(failed.code, 7, "could not connect: {failed}");
-        world.run(["ping", "-c1", "-W2", SERVER]).ok();
+        world.run(["ping", "-c1", "-W15", SERVER]).ok();
         let ping = world.run(["ping", "-6", "-c1", "-W5", SERVER6]).run();
         assert!(ping.code != 0, "{ping}");
         let datagram = format!(
@@ -45,7 +45,7 @@ fn an_ipv6_only_world() {
         assert_eq!(seen.stdout, "2001:db8:113::2");
         let failed = curl(&format!("http://{SERVER}/")).expect_within(seconds(2));
         assert_eq!(failed.code, 7, "could not connect: {failed}");
-        world.run(["ping", "-c1", "-W2", SERVER6]).ok();
+        world.run(["ping", "-c1", "-W15", SERVER6]).ok();
         let datagram = format!(
             "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_DGRAM)\ns.settimeout(3)\n\
              s.sendto(b'hello',('{SERVER6}',7))\nprint(s.recv(9).decode())"

@@ -104,7 +104,7 @@ const REFUSED: [&str; 4] = ["refused"; 4];
 
 #[track_caller]
 fn status(world: &World, sandbox: &str, question: &str) -> String {
-    let head = ["exec", sandbox, "--", "dig", "+time=2", "+tries=2"];
+    let head = ["exec", sandbox, "--", "dig", "+time=5", "+tries=3"];
     let answer = world.mossnet(head).then(question.split(' ')).ok();
     let (_, rest) = answer.split_once("status: ").expect("a status");
     rest.split(',').next().unwrap_or_default().to_owned()

@@ -31,7 +31,7 @@ fn addresses_fail_each_in_its_own_way() {
     World::test(|world| {
         let connect = |address: &str| {
             let script = format!(
-                "import socket\ns=socket.socket()\ns.settimeout(2)\n\
+                "import socket\ns=socket.socket()\ns.settimeout(4)\n\
                  try: s.connect(('{address}',81))\nexcept OSError as e: print(repr(e))"
             );
             world.user(["python3", "-c", &script]).ok()
@@ -46,9 +46,9 @@ fn addresses_fail_each_in_its_own_way() {
         assert!(connect(UNROUTED).contains("Network is unreachable"));
         assert!(connect(PROHIBITED).contains("No route to host"));
         assert!(connect(BLACK_HOLE).contains("timed out"));
-        world.user(["ping", "-c1", "-W2", SERVER]).ok();
-        world.user(["ping", "-c1", "-W2", ISP]).ok();
-        world.user(["ping", "-c1", "-W2", SERVER6]).ok();
+        world.user(["ping", "-c1", "-W15", SERVER]).ok();
+        world.user(["ping", "-c1", "-W15", ISP]).ok();
+        world.user(["ping", "-c1", "-W15", SERVER6]).ok();
     });
 }
 
@@ -81,7 +81,7 @@ fn the_name_server_answers() {
         let dns = Dns::start("server");
         let dig = |args: &str| {
             let args = args.split(' ').map(str::to_owned);
-            world.user(["dig", "+time=2", "+tries=1"]).then(args).ok()
+            world.user(["dig", "+time=15", "+tries=1"]).then(args).ok()
         };
         assert_eq!(dig("+short www.test.example"), format!("{SERVER}\n"));
         assert_eq!(

@@ -28,14 +28,14 @@ impl<'w> Sandbox<'w> {
 
     #[track_caller]
     fn pings(&self, whom: &str) {
-        let printed = self.exec(&format!("ping -c1 -W5 {whom}"));
+        let printed = self.exec(&format!("ping -c1 -W20 {whom}"));
         assert!(printed.contains(" 0% packet loss"), "{printed}");
     }
 
     /// By name: nobody is called that.
     #[track_caller]
     fn does_not_know(&self, whom: &str) {
-        let words = ["exec", self.name, "ping", "-c1", "-W1", whom];
+        let words = ["exec", self.name, "ping", "-c1", "-w2", whom];
         let output = self.world.mossnet(words).run();
         assert!(output.code != 0, "{output}");
         output.expect_text("Name or service not known");
@@ -44,7 +44,7 @@ impl<'w> Sandbox<'w> {
     /// By address: no answer.
     #[track_caller]
     fn cannot_reach(&self, whom: &str) {
-        let words = ["exec", self.name, "ping", "-c1", "-W1", whom];
+        let words = ["exec", self.name, "ping", "-c1", "-w2", whom];
         let output = self.world.mossnet(words).run();
         assert!(output.code != 0, "{output}");
         assert!(!output.stdout.contains("bytes from"), "{output}");

@@ -27,10 +27,10 @@ END
     echo 'nameserver 192.0.2.53' >/run/resolv.conf
     mkdir /run/etc; cp /etc/passwd /etc/group /etc/nsswitch.conf /etc/hosts /run/etc 2>/dev/null || true
     cp /run/resolv.conf /run/etc/resolv.conf; mount --bind /run/etc /etc
-    ask() { inside "$1" dig +short +tries=1 +time=3 "$2" "@$3" $4; }
-    status() { inside "$1" dig +tries=1 +time=3 "$2" "@$3" | sed -n 's/.*status: \([A-Z]*\).*/\1/p'; }
+    ask() { inside "$1" dig +short +tries=1 +time=10 "$2" "@$3" $4; }
+    status() { inside "$1" dig +tries=1 +time=10 "$2" "@$3" | sed -n 's/.*status: \([A-Z]*\).*/\1/p'; }
     # Names change with a signal, so shortly after.
-    knows() { until_true sh -c "[ \"\$(ip netns exec $1 dig +short +tries=1 +time=3 $2 @$3 ${5:-} | sort | paste -sd' ')\" = '$4' ]" || { echo "not: $*"; ask "$1" "$2" "$3"; return 1; }; }
+    knows() { until_true sh -c "[ \"\$(ip netns exec $1 dig +short +tries=1 +time=10 $2 @$3 ${5:-} | sort | paste -sd' ')\" = '$4' ]" || { echo "not: $*"; ask "$1" "$2" "$3"; return 1; }; }
 "#;
 
 #[test]
@@ -66,7 +66,7 @@ fn names_are_known_to_those_who_share_a_network() {
         echo 'nameserver 192.0.2.54' >/etc/new; mv /etc/new /etc/resolv.conf
         knows two www.example.com 10.77.1.1 192.0.2.54
         teardown two db
-        until_true sh -c "[ -z \"\$(ip netns exec one dig +short +tries=1 +time=3 db @10.77.1.1)\" ]"
+        until_true sh -c "[ -z \"\$(ip netns exec one dig +short +tries=1 +time=10 db @10.77.1.1)\" ]"
         pid=$(cat /run/net/aardvark-dns/aardvark.pid)
         [ "$(servers)" = "$pid" ]
         # It holds one power, and cannot get others.
@@ -111,7 +111,7 @@ fn the_server_comes_and_goes_with_the_networks() {
     bench.write("db", container("db", 6, &[a()]).to_string());
     bench.ok(
         r#"
-        ask() { inside "$1" dig +short +tries=1 +time=3 "$2" "@$3" $4; }
+        ask() { inside "$1" dig +short +tries=1 +time=10 "$2" "@$3" $4; }
         setup one web; [ "$(ask one web 10.77.1.1 '')" = 10.77.1.5 ]
         # Killed, it comes back with the next container.
         kill -9 $(servers); until_true quiet

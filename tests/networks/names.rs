@@ -11,7 +11,7 @@ fn set<const N: usize>(texts: [&str; N]) -> BTreeSet<String> {
 /// The status of an answer, such as NOERROR, and how many records it has.
 #[track_caller]
 fn status(world: &World, sandbox: &str, args: &str) -> (String, usize) {
-    let head = ["exec", sandbox, "--", "dig", "+time=3", "+tries=1"];
+    let head = ["exec", sandbox, "--", "dig", "+time=5", "+tries=3"];
     let text = world.mossnet(head).then(args.split(' ')).ok();
     let after = |mark: &str| {
         text.split(mark)

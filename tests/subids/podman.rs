@@ -30,7 +30,7 @@ while True:
 
 /// For containers: what the image has links to.
 const PROGRAMS: &str = "-v=/usr:/usr:ro";
-const FETCH: &str = "curl -sS -m 5 http://web/x";
+const FETCH: &str = "curl -sS -m 20 http://web/x";
 
 /// Podman with a home and a runtime directory of its own, and the image `bb`: busybox, with the
 /// programs of this machine.
@@ -221,7 +221,7 @@ fn free_port() -> u16 {
 
 fn echoes(port: u16) -> bool {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let patience = Duration::from_millis(500);
+    let patience = Duration::from_secs(2);
     socket.set_read_timeout(Some(patience)).expect("a timeout");
     let mut answer = [0; 16];
     socket.send_to(b"ping", ("127.0.0.1", port)).is_ok()
@@ -253,7 +253,7 @@ fn networks_names_and_ports() {
     let serves = || podman.cmd(["curl", "-s", "-m", "2", &url]).run().stdout == "hello\n";
     eventually(seconds(10), "the port leads to the container", serves);
     eventually(seconds(10), "datagrams, too", || echoes(udp));
-    let fetch = "curl -sS -m 5 http://web/x && curl -sS -m 5 http://www.dns.podman/x";
+    let fetch = "curl -sS -m 20 http://web/x && curl -sS -m 20 http://www.dns.podman/x";
     assert_eq!(podman.run(&["--network=a"], fetch), "hello\nhello\n");
     // Onto another network and off again, while it runs.
     podman.podman(&["network", "connect", "b", "web"]).ok();
@@ -290,7 +290,7 @@ fn internal_networks_and_both_families() {
     podman.start("web", &["--network=inner", "--network=six"], SERVE);
     let seen = podman.run(
         &["--network=inner"],
-        "ip route; curl -sS -m 5 http://web/x; getent hosts www.example.com || echo unknown",
+        "ip route; curl -sS -m 20 http://web/x; getent hosts www.example.com || echo unknown",
     );
     assert!(!seen.contains("default"), "{seen}");
     assert!(seen.ends_with("hello\nunknown\n"), "{seen}");
@@ -301,7 +301,7 @@ fn internal_networks_and_both_families() {
             "--ip6=fd00:99:7::77",
             "--mac-address=02:42:00:00:00:77",
         ],
-        "ip addr show eth0; ip -6 route; curl -sS -6 -m 5 http://web/x",
+        "ip addr show eth0; ip -6 route; curl -sS -6 -m 20 http://web/x",
     );
     for words in [
         "10.99.7.77/24",
@@ -336,12 +336,12 @@ fn pods_and_builds() {
     ];
     podman.podman(&create).ok();
     podman.start("web", &["--pod=pod"], SERVE);
-    let neighbour = podman.run(&["--pod=pod"], "curl -sS -m 5 http://127.0.0.1/x");
+    let neighbour = podman.run(&["--pod=pod"], "curl -sS -m 20 http://127.0.0.1/x");
     assert_eq!(neighbour, "hello\n");
     let url = format!("http://127.0.0.1:{port}/x");
-    assert_eq!(podman.cmd(["curl", "-s", "-m", "5", &url]).ok(), "hello\n");
+    assert_eq!(podman.cmd(["curl", "-s", "-m", "20", &url]).ok(), "hello\n");
     // What a build does at each RUN: podman 4.3 without root lets none of its own builds onto a network.
-    let step = "ip -4 addr show eth0 | grep inet && curl -sS -m 5 -o /fetched http://pod/x";
+    let step = "ip -4 addr show eth0 | grep inet && curl -sS -m 20 -o /fetched http://pod/x";
     let run = [
         "run",
         "--name=step",

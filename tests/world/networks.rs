@@ -82,7 +82,9 @@ impl World {
     /// True if one ping from inside a sandbox is answered within a second.
     #[track_caller]
     pub fn pings(&self, sandbox: &str, target: &str) -> bool {
-        let argv = ["exec", sandbox, "--", "ping", "-c1", "-W1", "-n", target];
+        let argv = [
+            "exec", sandbox, "--", "ping", "-c1", "-i0.5", "-w2", "-n", target,
+        ];
         self.mossnet(argv).run().code == 0
     }
 
@@ -90,10 +92,12 @@ impl World {
     #[track_caller]
     pub fn dig(&self, sandbox: &str, line: &str) -> BTreeSet<String> {
         let head = [
-            "exec", sandbox, "--", "dig", "+short", "+time=2", "+tries=2",
+            "exec", sandbox, "--", "dig", "+short", "+time=5", "+tries=3",
         ];
         let answer = self.mossnet(head).then(words(line)).ok();
-        answer.lines().map(str::to_owned).collect()
+        // Where only a later try was answered, it says so before.
+        let records = answer.lines().filter(|line| !line.starts_with(';'));
+        records.map(str::to_owned).collect()
     }
 
     /// The default route of a sandbox, IPv4: gateway and interface.
