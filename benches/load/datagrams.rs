@@ -319,15 +319,23 @@ pub fn echo(order: &Order) -> Measured {
 
 /// One datagram to the server and back, from a socket of its own; false if it was lost.
 pub fn one_echo(address: IpAddr) -> bool {
+    flow(address).is_ok_and(|socket| echo_on(&socket))
+}
+
+/// A socket of its own towards the server.
+pub fn flow(address: IpAddr) -> Result<UdpSocket, String> {
     let order = Order {
         address,
         number: 64,
         duration: Duration::ZERO,
     };
-    let Ok(socket) = connected(&order, PORT) else {
-        return false;
-    };
+    let socket = connected(&order, PORT)?;
     let _ = socket.set_read_timeout(Some(PATIENCE));
+    Ok(socket)
+}
+
+/// One datagram to the server and back; false if it was lost.
+pub fn echo_on(socket: &UdpSocket) -> bool {
     let sent = socket.send(&filled(ECHO, std::process::id(), 64)).is_ok();
     sent && socket.recv(&mut [0; 64]).is_ok()
 }

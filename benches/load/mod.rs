@@ -6,12 +6,13 @@
 //! client outlives its time by more than [`GRACE`], whatever the path does to it.
 //!
 //! * `exchange`: requests and connections. `stream`: bulk. `datagrams`: UDP. `names`: DNS.
-//! * `idle`, `churn`: many flows that do nothing, or come and go. `first`: the first byte.
+//! * `idle`, `churn`, `flows`: many flows that do nothing, or come and go, or are counted as they come. `first`: the first byte.
 
 mod churn;
 mod datagrams;
 mod exchange;
 mod first;
+mod flows;
 mod idle;
 mod names;
 mod stream;
@@ -82,6 +83,8 @@ fn kinds(name: &str) -> Option<fn(&Order) -> Measured> {
         "idle" => idle::hold,
         "churn" => churn::churn,
         "first" => first::first_byte,
+        "flows-short" => flows::short,
+        "flows-long" => flows::long,
         _ => return None,
     })
 }

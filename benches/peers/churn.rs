@@ -37,9 +37,7 @@ pub fn measure(world: &World, kinds: &[Kind], seconds: u64, results: &mut Result
             kind.name,
             end,
         );
-        if kind.product == Product::Mossnet {
-            let _ = world.mossnet(["shutdown", "--all"]).run();
-        }
+        kind.shut_down(world);
     }
 }
 

@@ -2,9 +2,13 @@
 
 use crate::TARGET;
 use crate::load::{self, GRACE, Measured};
-use crate::world::{Cmd, Running, World, eventually, inspect, ip, netns, seconds};
+use crate::world::{Cmd, ROOT, Running, World, eventually, inspect, ip, netns, seconds};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+/// Where the other builds are named.
+pub const OTHER_BUILDS: &str = "MOSSNET_BENCH_OTHER_BUILDS";
 
 /// A product at one setting.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub struct Kind {
     pub mtu: u32,
     /// Takes part in the rows of TCP streams only.
     pub streams_only: bool,
+    /// Another build of mossnet: its program.
+    pub program: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +39,32 @@ const fn kind(name: &'static str, product: Product, mtu: u32, streams_only: bool
         product,
         mtu,
         streams_only,
+        program: None,
     }
 }
 
 /// Everybody, in the order of the columns. The first is the measure of all others.
-pub const ALL: [Kind; 10] = [
+pub static ALL: LazyLock<Vec<Kind>> =
+    LazyLock::new(|| USUAL.into_iter().chain(other_builds()).collect());
+
+/// Other builds of mossnet, `NAME=PROGRAM` with commas. A handful, kept as long as we run.
+fn other_builds() -> Vec<Kind> {
+    let text = std::env::var(OTHER_BUILDS).unwrap_or_default();
+    let text: &'static str = text.leak();
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let other = |(name, program): (&str, &'static str)| Kind {
+        program: Some(program),
+        ..kind(
+            format!("mossnet {name}").leak(),
+            Product::Mossnet,
+            1500,
+            false,
+        )
+    };
+    pairs.map(other).collect()
+}
+
+const USUAL: [Kind; 10] = [
     kind("native veth", Product::Native, 1500, false),
     kind("mossnet", Product::Mossnet, 1500, false),
     kind("pasta, MTU 65520", Product::Pasta, 65520, false),
@@ -54,6 +81,35 @@ pub const ALL: [Kind; 10] = [
     kind("native veth, MTU 65520", Product::Native, 65520, true),
     kind("mossnet, MTU 65520", Product::Mossnet, 65520, true),
 ];
+
+impl Kind {
+    /// mossnet's program, as the world knows it.
+    fn program(&self) -> &'static str {
+        self.program.unwrap_or("/run/world/bin/mossnet")
+    }
+
+    /// mossnet's `--root`: each build has its own.
+    pub fn root(&self) -> String {
+        match self.program {
+            None => ROOT.to_owned(),
+            Some(_) => format!("/run/world/{}", self.name.replace(' ', "-")),
+        }
+    }
+
+    /// `mossnet ARGS` of this build.
+    pub fn mossnet(&self, world: &World, root: &str, args: &[&str]) -> Cmd {
+        world.user([self.program(), "--root", root]).then(args)
+    }
+
+    /// Ends all that mossnet has started.
+    pub fn shut_down(&self, world: &World) {
+        if self.product == Product::Mossnet {
+            let _ = self
+                .mossnet(world, &self.root(), &["shutdown", "--all"])
+                .run();
+        }
+    }
+}
 
 /// A netns with a way to the server.
 pub struct Contender {
@@ -151,7 +207,7 @@ impl Contender {
         match (self.kind.product, self.carrier) {
             (Product::Mossnet, _) => ["relay", "helper", "remover", "daemon"]
                 .iter()
-                .flat_map(|role| inspect::mossnet_processes(role))
+                .flat_map(|role| inspect::processes_of(self.kind.program(), role))
                 .collect(),
             (_, Some(pid)) => crate::usage::descendants(pid),
             (_, None) => Vec::new(),
@@ -161,7 +217,7 @@ impl Contender {
     /// Processes that hold what a flow needs.
     pub fn holders(&self) -> Vec<i32> {
         match self.kind.product {
-            Product::Mossnet => inspect::mossnet_processes("relay"),
+            Product::Mossnet => inspect::processes_of(self.kind.program(), "relay"),
             _ => self.carriers(),
         }
     }
@@ -237,34 +293,21 @@ fn native(kind: Kind) -> Contender {
 fn mossnet(world: &World, kind: Kind) -> Result<Contender, String> {
     let network = format!("mtu{}", kind.mtu);
     let name = format!("bench{}", kind.mtu);
-    let _ = world.mossnet(["rm", "-f", &name]).run();
-    if world.mossnet(["network", "inspect", &network]).run().code != 0 {
+    let root = kind.root();
+    let mossnet = |args: &[&str]| kind.mossnet(world, &root, args);
+    let done = |output: crate::world::Output| match output.code {
+        0 => Ok(output.stdout),
+        _ => Err(one_line(&output.stderr)),
+    };
+    let _ = mossnet(&["rm", "-f", &name]).run();
+    if mossnet(&["network", "inspect", &network]).run().code != 0 {
         let option = format!("mtu={}", kind.mtu);
-        let made = world
-            .mossnet(["network", "create", "-o", &option, &network])
-            .run();
-        if made.code != 0 {
-            return Err(one_line(&made.stderr));
-        }
+        done(mossnet(&["network", "create", "-o", &option, &network]).run())?;
     }
-    let argv = [
-        "run",
-        "-d",
-        "--name",
-        &name,
-        "--network",
-        &network,
-        "--",
-        "sleep",
-        "100000",
-    ];
-    let started = world.mossnet(argv).run();
-    if started.code != 0 {
-        return Err(one_line(&started.stderr));
-    }
-    let files = world
-        .mossnet(["exec", &name, "cat", "/etc/resolv.conf"])
-        .ok();
+    let holder = ["--", "sleep", "100000"];
+    let start = ["run", "-d", "--name", &name, "--network", &network];
+    done(mossnet(&start).then(holder).run())?;
+    let files = done(mossnet(&["exec", &name, "cat", "/etc/resolv.conf"]).run())?;
     let mut words = files
         .split_whitespace()
         .skip_while(|word| *word != "nameserver");
@@ -273,7 +316,9 @@ fn mossnet(world: &World, kind: Kind) -> Result<Contender, String> {
         .ok_or("no name server in resolv.conf")?
         .to_owned();
     // Entered from outside: `mossnet exec` is not what is measured.
-    let pid = world.inspect(&name)["Pid"].as_i64().ok_or("no pid")?;
+    let told = done(mossnet(&["inspect", &name]).run())?;
+    let told: serde_json::Value = serde_json::from_str(&told).map_err(|e| e.to_string())?;
+    let pid = told[0]["Pid"].as_i64().ok_or("no pid")?;
     Ok(Contender {
         kind,
         prefix: inside(pid),

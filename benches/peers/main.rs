@@ -9,7 +9,7 @@
 //!
 //! * `settings`: flags. `contender`: who they are. `measures`: the loads and the rows they give.
 //!   `rounds`: the run. `usage`: processor time and memory of the helper processes.
-//! * `startup`, `memory`, `churn`: rows with contenders of their own.
+//! * `startup`, `flows`, `memory`, `churn`: rows with contenders of their own.
 //! * `results`: values, medians, JSON. `goals`: issue 5's. `table`, `plot`: for people.
 
 // A benchmark that panics is a benchmark that failed.
@@ -28,6 +28,7 @@ mod median;
 
 mod churn;
 mod contender;
+mod flows;
 mod goals;
 mod measures;
 mod memory;
@@ -65,6 +66,9 @@ fn main() -> ExitCode {
     let stage = args.get(1).is_some_and(|arg| arg == "--exact");
     let settings = Settings::from_environment();
     let deadline = settings.deadline();
+    if !stage {
+        memory::raise_hard_limit();
+    }
     let mut results = Results::default();
     if settings.rounds > 0 {
         let builder = World::builder()

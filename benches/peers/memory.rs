@@ -5,19 +5,40 @@ use crate::results::{Better, Results};
 use crate::rounds::add;
 use crate::usage;
 use crate::world::World;
-use nix::sys::resource::{Resource, getrlimit};
-use std::time::Duration;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Both ends, one descriptor a flow, are our own.
 const OWN: usize = 100;
 
+/// Lets everything that is started from here have as many descriptors as the machine allows one
+/// process, where we are root: 50,000 flows want more than a login usually gets.
+pub fn raise_hard_limit() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open");
+    let most = most.ok().and_then(|text| text.trim().parse().ok());
+    if let (Some(most), Ok((soft, hard))) = (most, getrlimit(Resource::RLIMIT_NOFILE))
+        && most > hard
+    {
+        // Refused to whoever is not root: then the rows say what was not possible.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, most);
+    }
+}
+
 /// Each size of each contender, always with one that has just started.
 pub fn measure(world: &World, kinds: &[Kind], sizes: &[usize], results: &mut Results) {
     let takes_part = |kind: &&Kind| !kind.streams_only && kind.product != Product::Native;
+    // Bytes of a flow, as the size before has shown.
+    let mut known = BTreeMap::new();
     for size in sizes {
         for kind in kinds.iter().filter(takes_part) {
-            let (each, all) = match guarded(|| once(world, *kind, *size)) {
-                Ok((base, held)) => (Ok((held - base) * 1024.0 / *size as f64), Ok(held)),
+            let fits = fits(known.get(kind.name).copied(), *size);
+            let (each, all) = match fits.and_then(|()| guarded(|| once(world, *kind, *size))) {
+                Ok((base, held)) => {
+                    let each = (held - base) * 1024.0 / *size as f64;
+                    known.insert(kind.name, each);
+                    (Ok(each), Ok(held))
+                }
                 Err(reason) => (Err(reason.clone()), Err(reason)),
             };
             let name = thousands(*size);
@@ -36,9 +57,7 @@ pub fn measure(world: &World, kinds: &[Kind], sizes: &[usize], results: &mut Res
                 kind.name,
                 all,
             );
-            if kind.product == Product::Mossnet {
-                let _ = world.mossnet(["shutdown", "--all"]).run();
-            }
+            kind.shut_down(world);
         }
     }
 }
@@ -47,6 +66,29 @@ fn thousands(number: usize) -> String {
     match number / 1000 {
         0 => number.to_string(),
         more => format!("{more},{:03}", number % 1000),
+    }
+}
+
+/// A contender may take half of the memory that is there.
+fn fits(each: Option<f64>, size: usize) -> Result<(), String> {
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<f64> = line.and_then(|line| {
+        line.trim()
+            .split(' ')
+            .next()
+            .and_then(|text| text.parse().ok())
+    });
+    match (each, kib) {
+        (Some(each), Some(kib)) if each * size as f64 > kib * 512.0 => Err(format!(
+            "not tried: {:.1} GiB at {each:.0} bytes a flow, where {:.1} GiB are available",
+            gib(each * size as f64),
+            gib(kib * 1024.0)
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -64,15 +106,14 @@ fn once(world: &World, kind: Kind, size: usize) -> Result<(f64, f64), String> {
     std::thread::sleep(Duration::from_millis(300));
     let holders = contender.holders();
     let base = usage::resident(&holders);
-    let mut load = contender
-        .generator("idle", size, Duration::from_secs(60))
-        .start();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let patience = Duration::from_secs(60);
+    let mut load = contender.generator("idle", size, patience).start();
+    let deadline = Instant::now() + patience;
     while !load.stdout().contains("held") {
         if !load.is_alive() {
             return Err(one_line(&load.wait().stderr));
         }
-        if std::time::Instant::now() > deadline {
+        if Instant::now() > deadline {
             return Err("not all flows within a minute".to_owned());
         }
         std::thread::sleep(Duration::from_millis(50));

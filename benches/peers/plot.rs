@@ -116,7 +116,7 @@ fn line(svg: &mut String, row: &Row, y: f64) {
         LEFT + WIDTH
     );
     // mossnet last: on top.
-    let mut kinds = ALL;
+    let mut kinds = ALL.clone();
     kinds.sort_by_key(|kind| (kind.product == Product::Mossnet, kind.name == "mossnet"));
     for kind in kinds {
         let Some(ratio) = goodness(row, kind.name) else {

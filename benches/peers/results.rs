@@ -181,7 +181,7 @@ impl Results {
         {
             let best = row.best_peer();
             let mut each = serde_json::Map::new();
-            for kind in ALL {
+            for kind in ALL.iter() {
                 if let Some(median) = row.median(kind.name) {
                     let entry = serde_json::json!({
                         "median": median,

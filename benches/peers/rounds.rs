@@ -7,7 +7,7 @@ use crate::results::{Better, MARK, Results};
 use crate::settings::Settings;
 use crate::usage;
 use crate::world::{Running, World, enter, seconds};
-use crate::{churn, memory, startup};
+use crate::{churn, flows, memory, startup};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -46,7 +46,12 @@ pub fn run(world: &World, settings: &Settings) {
     }
     // The others need contenders without a past.
     drop(contenders);
-    let _ = world.mossnet(["shutdown", "--all"]).run();
+    for kind in &kinds {
+        kind.shut_down(world);
+    }
+    if settings.wants("flows") {
+        flows::measure(world, &kinds, settings.rounds, &mut results);
+    }
     if settings.wants("memory") {
         memory::measure(world, &kinds, &settings.flows, &mut results);
     }
@@ -69,7 +74,7 @@ fn servers(world: &World) -> Running {
 /// Those that can be had here.
 fn invited(world: &World, settings: &Settings) -> Vec<Contender> {
     let mut found = Vec::new();
-    for kind in contender::ALL {
+    for kind in contender::ALL.iter().copied() {
         let streams = settings.wants("tcp") || !kind.streams_only;
         if !settings.invites(kind.name) || !streams {
             continue;

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 /// Flag, variable, meaning.
-const FLAGS: [(&str, &str, &str); 10] = [
+const FLAGS: [(&str, &str, &str); 11] = [
     (
         "--rounds",
         "MOSSNET_BENCH_ROUNDS",
@@ -20,12 +20,17 @@ const FLAGS: [(&str, &str, &str); 10] = [
     (
         "--rows",
         "MOSSNET_BENCH_ROWS",
-        "groups of rows, with commas: tcp, requests, connections, latency, udp, quic, dns, startup, memory, churn (all)",
+        "groups of rows, with commas: tcp, requests, connections, latency, udp, quic, dns, startup, flows, memory, churn (all)",
     ),
     (
         "--only",
         "MOSSNET_BENCH_ONLY",
         "contenders, by the beginning of their names, with commas (all)",
+    ),
+    (
+        "--other-builds",
+        crate::contender::OTHER_BUILDS,
+        "other builds of mossnet beside this one: NAME=PROGRAM, with commas (none)",
     ),
     (
         "--flows",

@@ -6,7 +6,7 @@ use crate::contender::{
 };
 use crate::results::Results;
 use crate::rounds::add;
-use crate::world::{Cmd, ROOT, World, ip, seconds};
+use crate::world::{Cmd, World, ip, seconds};
 use std::time::Instant;
 
 const ROW: &str = "start-up to the first byte";
@@ -17,10 +17,10 @@ const COLD_ROOT: &str = "/run/world/cold";
 /// Once of each; the peers have nothing that could run before.
 pub fn measure(world: &World, kinds: &[Kind], results: &mut Results) {
     for kind in kinds.iter().filter(|kind| !kind.streams_only) {
-        let warm = guarded(|| once(world, *kind, ROOT));
+        let warm = guarded(|| once(world, *kind, &kind.root()));
         let cold = if kind.product == Product::Mossnet {
             let cold = guarded(|| once(world, *kind, COLD_ROOT));
-            let _ = world.mossnet_at(COLD_ROOT, ["shutdown", "--all"]).run();
+            let _ = kind.mossnet(world, COLD_ROOT, &["shutdown", "--all"]).run();
             cold
         } else {
             warm.clone()
@@ -39,8 +39,8 @@ fn once(world: &World, kind: Kind, root: &str) -> Result<f64, String> {
     match kind.product {
         Product::Native => native(),
         Product::Mossnet => {
-            let argv = ["run", "--rm", "--"].into_iter().chain(first(TARGET));
-            timed(world.mossnet_at(root, argv))
+            let command = kind.mossnet(world, root, &["run", "--rm", "--"]);
+            timed(command.then(first(TARGET)))
         }
         Product::Pasta => {
             if let Some(obstacle) = obstacle(world, "pasta") {

@@ -23,7 +23,7 @@ pub fn columns(results: &Results) -> Vec<Kind> {
             .iter()
             .any(|row| row.values.contains_key(kind.name))
     };
-    ALL.into_iter().filter(seen).collect()
+    ALL.iter().copied().filter(seen).collect()
 }
 
 /// Medians, in brackets the ratio to native; last the ratio of mossnet to the best peer.

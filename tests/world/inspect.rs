@@ -35,9 +35,14 @@ pub fn processes() -> Vec<Process> {
 
 /// Processes of mossnet whose command line has the word `role`: `daemon`, `helper`, `relay`.
 pub fn mossnet_processes(role: &str) -> Vec<i32> {
+    processes_of("/run/world/bin/mossnet", role)
+}
+
+/// The same of whatever build `program` is.
+pub fn processes_of(program: &str, role: &str) -> Vec<i32> {
     // By the file itself: helper and relay have left the file system in which it has a name.
     let identity = |path: &str| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let product = identity("/run/world/bin/mossnet");
+    let product = identity(program);
     let ours = |process: &Process| {
         let mut words = process.line.split(' ').skip(1);
         words.any(|word| word == role) && identity(&format!("/proc/{}/exe", process.pid)) == product
