@@ -97,7 +97,7 @@ fn once(world: &World, kind: Kind, size: usize) -> Result<(f64, f64), String> {
     let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
     if (size + OWN) as u64 > limit {
         return Err(format!(
-            "not possible: the load generator may have {limit} descriptors"
+            "not possible: the load generator may have {limit} descriptors (CAP_SYS_RESOURCE raises it)"
         ));
     }
     let contender = Contender::start(world, kind)?;

@@ -177,6 +177,6 @@ impl Settings {
     pub fn deadline(&self) -> Duration {
         // Some 40 measures of 8 contenders, a few of which wait for a stalled peer.
         let rounds = Duration::from_secs_f64((self.seconds + 3.0) * 320.0 * self.rounds as f64);
-        rounds + Duration::from_secs(self.churn * 8 + 900)
+        rounds + Duration::from_secs(self.churn * 8 + 1800)
     }
 }
