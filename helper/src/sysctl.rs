@@ -32,7 +32,8 @@ const ROUTER_NEEDED_V6: &[Parameter] = &[
 /// Router netns: tuning and hygiene. arp_ignore keeps a container from reaching the gateway of
 /// another network; reno, because these legs are lossless and bbr halves their speed; no TIME_WAIT,
 /// because no segment is ever late on them, and it would keep a client's port from being used again;
-/// keep-alive times, so that the relay need not set them for each socket.
+/// keep-alive times, so that the relay need not set them for each socket; buffers no larger than a
+/// bridge needs, so that a stalled stream holds little of the host's memory for TCP.
 const ROUTER_WANTED: &[Parameter] = &[
     ("ipv4/tcp_congestion_control", "reno"),
     ("ipv4/ip_unprivileged_port_start", "0"),
@@ -42,6 +43,8 @@ const ROUTER_WANTED: &[Parameter] = &[
     ("ipv4/tcp_keepalive_time", "120"),
     ("ipv4/tcp_keepalive_intvl", "15"),
     ("ipv4/tcp_keepalive_probes", "4"),
+    ("ipv4/tcp_rmem", "4096 131072 4194304"),
+    ("ipv4/tcp_notsent_lowat", "524288"),
     ("ipv4/tcp_max_syn_backlog", "65536"),
     ("core/somaxconn", "65535"),
     ("ipv4/conf/all/arp_ignore", "1"),
