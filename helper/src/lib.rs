@@ -18,6 +18,7 @@ mod limits;
 pub mod namespace;
 pub mod netlink;
 pub mod peer;
+pub mod ports;
 pub mod privilege;
 pub mod relay;
 pub mod remover;

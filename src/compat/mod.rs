@@ -12,6 +12,7 @@ mod digest;
 pub mod netavark;
 mod oci_hook;
 pub mod podman;
+mod rootlessport;
 mod running;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ const DIALECTS: &[(&str, Main)] = &[
     ("mossnet-oci-hook", oci_hook::main),
     ("netavark", netavark::main),
     ("aardvark-dns", aardvark::main),
+    ("rootlessport", rootlessport::main),
 ];
 
 /// The dialect in which the program was called: by the name that it was started by, or by its first

@@ -334,6 +334,7 @@ mod tests {
                     .fixed(SourceAddress::Keep)
                     .unwrap(),
                 targets: vec!["10.89.0.2".parse().unwrap()],
+                inside: false,
             };
             let snapshot = Snapshot {
                 publishes: ports.iter().map(publish).collect(),

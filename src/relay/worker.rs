@@ -27,14 +27,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events taken at once.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// Time between ticks while there is traffic.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// After this long without an event every flow has timed out that ever will by itself.
-const QUIET_AFTER: Duration = Duration::from_secs(180);
+pub(super) const QUIET_AFTER: Duration = Duration::from_secs(180);
 /// Time between ticks then.
-const QUIET_TICK: Duration = Duration::from_secs(60);
+pub(super) const QUIET_TICK: Duration = Duration::from_secs(60);
 
 /// What every part of a worker may use while it handles an event.
 pub struct Context<'a> {

@@ -135,6 +135,7 @@ impl BareRelay {
             sandbox: "box".into(),
             publish,
             targets: targets.to_vec(),
+            inside: false,
         });
         assert_eq!(self.tell(), "ok");
     }

@@ -15,7 +15,7 @@ pub use bridge::NewBridge;
 pub use link::{BridgePort, Gone, Link, LinkKind};
 pub use mossnet_netlink::{Message, Refused};
 pub use routing::{
-    DefaultRoute, PrefixRoute, Route, RouteKind, add_neighbour, add_prefix_route, add_route,
+    DefaultRoute, PrefixRoute, Route, RouteKind, Way, add_neighbour, add_prefix_route, add_route,
     add_rule, default_routes, remove_route,
 };
 pub use sub::{NewSub, SubKind};

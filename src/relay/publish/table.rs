@@ -54,7 +54,8 @@ struct Route {
 struct Endpoint {
     address: IpAddr,
     gateway: IpAddr,
-    bridge: String,
+    /// None: the sockets are in the container's own netns.
+    bridge: Option<String>,
     internal: bool,
 }
 
@@ -65,8 +66,8 @@ pub struct Target<'a> {
     pub address: SocketAddr,
     /// The router's address on that network.
     pub gateway: IpAddr,
-    /// The bridge of that network.
-    pub bridge: &'a str,
+    /// The bridge of that network, where one is between.
+    pub bridge: Option<&'a str>,
     /// What decides whom the container sees.
     pub way: Way,
 }
@@ -93,7 +94,7 @@ impl Published {
         Some(Target {
             address: SocketAddr::new(endpoint.address, self.port.get()),
             gateway: endpoint.gateway,
-            bridge: &endpoint.bridge,
+            bridge: endpoint.bridge.as_deref(),
             way: Way {
                 keep: self.route.keep,
                 internal: endpoint.internal,
@@ -118,7 +119,7 @@ impl Route {
                     .find(|gateway| gateway.is_ipv6() == v6)
                     .copied()
                     .unwrap_or(wildcard(v6)),
-                bridge: network.bridge.to_string(),
+                bridge: (!view.inside).then(|| network.bridge.to_string()),
                 internal: network.internal,
             })
         };

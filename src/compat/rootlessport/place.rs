@@ -1,0 +1,161 @@
+//! The network namespaces of one container: its own, and the one of its bridges, where podman has made it.
+//!
+//! Podman says the path of the container's own only. That of the bridges has a name that podman chooses,
+//! beside it (podman 4) or below the runtime directory (podman 5); the right one is known by its having the
+//! other end of the container's interface.
+//!
+//! Invariant: after [`Site::find`] no file is opened and no namespace entered any more.
+
+use super::input::Config;
+use super::plan::{self, Place};
+use super::refusal::Refusal;
+use crate::network::snapshot::Snapshot;
+use mossnet_helper::ports::{Side, View};
+use nix::sys::statfs::{self, FsType};
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{env, io};
+
+/// NSFS_MAGIC, linux/magic.h.
+const NSFS: FsType = FsType(0x6e73_6673);
+/// How podman calls the namespace of its bridges, or begins to.
+const ROOTLESS: &str = "rootless-netns";
+/// Where podman 5 has it, below the runtime directory.
+const BELOW: &str = "containers/networks/rootless-netns";
+
+/// What is known of a container's network, and can be asked again.
+pub struct Site {
+    config: Config,
+    container: View,
+    /// Of the bridges; none: everything is in the container's own netns.
+    bridges: Option<View>,
+    /// Answers to clients' addresses come back.
+    led: bool,
+}
+
+impl Site {
+    /// Looks for it, and has answers come back. Also the netns that sockets towards the container are to be in.
+    pub fn find(config: Config) -> Result<(Self, OwnedFd), Refusal> {
+        let netns = open(&config.netns)?;
+        let mut container = View::of(netns.as_fd())?;
+        let (bridges, netns) = match router(&config, &mut container)? {
+            Some((view, file)) => (Some(view), file),
+            None => (None, netns),
+        };
+        let mut site = Self {
+            led: bridges.is_some(),
+            config,
+            container,
+            bridges,
+        };
+        match site.lead(site.config.child) {
+            Ok(()) => site.led = true,
+            Err(error) if site.bridges.is_none() => {
+                // The container's services work without.
+                eprintln!("clients are shown as the container's own address: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok((site, netns.into()))
+    }
+
+    /// What the ports are told now, of a container that podman knows by this address.
+    pub fn snapshot(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
+        let container = self.container.container()?;
+        let place = match &mut self.bridges {
+            Some(view) => Place::Bridges(view.bridges()?),
+            None => Place::Inside { led: self.led },
+        };
+        let (name, publishes) = (&self.config.container, &self.config.publishes);
+        Ok(plan::snapshot(name, publishes, &container, child, &place))
+    }
+
+    /// The same for one that has got another address.
+    pub fn moved(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
+        if self.led {
+            self.lead(child)?;
+        }
+        self.snapshot(child)
+    }
+
+    fn lead(&mut self, child: Option<IpAddr>) -> Result<(), Refusal> {
+        match &mut self.bridges {
+            Some(view) => {
+                let container = self.container.container()?;
+                view.lead_answers(Side::Bridge(&plan::targets(&container, child)))?;
+            }
+            None => self.container.lead_answers(Side::Inside)?,
+        }
+        Ok(())
+    }
+
+    /// What is published.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// A network namespace that is not the one in which this process listens.
+fn open(path: &Path) -> Result<File, Refusal> {
+    let failed = |source| Refusal::Netns {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let kind = statfs::fstatfs(&file).map_err(|errno| failed(errno.into()))?;
+    let same = |own: fs::Metadata| -> io::Result<bool> {
+        let other = file.metadata()?;
+        Ok((own.dev(), own.ino()) == (other.dev(), other.ino()))
+    };
+    let own = fs::metadata("/proc/self/ns/net").and_then(same);
+    match kind.filesystem_type() == NSFS && !own.map_err(failed)? {
+        true => Ok(file),
+        false => Err(Refusal::NotNetns(path.to_owned())),
+    }
+}
+
+/// The netns of the container's bridges, where there is one.
+fn router(config: &Config, container: &mut View) -> Result<Option<(View, File)>, Refusal> {
+    if !config.on_networks {
+        return Ok(None);
+    }
+    let container = container.container()?;
+    for path in candidates(&config.netns) {
+        // Somebody else's, or one that goes just now.
+        let Ok(file) = open(&path) else { continue };
+        let Ok(mut view) = View::of(file.as_fd()) else {
+            continue;
+        };
+        let Ok(bridges) = view.bridges() else {
+            continue;
+        };
+        if plan::behind(&bridges, &container, config.child) {
+            return Ok(Some((view, file)));
+        }
+    }
+    Ok(None)
+}
+
+fn candidates(netns: &Path) -> Vec<PathBuf> {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let mut directories: Vec<PathBuf> = netns.parent().map(Path::to_owned).into_iter().collect();
+    if let Some(runtime) = runtime {
+        directories.extend([runtime.join("netns"), runtime.join(BELOW)]);
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for directory in directories {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| name.starts_with(ROOTLESS))
+        });
+        let mut paths: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+        paths.sort();
+        found.extend(paths.into_iter().filter(|path| path != netns));
+    }
+    found.dedup();
+    found
+}
