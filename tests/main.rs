@@ -31,6 +31,7 @@ mod networks;
 mod no_exec;
 mod outbound;
 mod publish;
+mod rootlessport;
 mod run;
 mod subids;
 mod uplink;

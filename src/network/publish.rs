@@ -33,6 +33,7 @@ pub fn publish_views(sandbox: &Sandbox, relayed: impl Fn(&SandboxId) -> bool) ->
         },
         targets: targets.clone(),
         inside: false,
+        either_family: false,
     };
     let all = sandbox.publishes.iter();
     all.map(|published| view(&published.publish)).collect()

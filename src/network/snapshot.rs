@@ -75,6 +75,9 @@ pub struct PublishView {
     /// The sockets towards the sandbox are in its own network namespace: no bridge is between.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inside: bool,
+    /// Who is refused at the target of its own family is led to the other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub either_family: bool,
 }
 
 /// One network, as the relay sees it.

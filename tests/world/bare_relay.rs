@@ -136,6 +136,7 @@ impl BareRelay {
             publish,
             targets: targets.to_vec(),
             inside: false,
+            either_family: false,
         });
         assert_eq!(self.tell(), "ok");
     }

@@ -82,6 +82,8 @@ pub fn snapshot(
             .map(|target| target.address)
             .collect(),
         inside: matches!(place, Place::Inside { .. }),
+        // As podman's own, which knows one address: many services listen at IPv4 only.
+        either_family: true,
     };
     Snapshot {
         networks,

@@ -47,6 +47,7 @@ struct Route {
     /// IPv4, IPv6.
     endpoints: [Option<Endpoint>; 2],
     keep: bool,
+    either_family: bool,
 }
 
 /// A container's address, and what is known of its network.
@@ -85,12 +86,22 @@ impl Published {
 
     /// Where a client is led: by its own family where the container has an address of it.
     pub fn target(&self, client: IpAddr) -> Option<Target<'_>> {
-        let [v4, v6] = &self.route.endpoints;
-        let endpoint = if client.is_ipv6() {
-            v6.as_ref().or(v4.as_ref())
-        } else {
-            v4.as_ref().or(v6.as_ref())
-        }?;
+        self.target_by(client.is_ipv6())
+    }
+
+    /// Where a client may be led that was refused at the target of this family.
+    pub fn other_target(&self, refused_v6: bool) -> Option<Target<'_>> {
+        let other = self.target_by(!refused_v6);
+        other.filter(|other| self.route.either_family && other.way.v6 != refused_v6)
+    }
+
+    /// By this family, or else by the other one.
+    fn target_by(&self, v6: bool) -> Option<Target<'_>> {
+        let [own, other] = match (&self.route.endpoints, v6) {
+            ([v4, v6], true) => [v6, v4],
+            ([v4, v6], false) => [v4, v6],
+        };
+        let endpoint = own.as_ref().or(other.as_ref())?;
         Some(Target {
             address: SocketAddr::new(endpoint.address, self.port.get()),
             gateway: endpoint.gateway,
@@ -127,6 +138,7 @@ impl Route {
             sandbox: view.sandbox.clone(),
             endpoints: [endpoint(false), endpoint(true)],
             keep: view.publish.source() == SourceAddress::Keep,
+            either_family: view.either_family,
         }
     }
 }

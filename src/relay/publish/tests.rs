@@ -67,6 +67,7 @@ fn published(port: UdpSocket, container: u16) -> Arc<Published> {
             publish: spec.fixed(SourceAddress::Keep).unwrap(),
             targets: vec![Ipv4Addr::LOCALHOST.into()],
             inside: false,
+            either_family: false,
         }],
         ..Snapshot::default()
     };
