@@ -46,6 +46,8 @@ pub struct Context<'a> {
     pub gate: &'a mut GateSender,
     /// Transparent sockets of the router netns.
     pub pool: &'a SocketPool,
+    /// The same of a container's own netns, for targets without a bridge.
+    pub inside: Option<&'a SocketPool>,
     /// Descriptors left; whoever makes a flow takes from it, and gives back when it closes them.
     pub budget: &'a FdBudget,
     /// Of this round of the loop.
@@ -112,6 +114,7 @@ impl Worker {
             rules: rules.get(),
             gate: &mut sender,
             pool: &shared.pool,
+            inside: None,
             budget: &shared.budget,
             now,
         };
@@ -238,6 +241,7 @@ impl Worker {
             rules: self.rules.get(),
             gate: &mut self.sender,
             pool: &self.pool,
+            inside: None,
             budget: &self.budget,
             now,
         };

@@ -341,6 +341,7 @@ impl Clause {
             Self::Ether(kind) => *kind == EtherType::Ipv6,
             Self::Own(own) => own.is_ipv6(),
             Self::Nat(nat) => nat.is_ipv6(),
+            Self::Answer(answer) => answer.is_ipv6(),
             Self::Icmpv6(..) | Self::Length(_) | Self::NeighbourOption(_) => true,
             Self::Iif(_)
             | Self::IifStarts(_)
@@ -366,8 +367,7 @@ impl Clause {
             | Self::Drop
             | Self::Reject
             | Self::Masquerade
-            | Self::Untracked
-            | Self::Answer(_) => false,
+            | Self::Untracked => false,
         }
     }
 }

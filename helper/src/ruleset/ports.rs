@@ -46,6 +46,8 @@ const ANSWER: u8 = 1;
 /// Matches and statements about a container's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
+    /// From an address in a set.
+    From(Family, SetId),
     /// For a socket that has an address of somebody else's.
     ForTransparent,
     /// An answer within a conversation with the mark.
@@ -54,6 +56,19 @@ pub enum Answer {
     StrangeSource,
     /// Its conversation gets the mark.
     MarkConversation,
+}
+
+impl Answer {
+    /// Makes sense with IPv6 only.
+    pub fn is_ipv6(self) -> bool {
+        match self {
+            Self::From(family, _) => family == Family::V6,
+            Self::ForTransparent
+            | Self::AnswersMarked
+            | Self::StrangeSource
+            | Self::MarkConversation => false,
+        }
+    }
 }
 
 /// The table of `process`, on the other side of the bridge: answers come from these addresses.
@@ -69,7 +84,7 @@ pub fn ports_by_bridge(process: u32, targets: &[IpAddr], families: Families) -> 
     }
     let rule = |family, id| -> Rule {
         vec![
-            Clause::Saddr(family, id),
+            Clause::Answer(Answer::From(family, id)),
             Clause::Answer(Answer::ForTransparent),
             Clause::SetMark(PORT_MARK),
         ]
@@ -136,6 +151,11 @@ fn chain((name, hook, kind): (&'static str, Hook, ChainKind), rules: Vec<Rule>) 
 impl Writer<'_> {
     pub(super) fn answer(&mut self, answer: Answer) {
         match answer {
+            Answer::From(family, set) => {
+                self.family(family);
+                self.load_saddr(family, FIRST);
+                self.look_up(set, false);
+            }
             Answer::ForTransparent => {
                 self.load_transparent();
                 self.compare(CmpOps::Eq, &[1]);
@@ -189,6 +209,8 @@ impl Writer<'_> {
 impl Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::From(Family::V4, set) => write!(f, "ip saddr @{}", set.name()),
+            Self::From(Family::V6, set) => write!(f, "ip6 saddr @{}", set.name()),
             Self::ForTransparent => f.write_str("socket transparent 1"),
             Self::AnswersMarked => write!(f, "ct direction reply ct mark {PORT_MARK:#010x}"),
             Self::StrangeSource => f.write_str("fib saddr type != local"),

@@ -16,7 +16,7 @@ impl Display for Ruleset {
         };
         writeln!(f, "table {family} {} {{", self.table.table())?;
         if self.table.is_owned() {
-            writeln!(f, "\tflags owner")?;
+            writeln!(f, "\tflags owner\n")?;
         }
         for set in &self.sets {
             write!(f, "{set}")?;

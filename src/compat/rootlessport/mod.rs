@@ -7,7 +7,7 @@
 //!
 //! Sockets towards the container bear the client's address. They are in the network namespace of podman's
 //! bridges, as if the client's packets had been routed there; a container without bridges (slirp4netns)
-//! has them inside its own. Rules lead its answers to them (`mossnet_helper::ports`), and go with the process.
+//! has them inside its own, and so has one that podman has moved to other bridges' namespace. Rules lead its answers to them (`mossnet_helper::ports`), and go with the process.
 //!
 //! Invariants: before a client's first byte is read, the process has nothing left but its sockets: one thread
 //! with CAP_NET_ADMIN (rules), one with CAP_NET_RAW (sockets), the one that reads without any. A refusal leaves
@@ -22,7 +22,7 @@ mod serve;
 use crate::error::one_line;
 use crate::kernel::listeners::{Bound, bind_again};
 use crate::ports::{HostChoice, Published};
-use crate::relay::publish::alone::Ports;
+use crate::relay::publish::alone::{Places, Ports};
 use crate::relay::{raise_descriptor_limit, sandbox, seccomp};
 use crate::sys::inherited;
 use input::Config;
@@ -60,9 +60,9 @@ fn run(words: &[OsString]) -> Result<(), Refusal> {
     let _ = inherited::close_from(config.exit_fd.max(config.ready_fd).saturating_add(1));
     let nofile = raise_descriptor_limit().map_err(process("raise the limit of open files"))?;
     let sockets = listen(&config)?;
-    let (mut site, netns) = Site::find(config)?;
+    let (mut site, places) = Site::find(config)?;
     let mut updates = updates(site.config())?;
-    let ports = lock_in(&mut site, netns, sockets, updates.as_mut(), nofile)?;
+    let ports = lock_in(&mut site, places, sockets, updates.as_mut(), nofile)?;
     ports.begin();
     serve::say_ready(ready)?;
     serve::serve(&ports, &mut site, updates.as_ref(), &exit)
@@ -105,12 +105,12 @@ fn updates(config: &Config) -> Result<Option<Updates>, Refusal> {
 /// Starts everything, and gives up what is not needed for it any more.
 fn lock_in(
     site: &mut Site,
-    netns: OwnedFd,
+    places: Places,
     bound: Vec<Bound>,
     updates: Option<&mut Updates>,
     nofile: u64,
 ) -> Result<Ports, Refusal> {
-    let snapshot = site.snapshot(site.config().child)?;
+    let snapshot = site.settle(site.config().child)?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(process("open /dev/null"))?;
     let more: &[_] = match updates {
@@ -124,7 +124,7 @@ fn lock_in(
     }
     sandbox::no_new_privileges()?;
     let sockets = bound.into_iter().flat_map(|bound| bound.sockets).collect();
-    let ports = Ports::start(netns, sockets, nofile)?;
+    let ports = Ports::start(places, sockets, nofile)?;
     sandbox::keep_net_admin_only()?;
     silence(&null).map_err(process("leave podman's streams"))?;
     seccomp::install_with(more)?;

@@ -10,7 +10,8 @@ use super::input::Config;
 use super::plan::{self, Place};
 use super::refusal::Refusal;
 use crate::network::snapshot::Snapshot;
-use mossnet_helper::ports::{Side, View};
+use crate::relay::publish::alone::Places;
+use mossnet_helper::ports::{Container, Side, View};
 use nix::sys::statfs::{self, FsType};
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -30,66 +31,72 @@ const BELOW: &str = "containers/networks/rootless-netns";
 pub struct Site {
     config: Config,
     container: View,
-    /// Of the bridges; none: everything is in the container's own netns.
+    /// Of the bridges that it was behind at first.
     bridges: Option<View>,
-    /// Answers to clients' addresses come back.
-    led: bool,
 }
 
 impl Site {
-    /// Looks for it, and has answers come back. Also the netns that sockets towards the container are to be in.
-    pub fn find(config: Config) -> Result<(Self, OwnedFd), Refusal> {
-        let netns = open(&config.netns)?;
-        let mut container = View::of(netns.as_fd())?;
-        let (bridges, netns) = match router(&config, &mut container)? {
-            Some((view, file)) => (Some(view), file),
-            None => (None, netns),
-        };
-        let mut site = Self {
-            led: bridges.is_some(),
+    /// Looks for it. Also where sockets towards the container may be.
+    pub fn find(config: Config) -> Result<(Self, Places), Refusal> {
+        let inside = open(&config.netns)?;
+        let mut container = View::of(inside.as_fd())?;
+        let (bridges, netns) = router(&config, &mut container)?.unzip();
+        let site = Self {
             config,
             container,
             bridges,
         };
-        match site.lead(site.config.child) {
-            Ok(()) => site.led = true,
-            Err(error) if site.bridges.is_none() => {
-                // The container's services work without.
-                eprintln!("clients are shown as the container's own address: {error}");
-            }
-            Err(error) => return Err(error),
-        }
-        Ok((site, netns.into()))
+        let places = Places {
+            bridges: netns.map(OwnedFd::from),
+            inside: inside.into(),
+        };
+        Ok((site, places))
     }
 
-    /// What the ports are told now, of a container that podman knows by this address.
-    pub fn snapshot(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
+    /// Has the container's answers come back, and says what the ports are told: of one that podman knows by
+    /// this address now.
+    ///
+    /// Inside the container's own netns, where it is not behind the bridges that are known: podman 4.3 makes a
+    /// new namespace for bridges while the old one is in use, when a container leaves a network.
+    pub fn settle(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
         let container = self.container.container()?;
-        let place = match &mut self.bridges {
-            Some(view) => Place::Bridges(view.bridges()?),
-            None => Place::Inside { led: self.led },
+        let place = match self.by_bridges(&container, child)? {
+            Some(place) => place,
+            None => self.inside(),
         };
         let (name, publishes) = (&self.config.container, &self.config.publishes);
         Ok(plan::snapshot(name, publishes, &container, child, &place))
     }
 
-    /// The same for one that has got another address.
-    pub fn moved(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
-        if self.led {
-            self.lead(child)?;
+    fn by_bridges(
+        &mut self,
+        container: &Container,
+        child: Option<IpAddr>,
+    ) -> Result<Option<Place>, Refusal> {
+        let Some(view) = &mut self.bridges else {
+            return Ok(None);
+        };
+        let bridges = view.bridges()?;
+        if !plan::behind(&bridges, container, child) {
+            return Ok(None);
         }
-        self.snapshot(child)
+        let targets = plan::targets(container, child);
+        match view.lead_answers(Side::Bridge(&targets)) {
+            Ok(()) => Ok(Some(Place::Bridges(bridges))),
+            Err(error) => {
+                eprintln!("sockets are in the container's own network namespace: {error}");
+                Ok(None)
+            }
+        }
     }
 
-    fn lead(&mut self, child: Option<IpAddr>) -> Result<(), Refusal> {
-        match &mut self.bridges {
-            Some(view) => {
-                let container = self.container.container()?;
-                view.lead_answers(Side::Bridge(&plan::targets(&container, child)))?;
-            }
-            None => self.container.lead_answers(Side::Inside)?,
+    /// Without rules the container's services work all the same.
+    fn inside(&mut self) -> Place {
+        let led = self.container.lead_answers(Side::Inside);
+        if let Err(error) = &led {
+            eprintln!("clients are shown as the container's own address: {error}");
         }
-        Ok(())
+        Place::Inside { led: led.is_ok() }
     }
 
     /// What is published.

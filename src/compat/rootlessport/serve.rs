@@ -142,7 +142,7 @@ fn hear(ports: &Ports, site: &mut Site, updates: &Updates) {
 fn follow(ports: &Ports, site: &mut Site, message: &[u8]) -> Result<(), Refusal> {
     let text: String = serde_json::from_slice(message).map_err(Refusal::Json)?;
     let child = input::child(&text)?;
-    ports.lead(site.moved(child)?);
+    ports.lead(site.settle(child)?);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Published ports without the rest of the relay: for a process of its own that serves one container of
 //! another runtime.
 //!
-//! Two threads: one in the network namespace of the sockets towards the container, which makes them and has
-//! CAP_NET_RAW alone, and a worker without any capability, which does everything that [`super`] describes.
+//! Threads: one in each network namespace that sockets towards the container may be in, which makes them and
+//! has CAP_NET_RAW alone, and a worker without any capability, which does everything that [`super`] describes.
 //! One worker, since there is such a process for each container, and most of them idle.
 //!
 //! Invariant: nothing is read before [`Ports::begin`], so that the process can lock itself in.
@@ -55,6 +55,15 @@ pub enum AloneError {
     },
 }
 
+/// Network namespaces for sockets towards a container.
+#[derive(Debug)]
+pub struct Places {
+    /// That of its bridges.
+    pub bridges: Option<OwnedFd>,
+    /// Its own.
+    pub inside: OwnedFd,
+}
+
 /// The ports of one container.
 pub struct Ports {
     rules: Arc<SharedRules>,
@@ -63,9 +72,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Starts the threads; sockets towards the container are to be in `netns`. `nofile`: how many files may
-    /// be open.
-    pub fn start(netns: OwnedFd, sockets: Vec<OwnedFd>, nofile: u64) -> Result<Self, AloneError> {
+    /// Starts the threads. `nofile`: how many files may be open.
+    pub fn start(places: Places, sockets: Vec<OwnedFd>, nofile: u64) -> Result<Self, AloneError> {
         let budget = FdBudget::new(nofile);
         let now = Instant::now();
         if !budget.take(sockets.len(), now) {
@@ -77,9 +85,12 @@ impl Ports {
             listeners.insert(listener.bound(), Arc::new(listener));
         }
         let rules = Arc::new(SharedRules::default());
-        let shared = shared(budget, start_pool(netns)?, &rules);
+        let inside = start_pool(places.inside)?;
+        let bridges = places.bridges.map(start_pool).transpose()?;
+        let pool = bridges.unwrap_or_else(|| inside.clone());
+        let shared = shared(budget, pool, &rules);
         let start = |what| move |source| AloneError::Start { what, source };
-        let worker = Worker::new(&shared, now).map_err(start("a worker"))?;
+        let worker = Worker::new(&shared, inside, now).map_err(start("a worker"))?;
         let begin = Arc::new(Barrier::new(2));
         let locked_in = Arc::clone(&begin);
         let (sender, restricted) = mpsc::channel();
@@ -172,6 +183,7 @@ struct Worker {
     rules: RulesReader,
     sender: GateSender,
     pool: SocketPool,
+    inside: SocketPool,
     budget: Arc<FdBudget>,
     tcp: Tcp,
     publish: Publish,
@@ -180,7 +192,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(shared: &Shared, now: Instant) -> io::Result<Self> {
+    fn new(shared: &Shared, inside: SocketPool, now: Instant) -> io::Result<Self> {
         let poller = Poller::new()?;
         let rules = RulesReader::new(Arc::clone(&shared.rules));
         let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -194,6 +206,7 @@ impl Worker {
             rules,
             sender: GateSender::nowhere(),
             pool: shared.pool.clone(),
+            inside,
             budget: Arc::clone(&shared.budget),
             tcp,
             publish: Publish::new(0, shared, now),
@@ -271,6 +284,7 @@ impl Worker {
             rules: self.rules.get(),
             gate: &mut self.sender,
             pool: &self.pool,
+            inside: Some(&self.inside),
             budget: &self.budget,
             now,
         };

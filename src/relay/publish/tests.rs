@@ -107,6 +107,7 @@ impl World {
             rules: &self.rules,
             gate: &mut self.gate,
             pool: &self.pool,
+            inside: None,
             budget: &self.budget,
             now: self.now,
         };

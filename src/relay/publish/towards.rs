@@ -82,7 +82,11 @@ fn attempt(
     cx: &Context<'_>,
 ) -> io::Result<OwnedFd> {
     let v6 = target.address.is_ipv6();
-    let socket = cx.pool.take(match (proto, v6) {
+    let pool = match (target.bridge, cx.inside) {
+        (None, Some(inside)) => inside,
+        (Some(_), _) | (None, None) => cx.pool,
+    };
+    let socket = pool.take(match (proto, v6) {
         (Proto::Tcp, false) => SocketKind::TcpV4,
         (Proto::Tcp, true) => SocketKind::TcpV6,
         (Proto::Udp, false) => SocketKind::UdpV4,
