@@ -92,6 +92,15 @@ impl View {
         })
     }
 
+    /// Of a container in whose netns answers are told by the conversation that they belong to.
+    pub fn of_conversations(netns: BorrowedFd<'_>) -> Result<Self, Failure> {
+        in_netns(netns, || {
+            sysctl::remember_datagrams();
+            Ok(())
+        })?;
+        Self::of(netns)
+    }
+
     /// What is there, of a container's.
     pub fn container(&mut self) -> Result<Container, Failure> {
         let links = self.route.links();

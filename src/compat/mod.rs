@@ -3,8 +3,8 @@
 //! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
 //! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
-//! work through the helper's library (netlink, ruleset), and answer names with the relay's name server.
-//! `podman` makes podman find them.
+//! work through the helper's library (netlink, ruleset), and answer names with the relay's name server. So does
+//! `rootlessport`, with the relay's published ports. `podman` makes podman find them.
 
 pub mod aardvark;
 mod cni;
@@ -12,7 +12,7 @@ mod digest;
 pub mod netavark;
 mod oci_hook;
 pub mod podman;
-mod rootlessport;
+pub mod rootlessport;
 mod running;
 
 use std::ffi::OsString;
@@ -73,6 +73,7 @@ mod tests {
             Some(vec!["run".into()])
         );
         assert_eq!(left(&["netavark"]), Some(vec![]));
+        assert_eq!(left(&["rootlessport"]), Some(vec![]));
         for words in [
             &["mossnet", "run", "cni"][..],
             &["mossnet", "run", "netavark"],

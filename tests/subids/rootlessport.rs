@@ -8,6 +8,7 @@ use super::podman::{PROGRAMS, Podman};
 use crate::world::{eventually, seconds};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// Makes the two hosts, in podman's user namespace.
 const HOSTS: &str = "
@@ -93,15 +94,27 @@ impl Hosts {
         let program = place.join("rootlessport");
         fs::write(&program, enter).expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
-        let links = own.parent().expect("a directory");
+        let hosts = Self(podman);
+        hosts.look_first(&[&place, own.parent().expect("a directory")]);
+        Some(hosts)
+    }
+
+    /// Where podman looks for its programs, before the usual places.
+    fn look_first(&self, places: &[&Path]) {
+        let own: String = places
+            .iter()
+            .map(|place| format!("'{}', ", place.display()))
+            .collect();
         let conf = format!(
-            "[engine]\nhelper_binaries_dir = ['{}', '{}', '/usr/lib/podman', '/usr/libexec/podman']\n",
-            place.display(),
-            links.display()
+            "[engine]\nhelper_binaries_dir = [{own}'/usr/lib/podman', '/usr/libexec/podman']\n"
         );
         let drop_in = "home/.config/containers/containers.conf.d/60-hosts.conf";
-        fs::write(podman.path(drop_in), conf).expect("a configuration");
-        Some(Self(podman))
+        fs::write(self.0.path(drop_in), conf).expect("a configuration");
+    }
+
+    /// From now on networks are netavark's.
+    fn calls_netavark(&self) {
+        self.look_first(&[&self.0.path("hosts")]);
     }
 
     /// Runs `sh -c SCRIPT` on a host; what it prints.
@@ -313,4 +326,30 @@ fn without_a_network_and_in_pods() {
     podman.start("member", &["--pod=pod"], WHO);
     hosts.keeps_addresses();
     hosts.ends_clean();
+}
+
+#[test]
+fn beside_netavark_and_in_user_namespaces() {
+    let Some(hosts) = Hosts::find("rootlessport::beside_netavark_and_in_user_namespaces") else {
+        return;
+    };
+    let podman = &hosts.0;
+    two_families(&hosts);
+    // Owned by another user namespace, below podman's.
+    for network in ["--network=six", "--network=slirp4netns:enable_ipv6=true"] {
+        let options = [network, "--userns=keep-id", "--user=0", PORTS[0], PORTS[1]];
+        podman.start("web", &options, WHO);
+        hosts.keeps_addresses();
+        podman.podman(&["rm", "-f", "-t", "0", "web"]).ok();
+        eventually(seconds(15), "the port is closed", || hosts.is_closed(8080));
+    }
+    hosts.ends_clean();
+    // netavark itself, whose rules are iptables'.
+    hosts.calls_netavark();
+    podman.start("web", &["--network=six", PORTS[0], PORTS[1]], WHO);
+    hosts.keeps_addresses();
+    podman.podman(&["network", "reload", "web"]).ok();
+    hosts.keeps_addresses();
+    podman.podman(&["rm", "-f", "-t", "0", "web"]).ok();
+    hosts.ports_are_gone();
 }

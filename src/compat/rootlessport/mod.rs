@@ -13,10 +13,10 @@
 //! with CAP_NET_ADMIN (rules), one with CAP_NET_RAW (sockets), the one that reads without any. A refusal leaves
 //! nothing behind; podman shows what is on standard output then.
 
-mod input;
+pub mod input;
 mod place;
 mod plan;
-mod refusal;
+pub mod refusal;
 mod serve;
 
 use crate::error::one_line;

@@ -41,6 +41,9 @@ impl Site {
         let inside = open(&config.netns)?;
         let mut container = View::of(inside.as_fd())?;
         let (bridges, netns) = router(&config, &mut container)?.unzip();
+        if bridges.is_none() {
+            container = View::of_conversations(inside.as_fd())?;
+        }
         let site = Self {
             config,
             container,

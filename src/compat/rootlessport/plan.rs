@@ -206,3 +206,152 @@ fn distinct<'a>(nets: impl Iterator<Item = &'a IpNet>) -> Vec<IpNet> {
     nets.dedup();
     nets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn nets(words: &str) -> Vec<IpNet> {
+        words.split(' ').map(|word| word.parse().unwrap()).collect()
+    }
+
+    fn interface(index: u32, addresses: &str) -> Interface {
+        Interface {
+            index,
+            peer: Some(index + 10),
+            addresses: nets(addresses),
+        }
+    }
+
+    fn exit(gateway: &str, index: u32) -> Way {
+        let gateway: IpAddr = gateway.parse().unwrap();
+        Way {
+            ipv6: gateway.is_ipv6(),
+            metric: 100,
+            gateway: Some(gateway),
+            index,
+        }
+    }
+
+    fn bridge(name: &str, addresses: &str, port: u32) -> Bridge {
+        Bridge {
+            name: name.parse().unwrap(),
+            addresses: nets(addresses),
+            ports: vec![(port + 10, port)],
+        }
+    }
+
+    fn on_two_networks() -> (Container, Vec<Bridge>) {
+        let container = Container {
+            interfaces: vec![
+                interface(2, "10.89.0.2/24 fd00:1::2/64"),
+                interface(3, "10.89.1.2/24"),
+            ],
+            exits: vec![
+                exit("10.89.1.1", 3),
+                exit("10.89.0.1", 2),
+                exit("fd00:1::1", 2),
+            ],
+        };
+        let bridges = vec![
+            bridge("podman1", "10.89.0.1/24 fd00:1::1/64", 2),
+            bridge("podman2", "10.89.1.1/24", 3),
+        ];
+        (container, bridges)
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn of(container: &Container, child: Option<&str>, place: &Place) -> Snapshot {
+        snapshot("web", &[publish()], container, child.map(address), place)
+    }
+
+    fn publish() -> Publish {
+        let spec: crate::ports::PublishSpec = "8080:80".parse().unwrap();
+        spec.fixed(SourceAddress::Keep).unwrap()
+    }
+
+    fn network<'a>(snapshot: &'a Snapshot, holds: &str) -> &'a NetworkView {
+        let holds = address(holds);
+        let mut networks = snapshot.networks.iter();
+        networks
+            .find(|network| network.subnets.iter().any(|net| net.contains(&holds)))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_exit_says_where_a_container_is_led_to() {
+        let (container, bridges) = on_two_networks();
+        // Podman says any of its addresses.
+        for child in ["10.89.0.2", "10.89.1.2"] {
+            let expected = [address("10.89.1.2"), address("fd00:1::2")];
+            assert_eq!(targets(&container, Some(address(child))), expected);
+        }
+        assert!(behind(&bridges, &container, None));
+        assert!(
+            !behind(&bridges[..1], &container, None),
+            "the exit's is missing"
+        );
+        assert!(!behind(
+            &bridges,
+            &Container::default(),
+            Some(address("10.89.0.2"))
+        ));
+        let seen = of(&container, Some("10.89.0.2"), &Place::Bridges(bridges));
+        assert_eq!(seen.publishes[0].targets.len(), 2);
+        assert!(!seen.publishes[0].inside);
+        let by = network(&seen, "10.89.1.2");
+        assert_eq!((by.bridge.as_str(), by.internal), ("podman2", false));
+        assert_eq!(by.gateways, [address("10.89.1.1")]);
+        assert_eq!(network(&seen, "fd00:1::2").gateways, [address("fd00:1::1")]);
+    }
+
+    #[test]
+    fn without_an_exit_clients_are_somebody_on_the_link() {
+        let container = Container {
+            interfaces: vec![interface(2, "10.89.0.2/24")],
+            exits: Vec::new(),
+        };
+        let bridges = vec![bridge("podman1", "10.89.0.1/24", 2)];
+        assert!(behind(&bridges, &container, Some(address("10.89.0.2"))));
+        let seen = of(&container, Some("10.89.0.2"), &Place::Bridges(bridges));
+        assert!(network(&seen, "10.89.0.2").internal);
+        let inside = of(&container, Some("10.89.0.2"), &Place::Inside { led: true });
+        let own = network(&inside, "10.89.0.2");
+        assert!(own.internal && inside.publishes[0].inside);
+        assert_eq!(own.gateways, [address("10.89.0.2")], "nobody else is there");
+    }
+
+    #[test]
+    fn inside_the_gateway_is_shown_where_its_answers_come_back() {
+        let container = Container {
+            interfaces: vec![interface(2, "10.0.2.100/24 fd00::100/64")],
+            exits: vec![exit("10.0.2.2", 2), exit("fe80::2", 2)],
+        };
+        let of = |led| of(&container, Some("10.0.2.100"), &Place::Inside { led });
+        let led = of(true);
+        assert_eq!(network(&led, "10.0.2.100").gateways, [address("10.0.2.2")]);
+        // A link-local one cannot be.
+        assert_eq!(network(&led, "fd00::100").gateways, [address("fd00::100")]);
+        assert_eq!(led.publishes[0].publish.source(), SourceAddress::Keep);
+        let own = of(false);
+        assert_eq!(
+            network(&own, "10.0.2.100").gateways,
+            [address("10.0.2.100")]
+        );
+        assert_eq!(own.publishes[0].publish.source(), SourceAddress::Gateway);
+    }
+
+    #[test]
+    fn nobody_is_led_to_an_address_that_is_not_there() {
+        assert!(targets(&Container::default(), None).is_empty());
+        let child = Some(IpAddr::from(Ipv4Addr::new(10, 89, 0, 2)));
+        assert_eq!(targets(&Container::default(), child), [child.unwrap()]);
+        let (container, _) = on_two_networks();
+        let stranger = Some(IpAddr::from(Ipv6Addr::LOCALHOST));
+        assert!(!targets(&container, stranger).contains(&stranger.unwrap()));
+    }
+}

@@ -23,6 +23,10 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// Receive buffer of a UDP socket, bytes: datagrams of all its clients wait there.
 const QUEUE: usize = 4 << 20;
 
+/// What [`Listener`] remembers of refusals: none, IPv4, IPv6.
+const BY_NOBODY: u8 = 0;
+const BY_FAMILY: [u8; 2] = [1, 2];
+
 /// Where a socket listens: no two sockets share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound {
@@ -114,12 +118,9 @@ pub struct Listener {
     pub counters: std::sync::Arc<Counters>,
     /// Bits of what was told once.
     told: AtomicU8,
+    /// Who refused datagrams last.
     refused: AtomicU8,
 }
-
-/// What [`Listener`] remembers of refusals: none, IPv4, IPv6.
-const BY_NOBODY: u8 = 0;
-const BY_FAMILY: [u8; 2] = [1, 2];
 
 impl Listener {
     /// Takes over a socket, and sets what its connections inherit.
