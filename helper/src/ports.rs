@@ -21,7 +21,7 @@ use crate::sysctl;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Every network namespace calls its loopback so.
 const LOOPBACK: &str = "lo";
@@ -35,6 +35,34 @@ pub struct View {
     route: Netlink,
     netfilter: Netlink,
     families: Families,
+}
+
+/// Tells that something has changed in a network namespace.
+#[derive(Debug)]
+pub struct Changes(Netlink);
+
+impl Changes {
+    /// In one that this process is capable in, from now on.
+    pub fn of(netns: BorrowedFd<'_>) -> Result<Self, Failure> {
+        in_netns(netns, || {
+            let netlink = Netlink::network_changes();
+            netlink
+                .map(Self)
+                .map_err(|errno| Failure::kernel("follow changes of the network", errno))
+        })
+    }
+
+    /// Forget what was told.
+    pub fn forget(&mut self) {
+        // That it cannot be read shows when it is waited for.
+        let _ = self.0.heard(|_| false);
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// One interface of a container.

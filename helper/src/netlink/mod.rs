@@ -55,6 +55,11 @@ impl Netlink {
         Socket::link_changes().map(Self)
     }
 
+    /// The same, told of every change to a link, an address or a route.
+    pub fn network_changes() -> nix::Result<Self> {
+        Socket::network_changes().map(Self)
+    }
+
     /// A NETLINK_NETFILTER socket in the calling thread's netns.
     pub fn netfilter() -> nix::Result<Self> {
         Socket::netfilter().map(Self)

@@ -11,11 +11,11 @@ use super::plan::{self, Place};
 use super::refusal::Refusal;
 use crate::network::snapshot::Snapshot;
 use crate::relay::publish::alone::Places;
-use mossnet_helper::ports::{Container, Side, View};
+use mossnet_helper::ports::{Changes, Container, Side, View};
 use nix::sys::statfs::{self, FsType};
 use std::fs::{self, File};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{env, io};
@@ -31,8 +31,23 @@ const BELOW: &str = "containers/networks/rootless-netns";
 pub struct Site {
     config: Config,
     container: View,
+    /// Tells that podman has changed something, which it does not say of `network reload`.
+    changes: Changes,
     /// Of the bridges that it was behind at first.
     bridges: Option<View>,
+    /// What was last found of the container, and under which address podman knew it.
+    known: (Container, Option<IpAddr>),
+    /// What rules there are for.
+    led: Option<Led>,
+}
+
+/// What rules are for.
+#[derive(Debug, PartialEq, Eq)]
+enum Led {
+    /// Answers from these addresses, by the bridge.
+    From(Vec<IpAddr>),
+    /// Answers inside.
+    Inside,
 }
 
 impl Site {
@@ -45,9 +60,12 @@ impl Site {
             container = View::of_conversations(inside.as_fd())?;
         }
         let site = Self {
+            known: (Container::default(), config.child),
             config,
             container,
+            changes: Changes::of(inside.as_fd())?,
             bridges,
+            led: None,
         };
         let places = Places {
             bridges: netns.map(OwnedFd::from),
@@ -60,15 +78,33 @@ impl Site {
     /// this address now.
     ///
     /// Inside the container's own netns, where it is not behind the bridges that are known: podman 4.3 makes a
-    /// new namespace for bridges while the old one is in use, when a container leaves a network.
+    /// new namespace for bridges while the old one is in use, when a lone container leaves a network or its
+    /// network is set up anew.
     pub fn settle(&mut self, child: Option<IpAddr>) -> Result<Snapshot, Refusal> {
         let container = self.container.container()?;
         let place = match self.by_bridges(&container, child)? {
             Some(place) => place,
             None => self.inside(),
         };
+        self.known = (container.clone(), child);
         let (name, publishes) = (&self.config.container, &self.config.publishes);
         Ok(plan::snapshot(name, publishes, &container, child, &place))
+    }
+
+    /// Readable when something has changed.
+    pub fn changes(&self) -> BorrowedFd<'_> {
+        self.changes.as_fd()
+    }
+
+    /// What the ports are told after a change, if it is anything else.
+    pub fn follow(&mut self) -> Result<Option<Snapshot>, Refusal> {
+        self.changes.forget();
+        let (known, child) = &self.known;
+        let child = *child;
+        if self.container.container()? == *known {
+            return Ok(None);
+        }
+        self.settle(child).map(Some)
     }
 
     fn by_bridges(
@@ -84,8 +120,14 @@ impl Site {
             return Ok(None);
         }
         let targets = plan::targets(container, child);
+        if matches!(&self.led, Some(Led::From(led)) if *led == targets) {
+            return Ok(Some(Place::Bridges(bridges)));
+        }
         match view.lead_answers(Side::Bridge(&targets)) {
-            Ok(()) => Ok(Some(Place::Bridges(bridges))),
+            Ok(()) => {
+                self.led = Some(Led::From(targets));
+                Ok(Some(Place::Bridges(bridges)))
+            }
             Err(error) => {
                 eprintln!("sockets are in the container's own network namespace: {error}");
                 Ok(None)
@@ -95,11 +137,16 @@ impl Site {
 
     /// Without rules the container's services work all the same.
     fn inside(&mut self) -> Place {
-        let led = self.container.lead_answers(Side::Inside);
-        if let Err(error) = &led {
-            eprintln!("clients are shown as the container's own address: {error}");
+        if self.led != Some(Led::Inside) {
+            match self.container.lead_answers(Side::Inside) {
+                Ok(()) => self.led = Some(Led::Inside),
+                Err(error) => {
+                    eprintln!("clients are shown as the container's own address: {error}");
+                    return Place::Inside { led: false };
+                }
+            }
         }
-        Place::Inside { led: led.is_ok() }
+        Place::Inside { led: true }
     }
 
     /// What is published.

@@ -1,4 +1,5 @@
-//! While the ports are open: waits for the container's end, and for podman to say its new address.
+//! While the ports are open: waits for the container's end, for podman to say its new address, and for changes of
+//! its network that podman does not tell.
 //!
 //! Podman connects to `TMPDIR/rp/CONTAINER` (SOCK_SEQPACKET), writes the address as a string of JSON, and reads
 //! `OK` or an error text until the end. Invariant: nobody holds this up for longer than [`PATIENCE`].
@@ -25,6 +26,8 @@ use std::time::Duration;
 const DIRECTORY: &str = "rp";
 /// How long podman may take to write, and to read.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// One change seldom comes alone.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Longest message.
 const MESSAGE: usize = 1024;
 /// Who wait to be accepted.
@@ -90,8 +93,9 @@ pub fn serve(
     exit: &OwnedFd,
 ) -> Result<(), Refusal> {
     loop {
-        let mut waits = vec![PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
-        waits.extend(updates.map(|on| PollFd::new(on.socket.as_fd(), PollFlags::POLLIN)));
+        let wait = |on| PollFd::new(on, PollFlags::POLLIN);
+        let mut waits = vec![wait(exit.as_fd()), wait(site.changes())];
+        waits.extend(updates.map(|on| wait(on.socket.as_fd())));
         match poll(&mut waits, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.map_err(|errno| process("wait for the container")(errno.into()))?,
@@ -101,10 +105,23 @@ pub fn serve(
         if happened(waits.first()) && has_ended(exit) {
             return Ok(());
         }
-        if let Some(updates) = updates.filter(|_| happened(waits.get(1))) {
+        let changed = happened(waits.get(1));
+        if let Some(updates) = updates.filter(|_| happened(waits.get(2))) {
             hear(ports, site, updates);
+        } else if changed && !ends_within(exit, PAUSE) {
+            // A network that is gone altogether has no ports; podman says so, or ends us.
+            if let Ok(Some(snapshot)) = site.follow() {
+                ports.lead(snapshot);
+            }
         }
     }
+}
+
+/// Whether something happens there within a time.
+fn ends_within(exit: &OwnedFd, time: Duration) -> bool {
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
+    let waits = &mut [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
+    poll(waits, time).is_ok_and(|count| count > 0)
 }
 
 /// What is written there means nothing.
