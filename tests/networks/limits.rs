@@ -26,7 +26,10 @@ fn the_way_out_is_held_to_the_rates_of_a_sandbox() {
         if !installed("iperf3") {
             return;
         }
-        world.sleeper("web", "--cap-add NET_ADMIN --rate-in 16mbit --rate-out 8mbit");
+        world.sleeper(
+            "web",
+            "--cap-add NET_ADMIN --rate-in 16mbit --rate-out 8mbit",
+        );
         let iperf3 = |options: &str| {
             let client = world.mossnet(["exec", "web", "--"]);
             rate(world.server(["env"]), client, SERVER, options)

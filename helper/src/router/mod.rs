@@ -27,7 +27,7 @@ mod shape;
 
 pub use gate::table_of;
 pub use segment::main_bridge;
-pub use shape::turnaround;
+pub use shape::{Port, hold, turnaround};
 
 use crate::names::IfName;
 use crate::namespace::in_thread;

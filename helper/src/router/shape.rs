@@ -8,9 +8,9 @@
 //! is in [`super::segment::Endpoint`].
 
 use super::{ENDPOINT_PREFIX, Router, require_link};
-use crate::bandwidth::Limit;
+use crate::bandwidth::{Bandwidth, Limit};
 use crate::names::IfName;
-use crate::netlink::{Bucket, Explain, Refused};
+use crate::netlink::{Bucket, Explain, Netlink, Refused};
 use crate::request::{EndpointSpec, Failure};
 use nix::errno::Errno;
 
@@ -36,46 +36,67 @@ pub fn turnaround(router_ifname: &IfName) -> Option<IfName> {
 impl Router {
     /// Hold a new endpoint, whose router side has this index, to its bandwidth.
     pub(super) fn shape(&mut self, spec: &EndpointSpec, index: u32) -> Result<(), Failure> {
-        if let Some(limit) = spec.bandwidth.inward {
-            let what = format!("limit what {} receives", spec.ifname);
-            self.route
-                .hold(index, bucket(limit, spec.mtu))
-                .map_err(|refused| lacking(refused, &what, "sch_tbf"))?;
-        }
-        if let (Some(limit), Some(name)) = (spec.bandwidth.outward, turnaround(&spec.router_ifname))
-        {
-            self.lead_through(spec, index, &name, limit)?;
-        }
-        Ok(())
-    }
-
-    fn lead_through(
-        &mut self,
-        spec: &EndpointSpec,
-        index: u32,
-        name: &IfName,
-        limit: Limit,
-    ) -> Result<(), Failure> {
-        // Of an endpoint whose sandbox took its interface away.
-        self.remove_link(name)?;
-        let what = format!("limit what {} sends", spec.ifname);
-        let failed = |module: &'static str| {
-            let what = what.as_str();
-            move |refused: Refused| lacking(refused, what, module)
+        let Some(name) = turnaround(&spec.router_ifname) else {
+            return Ok(());
         };
-        self.route
-            .add_turnaround(name, spec.mtu)
-            .map_err(failed("ifb"))?;
-        let other = require_link(&mut self.route, name.as_str())?;
-        self.route
-            .hold(other, bucket(limit, spec.mtu))
-            .map_err(failed("sch_tbf"))?;
-        self.route
-            .add_ingress(index)
-            .map_err(failed("sch_ingress"))?;
-        let led = self.route.lead_through(index, other);
-        led.map_err(failed("-a cls_u32 act_mirred"))
+        if spec.bandwidth.outward.is_some() {
+            // Of an endpoint whose sandbox took its interface away.
+            self.remove_link(&name)?;
+        }
+        let port = Port {
+            index,
+            mtu: spec.mtu,
+            turnaround: &name,
+            ifname: &spec.ifname,
+        };
+        hold(&mut self.route, port, spec.bandwidth)
     }
+}
+
+/// The router's side of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Port<'a> {
+    /// Its index.
+    pub index: u32,
+    /// Bytes.
+    pub mtu: u32,
+    /// Name of the link to be made where what comes from the sandbox is limited.
+    pub turnaround: &'a IfName,
+    /// What the sandbox calls the other end.
+    pub ifname: &'a IfName,
+}
+
+/// Hold a port to a bandwidth.
+pub fn hold(route: &mut Netlink, port: Port<'_>, bandwidth: Bandwidth) -> Result<(), Failure> {
+    if let Some(limit) = bandwidth.inward {
+        let what = format!("limit what {} receives", port.ifname);
+        let held = route.hold(port.index, bucket(limit, port.mtu));
+        held.map_err(|refused| lacking(refused, &what, "sch_tbf"))?;
+    }
+    match bandwidth.outward {
+        Some(limit) => lead_through(route, port, limit),
+        None => Ok(()),
+    }
+}
+
+fn lead_through(route: &mut Netlink, port: Port<'_>, limit: Limit) -> Result<(), Failure> {
+    let what = format!("limit what {} sends", port.ifname);
+    let failed = |module: &'static str| {
+        let what = what.as_str();
+        move |refused: Refused| lacking(refused, what, module)
+    };
+    route
+        .add_turnaround(port.turnaround, port.mtu)
+        .map_err(failed("ifb"))?;
+    let other = require_link(route, port.turnaround.as_str())?;
+    route
+        .hold(other, bucket(limit, port.mtu))
+        .map_err(failed("sch_tbf"))?;
+    route
+        .add_ingress(port.index)
+        .map_err(failed("sch_ingress"))?;
+    let led = route.lead_through(port.index, other);
+    led.map_err(failed("-a cls_u32 act_mirred"))
 }
 
 /// What a limit is for the kernel. A packet that is larger than the bucket never passes.
