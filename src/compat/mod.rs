@@ -31,10 +31,12 @@ const DIALECTS: &[(&str, Main)] = &[
     ("aardvark-dns", aardvark::main),
 ];
 
+/// First words whose help is the command line's.
+const HELPLESS: [&str; 2] = ["cni", "oci-hook"];
+
 /// The dialect in which the program was called: by the name that it was started by, or by its first
 /// argument; with the arguments that are left.
-pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
-    let mut argv = argv.peekable();
+pub fn find(mut argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
     let called = argv.next()?;
     let named = |name: &Path| {
         let found = DIALECTS.iter().find(|(known, _)| name == Path::new(known));
@@ -46,8 +48,20 @@ pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>
     {
         return Some((main, argv.collect()));
     }
-    let main = named(Path::new(argv.peek()?))?;
-    Some((main, argv.skip(1).collect()))
+    let word = argv.next()?;
+    let main = named(Path::new(&word))?;
+    let words: Vec<OsString> = argv.collect();
+    // Some have nothing to say of themselves; the command line's own help does.
+    let asks = words.iter().any(|word| word == "--help" || word == "-h");
+    (!(asks && HELPLESS.iter().any(|name| word == *name))).then_some((main, words))
+}
+
+/// The dialect of this name, with its arguments.
+pub fn speak(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    match DIALECTS.iter().find(|(known, _)| *known == name) {
+        Some((_, main)) => main(arguments),
+        None => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +88,8 @@ mod tests {
         for words in [
             &["mossnet", "run", "cni"][..],
             &["mossnet", "run", "netavark"],
+            &["mossnet", "cni", "--help"],
+            &["mossnet", "oci-hook", "-h"],
             &["mossnet"],
             &[],
             &["/cni/x"],
