@@ -184,9 +184,9 @@ pub enum Command {
     Cni,
     /// Be an OCI hook, for crun or runc inside 'mossnet unshare'.
     ///
-    /// A runtime starts it as createRuntime and poststop (where names are to be resolved, createContainer,
-    /// too), perhaps by the name mossnet-oci-hook, and gives it the container's state on standard input.
-    /// Annotations of the container say which networks it joins: org.mossnet.networks and others.
+    /// A runtime starts it as createRuntime and poststop, perhaps by the name mossnet-oci-hook, and gives it
+    /// the container's state on standard input. Annotations of the container say which networks it joins:
+    /// org.mossnet.networks and others.
     #[command(after_long_help = HOOK_EXAMPLE)]
     OciHook,
     /// Be podman's netavark: 'mossnet podman install' has podman start it by that name.

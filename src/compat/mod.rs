@@ -1,7 +1,8 @@
 //! Foreign dialects: programs that other runtimes call, and that this one can stand in for.
 //!
 //! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
-//! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
+//! translate to requests of the API; `running` finds the daemon for them, `resolv_conf`
+//! gives a container the name server of its networks. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
 //! work through the helper's library (netlink, ruleset), and answer names with the relay's name server.
 //! `podman` makes podman find them.
@@ -12,6 +13,7 @@ mod digest;
 pub mod netavark;
 mod oci_hook;
 pub mod podman;
+mod resolv_conf;
 mod running;
 
 use std::ffi::OsString;
