@@ -354,8 +354,8 @@ mod tests {
         };
         for text in [
             "mine:ip=10.0.0.5,ip6=fd00::5,mac=02:42:0a:00:00:05,alias=db,alias=store.lab,interface_name=lan0,gw_priority=-3,rate_in=10mbit",
-            "name=mine,ip=10.0.0.5,ip6=fd00::5,mac-address=02:42:0a:00:00:05,alias=db,alias=store.lab,driver-opt=com.docker.network.endpoint.ifname=lan0,gw-priority=-3",
-            "gw-priority=-3,alias=db,alias=store.lab,mac_address=02:42:0A:00:00:05,ip6=fd00::5,ip=10.0.0.5,interface-name=lan0,name=mine",
+            "name=mine,ip=10.0.0.5,ip6=fd00::5,mac-address=02:42:0a:00:00:05,alias=db,alias=store.lab,driver-opt=com.docker.network.endpoint.ifname=lan0,gw-priority=-3,rate-in=10m",
+            "rate_in=10000kbit,gw-priority=-3,alias=db,alias=store.lab,mac_address=02:42:0A:00:00:05,ip6=fd00::5,ip=10.0.0.5,interface-name=lan0,name=mine",
         ] {
             assert_eq!(network(text), joined(expected.clone()), "{text}");
         }

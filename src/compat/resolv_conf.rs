@@ -160,8 +160,12 @@ fn target(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
     let strictly = inside | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    openat2(root, TARGET, flags, Mode::from_raw_mode(0o644), strictly)?;
-    there()
+    match openat2(root, TARGET, flags, Mode::from_raw_mode(0o644), strictly) {
+        Ok(_) => there(),
+        // A link that leads to nothing.
+        Err(Errno::EXIST) => Err(Errno::LOOP),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Something is mounted there. A kernel that does not say so (before 5.8) is taken to mean no.
