@@ -12,7 +12,8 @@ use mossnet::cli::{self, Command, PodmanCommand};
 use mossnet::compat::{self, podman::Act};
 use mossnet::daemon;
 use mossnet_helper::remover;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,14 +30,12 @@ fn main() -> ExitCode {
         Some("probe") => return doctor::probe::main(),
         _ => {}
     }
-    if let Some((main, arguments)) = compat::find(std::env::args_os()) {
-        return main(arguments);
-    }
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let paths = Paths::resolve(cli.root().as_deref());
+    let root = cli.root();
+    let paths = Paths::resolve(root.as_deref());
     match cli.command {
         Command::Doctor(args) => {
             let report = doctor::run(&paths);
@@ -48,8 +47,18 @@ fn main() -> ExitCode {
             background: args.background,
         }),
         Command::Podman { command } => podman(command, &paths),
+        Command::Cni => compat::speak("cni", of_root(root)),
+        Command::OciHook => compat::speak("oci-hook", of_root(root)),
+        Command::Netavark(args) => compat::speak("netavark", args.words),
+        Command::AardvarkDns(args) => compat::speak("aardvark-dns", args.words),
         command => cli::run(command, paths),
     }
+}
+
+/// As the dialects have it that know of a daemon.
+fn of_root(root: Option<PathBuf>) -> Vec<OsString> {
+    let words = root.map(|root| [OsString::from("--root"), root.into_os_string()]);
+    words.into_iter().flatten().collect()
 }
 
 fn podman(command: PodmanCommand, paths: &Paths) -> ExitCode {

@@ -1,5 +1,5 @@
-//! Completion of words: bash runs the script that we print, and asks it as on a press of the tab
-//! key.
+//! Completion of words: a shell runs the script that we print, and asks it as on a press of the tab
+//! key. bash shows all there is to know; fish and zsh, that their scripts work, too.
 
 use crate::world::{World, eventually, inspect, installed, seconds};
 
@@ -78,6 +78,75 @@ fn bash_knows_names() {
             assert_eq!(found, expected, "{line}");
         }
         world.mossnet(["rm", "-f", "web", "done"]).ok();
+        world.mossnet(["network", "rm", "lab"]).ok();
+    });
+}
+
+/// What fish offers after the line that is its first argument.
+const ASK_FISH: &str = r#"mossnet completion fish | source; complete -C "$argv[1]""#;
+
+#[test]
+fn fish_knows_names() {
+    World::test(|world| {
+        if !installed("fish") {
+            return;
+        }
+        world.mossnet(["network", "create", "lab"]).ok();
+        world.detached("web", ["sleep", "1000"]);
+        for (line, words) in [
+            ("mossnet network rm l", &["lab"][..]),
+            ("mossnet stop ", &["web"]),
+            ("mossnet network rm ", &["bridge", "host", "lab", "none"]),
+            ("mossnet network graph --format s", &["svg"]),
+        ] {
+            let fish = ["fish", "--no-config", "-c", ASK_FISH, line];
+            let fish = world.user(fish).env("MOSSNET_ROOT", crate::world::ROOT);
+            let shown = fish.env("HOME", "/run/world/home").ok();
+            // Each with what it is, after a tab.
+            let word = |line: &str| line.split('\t').next().unwrap_or(line).to_owned();
+            let mut found: Vec<_> = shown.lines().map(word).collect();
+            found.sort();
+            assert_eq!(found, words, "{line}: {shown}");
+        }
+        world.mossnet(["rm", "-f", "web"]).ok();
+        world.mossnet(["network", "rm", "lab"]).ok();
+    });
+}
+
+/// zsh completes only where somebody types: in a terminal of its own, in which a line (`$1`) is typed, completed by
+/// the tab key, which shows a word (`$2`), and run.
+const TYPE_ZSH: &str = r#"
+zmodload zsh/zpty && zpty shell zsh -f -i || exit 9
+zpty -w shell 'PROMPT="> "; autoload -Uz compinit; compinit -u -D
+source <(mossnet completion zsh); print loa""ded'
+zpty -r -m shell seen '*loaded*'
+zpty -w -n shell "$1"$'\t'
+# What it has become is shown before it is run.
+zpty -r -m shell seen "*$2*"
+zpty -w shell '; print "exit=$?."'
+zpty -r -m shell seen '*exit=[0-9].*'
+print -r -- "$seen"
+"#;
+
+#[test]
+fn zsh_knows_names() {
+    World::test(|world| {
+        if !installed("zsh") {
+            return;
+        }
+        world.mossnet(["network", "create", "lab"]).ok();
+        let zsh = [
+            "zsh",
+            "-f",
+            "-c",
+            TYPE_ZSH,
+            "zsh",
+            "mossnet network exists l",
+            "lab",
+        ];
+        let zsh = world.user(zsh).env("MOSSNET_ROOT", crate::world::ROOT);
+        let shown = zsh.env("TERM", "vt100").timeout(seconds(60)).ok();
+        assert!(shown.contains("exit=0."), "{shown}");
         world.mossnet(["network", "rm", "lab"]).ok();
     });
 }

@@ -31,6 +31,7 @@ fn everything_that_mossnet_asks_of_the_kernel_works_here() {
         &probe.veth,
         &probe.nft_tproxy,
         &probe.packet_socket,
+        &probe.bandwidth,
         &probe.nested_user_namespace,
     ] {
         assert!(attempt.works(), "{attempt}");

@@ -5,6 +5,7 @@
 
 mod world;
 
+mod activation;
 mod by_grant;
 mod capture;
 mod commands;

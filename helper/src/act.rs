@@ -376,6 +376,7 @@ mod tests {
             mtu: 1500,
             addresses: vec!["10.0.0.2/24".parse().unwrap()],
             default_routes: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            bandwidth: crate::bandwidth::Bandwidth::default(),
         };
         assert!(check_endpoint(&good).is_ok());
         let bad = [

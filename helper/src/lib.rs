@@ -11,6 +11,7 @@
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
 pub mod act;
+pub mod bandwidth;
 mod failure;
 pub mod foreign;
 mod idmap;

@@ -138,7 +138,7 @@ fn obstacle() -> Option<&'static str> {
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
-            "AppArmor restricts user namespaces; as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or load mossnet's profile",
+            "AppArmor restricts user namespaces; load mossnet's profile, as 'mossnet doctor' says; or as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         ),
     ];
     let says = |path: &str, value: &str| {

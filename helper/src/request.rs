@@ -5,6 +5,7 @@
 //! belonging to a request travel by SCM_RIGHTS with its first byte. Helper → daemon frames are
 //! [`Frame`]: one `Reply` per request, in order, with `Event`s in between.
 
+use crate::bandwidth::Bandwidth;
 pub use crate::failure::{Failure, FailureKind};
 use crate::names::{IfName, MacAddr, SandboxId};
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Changes whenever a request or reply changes shape; `Hello` compares it.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Largest frame accepted, in bytes. Argument lists are the largest thing that travels.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -305,6 +306,9 @@ pub struct EndpointSpec {
     pub addresses: Vec<IpNet>,
     /// Default routes to set, at most one per address family.
     pub default_routes: Vec<IpAddr>,
+    /// How fast it may be.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 /// A default route of a sandbox.

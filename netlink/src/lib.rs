@@ -12,7 +12,7 @@ pub mod names;
 mod socket;
 mod sys;
 
-pub use message::{Message, Received};
+pub use message::{HEADER_LENGTH, Message, Received, attribute};
 pub use names::{IfName, MacAddr, NameError, SandboxId};
 pub use socket::{Refused, Socket};
 pub use sys::fds;

@@ -9,6 +9,9 @@ pub const HEADER_LENGTH: usize = 16;
 /// The kernel's words on an error, linux/netlink.h.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
+/// The rest of an attribute's type are flags (NLA_TYPE_MASK).
+const TYPE_MASK: u16 = 0x3fff;
+
 /// A request being written.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -112,7 +115,7 @@ fn error(payload: &[u8], flags: u16, sequence: u32) -> Option<Received<'_>> {
     }
     let has_attributes = i32::from(flags) & libc::NLM_F_ACK_TLVS != 0;
     let attributes = payload.get(4 + HEADER_LENGTH..).filter(|_| has_attributes);
-    let words = attributes.and_then(|attributes| find(attributes, NLMSGERR_ATTR_MSG));
+    let words = attributes.and_then(|attributes| attribute(attributes, NLMSGERR_ATTR_MSG));
     let words = words.map(|bytes| {
         String::from_utf8_lossy(bytes)
             .trim_end_matches('\0')
@@ -126,12 +129,12 @@ fn error(payload: &[u8], flags: u16, sequence: u32) -> Option<Received<'_>> {
 }
 
 /// The value of the first attribute of `kind`.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(attributes.get(0..2)?.try_into().ok()?));
         let this = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
         let value = attributes.get(4..length)?;
-        if this == kind {
+        if this & TYPE_MASK == kind {
             return Some(value);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;

@@ -4,6 +4,7 @@
 use super::port_types::{HostLoopback, PortsPublish};
 use super::types::Uplink;
 use ipnet::IpNet;
+use mossnet_helper::bandwidth::Bandwidth;
 use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +82,9 @@ pub struct NetworkAttach {
     /// joined first.
     #[serde(default)]
     pub gw_priority: i32,
+    /// How fast it may be, seen from the sandbox.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// `--link SANDBOX[:ALIAS]`.
@@ -187,6 +191,9 @@ pub struct ConnectOptions {
     /// See [`NetworkAttach::gw_priority`].
     #[serde(default)]
     pub gw_priority: i32,
+    /// See [`NetworkAttach::bandwidth`].
+    #[serde(default, skip_serializing_if = "Bandwidth::is_unlimited")]
+    pub bandwidth: Bandwidth,
 }
 
 /// `POST /v1/networks/{network}/disconnect`.

@@ -6,6 +6,7 @@ use super::port_types::{HostLoopback, PortInfo, PortsPublish, PublishSpec};
 pub use crate::network::host_loopback::HostTarget;
 
 use ipnet::IpNet;
+use mossnet_helper::bandwidth::{Limit, Rate};
 use mossnet_helper::{MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -284,8 +285,33 @@ pub struct EndpointInfo {
     pub aliases: Vec<String>,
     /// The default route goes through the highest.
     pub gw_priority: i32,
+    /// How fast it may receive; absent: as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_in: Option<LimitInfo>,
+    /// How fast it may send; absent: as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_out: Option<LimitInfo>,
     /// All names under which peers on the network find it; none where the network has no names.
     pub dns_names: Vec<String>,
+}
+
+/// A limit of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LimitInfo {
+    /// In the long run.
+    pub bits_per_second: Rate,
+    /// What may pass at once after a silence; absent: nobody has chosen it.
+    pub burst_bytes: Option<u32>,
+}
+
+impl From<Limit> for LimitInfo {
+    fn from(limit: Limit) -> Self {
+        Self {
+            bits_per_second: limit.rate,
+            burst_bytes: limit.burst,
+        }
+    }
 }
 
 /// `GET /v1/info`.

@@ -62,6 +62,8 @@ fn the_document_describes_the_answers() {
         "Network": "bridge", "EndpointId": id, "Ifname": "eth0", "RouterIfname": "ve-0",
         "MacAddress": "02:42:0a:59:00:02", "Addresses": ["10.89.0.2/24"], "Gateways": ["10.89.0.1"],
         "Aliases": ["www"], "GwPriority": -1, "DnsNames": ["web"],
+        "RateIn": {"BitsPerSecond": 1000, "BurstBytes": null},
+        "RateOut": {"BitsPerSecond": 1000, "BurstBytes": 7},
     });
     agree::<EndpointInfo>("EndpointInfo", endpoint.clone());
     agree::<SandboxInfo>(
@@ -124,7 +126,7 @@ fn attach_json() -> Value {
     json!({
         "network": "bridge", "ip": "10.89.0.2", "ip6": "fd00::2",
         "mac_address": "02:42:0a:59:00:02", "aliases": ["www"], "interface_name": "eth7",
-        "gw_priority": 3,
+        "gw_priority": 3, "bandwidth": {"in": {"rate": 1000, "burst": null}},
     })
 }
 

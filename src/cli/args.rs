@@ -65,6 +65,14 @@ pub(super) fn root_of_environment() -> Option<PathBuf> {
     root.map(PathBuf::from)
 }
 
+const CNI_EXAMPLE: &str = "Example, as root of 'mossnet unshare':\n  \
+    conf='{\"cniVersion\": \"1.1.0\", \"name\": \"lab\", \"type\": \"mossnet-cni\"}'\n  \
+    echo \"$conf\" | CNI_COMMAND=ADD CNI_CONTAINERID=demo CNI_IFNAME=eth0 \\\n    \
+    CNI_NETNS=/proc/PID/ns/net mossnet cni";
+const HOOK_EXAMPLE: &str = "Example, in config.json:\n  \
+    \"annotations\": {\"org.mossnet.networks\": \"mynet\"},\n  \
+    \"hooks\": {\"createRuntime\": [{\"path\": \"/usr/local/bin/mossnet\", \"args\": [\"mossnet-oci-hook\"]}]}";
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -166,6 +174,27 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Be a CNI plugin, for a container runtime inside 'mossnet unshare'.
+    ///
+    /// A runtime starts it by the name mossnet-cni, a link to this program in its directory of plugins, tells
+    /// it what to do by CNI_COMMAND and other variables, and gives it a network configuration on standard
+    /// input. The answer, or an error, is JSON on standard output. Of a configuration without 'root' the
+    /// daemon is that of --root.
+    #[command(after_long_help = CNI_EXAMPLE)]
+    Cni,
+    /// Be an OCI hook, for crun or runc inside 'mossnet unshare'.
+    ///
+    /// A runtime starts it as createRuntime and poststop, perhaps by the name mossnet-oci-hook, and gives it
+    /// the container's state on standard input. Annotations of the container say which networks it joins:
+    /// org.mossnet.networks and others.
+    #[command(after_long_help = HOOK_EXAMPLE)]
+    OciHook,
+    /// Be podman's netavark: 'mossnet podman install' has podman start it by that name.
+    #[command(disable_help_flag = true)]
+    Netavark(ForeignArgs),
+    /// Be podman's aardvark-dns: 'mossnet podman install' has it started by that name.
+    #[command(disable_help_flag = true)]
+    AardvarkDns(ForeignArgs),
     /// Write the manual pages into a directory.
     #[command(hide = true)]
     Man {
@@ -190,6 +219,18 @@ pub enum PodmanCommand {
     ///
     /// Exit status 0 if they are mossnet's, 1 if not.
     Status(FormatArg),
+}
+
+/// What a program understands whose place this one takes.
+#[derive(Debug, Args)]
+pub struct ForeignArgs {
+    /// Its own arguments; --help shows them.
+    #[arg(
+        value_name = "ARG",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<std::ffi::OsString>,
 }
 
 /// Sandboxes to work on.

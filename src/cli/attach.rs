@@ -7,6 +7,7 @@ use super::value::{self, ValueError};
 use crate::api::network_types::{Link, NetworkAttach};
 use ipnet::IpNet;
 use mossnet_helper::IfName;
+use mossnet_helper::bandwidth::Rate;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -34,7 +35,7 @@ pub enum AttachError {
     Name(String),
     /// No such option.
     #[error(
-        "there is no option '{0}'; a network takes ip, ip6, mac, alias, interface_name and gw_priority, as in mynet:ip=10.0.0.5,alias=db"
+        "there is no option '{0}'; a network takes ip, ip6, mac, alias, interface_name, gw_priority, rate_in and rate_out, as in mynet:ip=10.0.0.5,alias=db"
     )]
     Option(String),
     /// An option without a value.
@@ -174,6 +175,8 @@ impl Given {
             "alias" => "alias",
             "interface_name" => "interface_name",
             "gw_priority" => "gw_priority",
+            "rate_in" => "rate_in",
+            "rate_out" => "rate_out",
             "driver_opt" => return self.driver_option(attach, value),
             _ => return Err(AttachError::Option(name.to_owned())),
         };
@@ -192,6 +195,8 @@ impl Given {
             "ip6" => attach.ip6 = Some(parsed("ip6", value)?),
             "mac" => attach.mac_address = Some(parsed("mac", value)?),
             "gw_priority" => attach.gw_priority = parsed("gw_priority", value)?,
+            "rate_in" => attach.bandwidth.inward = Some(parsed::<Rate>(known, value)?.into()),
+            "rate_out" => attach.bandwidth.outward = Some(parsed::<Rate>(known, value)?.into()),
             _ => attach.interface_name = Some(parsed::<IfName>(known, value)?.to_string()),
         }
         Ok(())
@@ -288,6 +293,7 @@ pub fn key_value(text: &str) -> Result<(String, String), ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mossnet_helper::bandwidth::Bandwidth;
     use proptest::prelude::*;
 
     fn attach(network: &str) -> NetworkAttach {
@@ -341,11 +347,15 @@ mod tests {
             aliases: vec!["db".to_owned(), "store.lab".to_owned()],
             interface_name: Some("lan0".to_owned()),
             gw_priority: -3,
+            bandwidth: Bandwidth {
+                inward: Some("10mbit".parse::<Rate>().unwrap().into()),
+                outward: None,
+            },
         };
         for text in [
-            "mine:ip=10.0.0.5,ip6=fd00::5,mac=02:42:0a:00:00:05,alias=db,alias=store.lab,interface_name=lan0,gw_priority=-3",
-            "name=mine,ip=10.0.0.5,ip6=fd00::5,mac-address=02:42:0a:00:00:05,alias=db,alias=store.lab,driver-opt=com.docker.network.endpoint.ifname=lan0,gw-priority=-3",
-            "gw-priority=-3,alias=db,alias=store.lab,mac_address=02:42:0A:00:00:05,ip6=fd00::5,ip=10.0.0.5,interface-name=lan0,name=mine",
+            "mine:ip=10.0.0.5,ip6=fd00::5,mac=02:42:0a:00:00:05,alias=db,alias=store.lab,interface_name=lan0,gw_priority=-3,rate_in=10mbit",
+            "name=mine,ip=10.0.0.5,ip6=fd00::5,mac-address=02:42:0a:00:00:05,alias=db,alias=store.lab,driver-opt=com.docker.network.endpoint.ifname=lan0,gw-priority=-3,rate-in=10m",
+            "rate_in=10000kbit,gw-priority=-3,alias=db,alias=store.lab,mac_address=02:42:0A:00:00:05,ip6=fd00::5,ip=10.0.0.5,interface-name=lan0,name=mine",
         ] {
             assert_eq!(network(text), joined(expected.clone()), "{text}");
         }
@@ -366,6 +376,8 @@ mod tests {
             ("mine:alias=a b", "alias 'a b': an alias"),
             ("mine:interface_name=sixteen-letters-", "interface_name"),
             ("mine:gw_priority=high", "gw_priority 'high'"),
+            ("mine:rate_in=fast", "rate_in 'fast'"),
+            ("mine:rate_out=1bit", "1kbit to 1000tbit"),
             ("ip=10.0.0.1", "name=NETWORK is missing"),
             ("name=a,name=b", "option 'name' is given twice"),
             ("name=", "it is empty"),

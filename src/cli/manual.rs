@@ -151,6 +151,8 @@ mod tests {
             "mossnet-network-create.1",
             "mossnet-netns-create.1",
             "mossnet-unshare.1",
+            "mossnet-cni.1",
+            "mossnet-oci-hook.1",
         ] {
             let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
             assert!(text.contains(".SH SYNOPSIS"), "{page}");

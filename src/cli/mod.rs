@@ -62,7 +62,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
     }
 }
 
-/// Performs every command but `daemon`, `doctor` and `podman`, which `main` gives to those who know.
+/// Performs every command but `daemon`, `doctor`, `podman` and those of other programs, which `main` gives to those who know.
 pub fn run(command: Command, paths: Paths) -> ExitCode {
     // `run`, `exec` and `unshare` keep 1 for the command itself, as `docker run` does.
     let ours = matches!(
@@ -133,7 +133,11 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         | Command::Doctor(_)
         | Command::Unshare(_)
         | Command::Capture(_)
-        | Command::Podman { .. } => Err(CliError::NotHere),
+        | Command::Podman { .. }
+        | Command::Cni
+        | Command::OciHook
+        | Command::Netavark(_)
+        | Command::AardvarkDns(_) => Err(CliError::NotHere),
     }
 }
 

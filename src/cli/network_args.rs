@@ -7,7 +7,7 @@ use super::host_loopback::HostLoopbackArgs;
 use super::listing::{self, Format};
 use super::names;
 use super::network_filter::{NetworkFilter, PruneFilter};
-use super::run_network::UplinkWord;
+use super::run_network::{RateArgs, UplinkWord};
 use super::value;
 use crate::api::network_types::{ConnectOptions, Link, NetworkConnect, NetworkCreate};
 use clap::{Args, Subcommand};
@@ -200,6 +200,9 @@ pub struct NetworkConnectArgs {
     /// Name of the interface in the sandbox; the first free ethN when absent.
     #[arg(long, value_name = "NAME")]
     pub interface_name: Option<IfName>,
+    /// The rates.
+    #[command(flatten)]
+    pub rates: RateArgs,
     /// The network.
     #[arg(value_name = "NETWORK", value_parser = value::given, add = names::networks())]
     pub network: String,
@@ -221,6 +224,7 @@ impl NetworkConnectArgs {
                 links: self.link.clone(),
                 interface_name: self.interface_name.as_ref().map(ToString::to_string),
                 gw_priority: self.gw_priority,
+                bandwidth: self.rates.bandwidth(),
             },
         }
     }

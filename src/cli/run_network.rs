@@ -8,6 +8,7 @@ use crate::api::network_types::{Link, NetworkAttach};
 use crate::api::types::{HostTarget, NetworkMode, Uplink};
 use clap::{Args, ValueEnum};
 use mossnet_helper::MacAddr;
+use mossnet_helper::bandwidth::{Bandwidth, Limit, Rate};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Why networks do not go together, or not with another flag.
@@ -61,8 +62,8 @@ pub struct NetworkArgs {
     /// Join a network; may be repeated.
     ///
     /// NAME, or NAME:OPTION=VALUE,… with the options ip, ip6, mac, alias (may be repeated),
-    /// interface_name and gw_priority; or name=NAME,OPTION=VALUE,…; or none (loopback only), host,
-    /// or container:NAME (that of another sandbox). The default is 'bridge'. The default route goes
+    /// interface_name, gw_priority, rate_in and rate_out; or name=NAME,OPTION=VALUE,…; or none
+    /// (loopback only), host, or container:NAME (that of another sandbox). The default is 'bridge'. The default route goes
     /// through the network with the highest gw_priority, among equals through the first.
     #[arg(long, alias = "net", value_name = "NETWORK", value_parser = attach::network, add = names::run_networks())]
     pub network: Vec<NetworkWord>,
@@ -75,6 +76,9 @@ pub struct NetworkArgs {
     /// Fixed MAC address.
     #[arg(long, value_name = "MAC")]
     pub mac_address: Option<MacAddr>,
+    /// The rates.
+    #[command(flatten)]
+    pub rates: RateArgs,
     /// A further name on the (first) network; may be repeated.
     #[arg(long, alias = "net-alias", value_name = "NAME", value_parser = attach::alias)]
     pub network_alias: Vec<String>,
@@ -97,6 +101,27 @@ pub struct NetworkArgs {
     /// installed pasta or slirp4netns, or not at all.
     #[arg(long, value_enum)]
     pub uplink: Option<UplinkWord>,
+}
+
+/// How fast a sandbox may be on a network.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct RateArgs {
+    /// Let the sandbox receive at most as much, bits per second: 500kbit, 10mbit, 1gbit.
+    #[arg(long, value_name = "RATE")]
+    pub rate_in: Option<Rate>,
+    /// Let the sandbox send at most as much.
+    #[arg(long, value_name = "RATE")]
+    pub rate_out: Option<Rate>,
+}
+
+impl RateArgs {
+    /// What to ask of the daemon.
+    pub fn bandwidth(self) -> Bandwidth {
+        Bandwidth {
+            inward: self.rate_in.map(Limit::from),
+            outward: self.rate_out.map(Limit::from),
+        }
+    }
 }
 
 /// `--uplink`.
@@ -144,6 +169,7 @@ impl NetworkArgs {
         let alone = self.ip.is_none()
             && self.ip6.is_none()
             && self.mac_address.is_none()
+            && self.rates.bandwidth().is_unlimited()
             && self.network_alias.is_empty();
         if alone {
             return Ok(None);
@@ -164,6 +190,8 @@ impl NetworkArgs {
             ("--ip", self.ip.is_some()),
             ("--ip6", self.ip6.is_some()),
             ("--mac-address", self.mac_address.is_some()),
+            ("--rate-in", self.rates.rate_in.is_some()),
+            ("--rate-out", self.rates.rate_out.is_some()),
             ("--network-alias", !self.network_alias.is_empty()),
             ("--link", !self.link.is_empty()),
             ("--uplink", self.uplink.is_some()),
@@ -201,6 +229,22 @@ impl NetworkArgs {
         once("--ip6", self.ip6.is_some(), "ip6", first.ip6.is_some())?;
         let mac = self.mac_address.is_some();
         once("--mac-address", mac, "mac", first.mac_address.is_some())?;
+        let (asked, there) = (self.rates.bandwidth(), first.bandwidth);
+        let (inward, outward) = (asked.inward, asked.outward);
+        once(
+            "--rate-in",
+            inward.is_some(),
+            "rate_in",
+            there.inward.is_some(),
+        )?;
+        once(
+            "--rate-out",
+            outward.is_some(),
+            "rate_out",
+            there.outward.is_some(),
+        )?;
+        first.bandwidth.inward = there.inward.or(inward);
+        first.bandwidth.outward = there.outward.or(outward);
         first.ip = first.ip.or(self.ip);
         first.ip6 = first.ip6.or(self.ip6);
         first.mac_address = first.mac_address.or(self.mac_address);
@@ -276,6 +320,34 @@ mod tests {
         };
         assert_eq!(named("--net a,b --net default"), ["a", "b", "bridge"]);
         assert_eq!(mode("--network host"), Ok(Some(NetworkMode::Host)));
+    }
+
+    #[test]
+    fn rates_are_of_one_network() {
+        let [limited] = &networks("--rate-in 1mbit --net a:rate_out=500k")[..] else {
+            panic!("not one");
+        };
+        let bits = |limit: Option<Limit>| limit.unwrap().rate.bits();
+        let Bandwidth { inward, outward } = limited.bandwidth;
+        assert_eq!((bits(inward), bits(outward)), (1_000_000, 500_000));
+        assert_eq!(networks("--rate-out 1mbit")[0].network, "bridge");
+        for (line, message) in [
+            (
+                "--net none --rate-out 1mbit",
+                "--rate-out cannot be used with --network none",
+            ),
+            (
+                "--net a:rate_in=1mbit --rate-in 2mbit",
+                "--rate-in and 'rate_in' of --network a both say",
+            ),
+            (
+                "--net a,b --rate-in 2mbit",
+                "--rate-in can only be used with a single network",
+            ),
+        ] {
+            let error = mode(line).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) fn sandbox(byte: u8, name: &str, command: &[&str]) -> SandboxInfo {
             gateways: Vec::new(),
             aliases: Vec::new(),
             gw_priority: 0,
+            rate_in: None,
+            rate_out: None,
             dns_names: Vec::new(),
         }],
         networks: vec!["bridge".to_owned()],

@@ -1,7 +1,8 @@
 //! Foreign dialects: programs that other runtimes call, and that this one can stand in for.
 //!
 //! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
-//! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
+//! translate to requests of the API; `running` finds the daemon for them, `resolv_conf`
+//! gives a container the name server of its networks. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
 //! work through the helper's library (netlink, ruleset), and answer names with the relay's name server. So does
 //! `rootlessport`, with the relay's published ports. `podman` makes podman find them.
@@ -12,6 +13,7 @@ mod digest;
 pub mod netavark;
 mod oci_hook;
 pub mod podman;
+mod resolv_conf;
 pub mod rootlessport;
 mod running;
 
@@ -33,10 +35,12 @@ const DIALECTS: &[(&str, Main)] = &[
     ("rootlessport", rootlessport::main),
 ];
 
+/// First words whose help is the command line's.
+const HELPLESS: [&str; 2] = ["cni", "oci-hook"];
+
 /// The dialect in which the program was called: by the name that it was started by, or by its first
 /// argument; with the arguments that are left.
-pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
-    let mut argv = argv.peekable();
+pub fn find(mut argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>)> {
     let called = argv.next()?;
     let named = |name: &Path| {
         let found = DIALECTS.iter().find(|(known, _)| name == Path::new(known));
@@ -48,8 +52,20 @@ pub fn find(argv: impl Iterator<Item = OsString>) -> Option<(Main, Vec<OsString>
     {
         return Some((main, argv.collect()));
     }
-    let main = named(Path::new(argv.peek()?))?;
-    Some((main, argv.skip(1).collect()))
+    let word = argv.next()?;
+    let main = named(Path::new(&word))?;
+    let words: Vec<OsString> = argv.collect();
+    // Some have nothing to say of themselves; the command line's own help does.
+    let asks = words.iter().any(|word| word == "--help" || word == "-h");
+    (!(asks && HELPLESS.iter().any(|name| word == *name))).then_some((main, words))
+}
+
+/// The dialect of this name, with its arguments.
+pub fn speak(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    match DIALECTS.iter().find(|(known, _)| *known == name) {
+        Some((_, main)) => main(arguments),
+        None => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +93,8 @@ mod tests {
         for words in [
             &["mossnet", "run", "cni"][..],
             &["mossnet", "run", "netavark"],
+            &["mossnet", "cni", "--help"],
+            &["mossnet", "oci-hook", "-h"],
             &["mossnet"],
             &[],
             &["/cni/x"],

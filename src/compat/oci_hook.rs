@@ -2,13 +2,15 @@
 //!
 //! The container is a bare sandbox `oci-ID` in the network namespace of its first process, which it ends with,
 //! so that a runtime that is killed before `poststop` leaves nothing. The prefix keeps `poststop`, which
-//! runtimes call after a `createRuntime` that failed, too, from a sandbox of the user's own.
+//! runtimes call after a `createRuntime` that failed, too, from a sandbox of the user's own. Its /etc/resolv.conf
+//! becomes the sandbox's (`resolv_conf`); where that cannot be, the container runs all the same.
 //!
 //! Sources: OCI runtime specification 1.0 (config.md, "POSIX-platform Hooks"; runtime.md, "State").
 
+use super::resolv_conf::Unfinished;
 use super::running::{self, NoDaemon};
 use crate::api::client::{Client, ClientError};
-use crate::api::network_types::{NetnsAdopt, NetnsCreate, NetworkAttach};
+use crate::api::network_types::{NetnsAdopt, NetnsCreate, NetnsCreated, NetworkAttach};
 use crate::api::port_types::{HostLoopback, PortsPublish, PublishSpec};
 use crate::error::one_line;
 use serde::Deserialize;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 const SANDBOX: &str = "oci-";
 /// What stands before our annotations.
 const OURS: &str = "org.mossnet.";
-const KNOWN: &str = "networks, ip, aliases, hostname, publish, host-ports";
+const KNOWN: &str = "networks, ip, aliases, hostname, publish, host-ports, dns";
 /// A state longer than this is none, bytes.
 const MAX_STATE: u64 = 4 << 20;
 
@@ -85,6 +87,8 @@ struct State {
     #[serde(default)]
     pid: u32,
     #[serde(default)]
+    bundle: PathBuf,
+    #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -97,6 +101,17 @@ struct Wish {
     hostname: Option<String>,
     publish: Vec<PublishSpec>,
     host_ports: Option<HostLoopback>,
+    resolv_conf: ResolvConf,
+}
+
+/// `dns`: whether the container's resolv.conf is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum ResolvConf {
+    /// Unless its configuration mounts one.
+    #[default]
+    Unmounted,
+    Always,
+    Never,
 }
 
 /// The whole hook. `arguments`: `--root DIR`, where the daemon has one.
@@ -151,7 +166,7 @@ async fn perform(root: Option<PathBuf>, state: &State, wish: Wish) -> Result<(),
     let client = running::connect(&paths).await?;
     let outcome = match stopped {
         true => remove(&client, &state.id).await,
-        false => return join(&client, state, wish),
+        false => return join(&client, state, wish).await,
     };
     outcome.map_err(|source| HookError::Client {
         id: state.id.clone(),
@@ -159,13 +174,14 @@ async fn perform(root: Option<PathBuf>, state: &State, wish: Wish) -> Result<(),
     })
 }
 
-fn join(client: &Client, state: &State, wish: Wish) -> Result<(), HookError> {
+async fn join(client: &Client, state: &State, wish: Wish) -> Result<(), HookError> {
     let pid = state.pid;
     if pid == 0 {
         return Err(HookError::NoProcess);
     }
     let netns = File::open(format!("/proc/{pid}/ns/net"));
     let netns = netns.map_err(|source| HookError::Netns { pid, source })?;
+    let resolv_conf = wish.resolv_conf;
     let request = adoption(state, wish);
     let adopted = client.adopt(&request, netns.as_fd());
     let adopted = adopted.map_err(|source| HookError::Client {
@@ -175,7 +191,28 @@ fn join(client: &Client, state: &State, wish: Wish) -> Result<(), HookError> {
     for warning in &adopted.warnings {
         eprintln!("mossnet: warning: {warning}");
     }
+    if resolv_conf != ResolvConf::Never
+        && let Err(why) = cover(client, &adopted, state, resolv_conf).await
+    {
+        eprintln!("mossnet: warning: the container keeps its own resolv.conf: {why}");
+    }
     Ok(())
+}
+
+/// Has the container ask the name servers of its networks; else why not, in one line.
+async fn cover(
+    client: &Client,
+    adopted: &NetnsCreated,
+    state: &State,
+    wish: ResolvConf,
+) -> Result<(), String> {
+    let sandbox = client.inspect(adopted.id.as_str()).await;
+    let sandbox = sandbox.map_err(|error| one_line(&error))?;
+    let container = Unfinished::of(state.pid, &state.bundle);
+    let covered = container.and_then(|container| {
+        container.cover(&sandbox.resolv_conf_path, wish == ResolvConf::Always)
+    });
+    covered.map_err(|error| one_line(&error))
 }
 
 async fn remove(client: &Client, id: &str) -> Result<(), ClientError> {
@@ -258,6 +295,15 @@ fn wish(annotations: Option<&BTreeMap<String, String>>) -> Result<Wish, HookErro
                 let ports = ports.map_err(|error| of("host-ports", error))?;
                 wish.host_ports = Some(ports);
             }
+            "dns" => {
+                wish.resolv_conf = match value.trim() {
+                    "always" => ResolvConf::Always,
+                    "none" => ResolvConf::Never,
+                    other => {
+                        return Err(of("dns", format!("'{other}' is neither none nor always")));
+                    }
+                }
+            }
             _ => return Err(HookError::Unknown(name.to_owned())),
         }
     }
@@ -305,10 +351,12 @@ mod tests {
             ("org.mossnet.publish", "8080:80,5353:53/udp"),
             ("org.mossnet.aliases", "db"),
             ("org.mossnet.host-ports", "5432"),
+            ("org.mossnet.dns", "none"),
             ("io.example.mossnet", "x"),
         ])
         .unwrap();
         assert_eq!(wish.networks, ["mynet", "other"]);
+        assert_eq!(wish.resolv_conf, ResolvConf::Never);
         let state: State = serde_json::from_str(
             r#"{"ociVersion": "1.0.2", "id": "web", "status": "creating", "pid": 7, "bundle": "/b"}"#,
         )
@@ -334,6 +382,7 @@ mod tests {
             ("ip", "10.0.0.1,10.0.0.2", "more than one"),
             ("publish", "1:2:3:4", "org.mossnet.publish"),
             ("host-ports", "x", "org.mossnet.host-ports"),
+            ("dns", "1.1.1.1", "org.mossnet.dns: '1.1.1.1' is neither"),
         ] {
             let error = of_pairs(&[(&format!("{OURS}{name}"), value)]).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

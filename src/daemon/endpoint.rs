@@ -79,6 +79,7 @@ impl Model {
             gw_priority: attachment.gw_priority,
             internal: network.internal,
             named: network.serves_names(),
+            bandwidth: attachment.bandwidth,
         })
     }
 

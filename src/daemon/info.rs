@@ -111,6 +111,8 @@ fn endpoint_info(sandbox: &Sandbox, endpoint: &Endpoint) -> EndpointInfo {
         gateways: endpoint.gateways.clone(),
         aliases: endpoint.aliases.clone(),
         gw_priority: endpoint.gw_priority,
+        rate_in: endpoint.bandwidth.inward.map(Into::into),
+        rate_out: endpoint.bandwidth.outward.map(Into::into),
         dns_names: match endpoint.named {
             true => sandbox.names_at(endpoint),
             false => Vec::new(),

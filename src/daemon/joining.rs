@@ -77,6 +77,7 @@ pub(super) fn of_connect(network: &str, options: &ConnectOptions) -> NetworkAtta
         aliases: options.aliases.clone(),
         interface_name: options.interface_name.clone(),
         gw_priority: options.gw_priority,
+        bandwidth: options.bandwidth,
     }
 }
 
@@ -105,6 +106,7 @@ pub(super) fn attachment(network: &Network, attach: &NetworkAttach) -> Answer<At
         aliases: attach.aliases.clone(),
         ifname: interface_wish(attach)?,
         gw_priority: attach.gw_priority,
+        bandwidth: attach.bandwidth,
         last: Vec::new(),
     })
 }

@@ -8,7 +8,8 @@
 //! while anything is awaited but the disk; locks are taken in the order turn of a sandbox, link,
 //! etc, model, live.
 //!
-//! * `startup`: one daemon per root, background start, signals, idleness.
+//! * `startup`: one daemon per root, background start, signals, idleness. `activation`: sockets that a service
+//!   manager holds.
 //! * `model`: networks, sandboxes, leases, in memory and in the stores; `members` and `leases` are
 //!   its indices. `turns`: one change of a sandbox at a time.
 //! * `reference`: what a user calls one of them.
@@ -28,6 +29,7 @@
 //!   sandbox's `/etc` and log. `streams`: stdin and output of the detached.
 //! * `info`, `network_info`: what listings show. `refusal`: errors as users read them. `clock`: time and dice.
 
+mod activation;
 mod adopted;
 mod apply;
 mod clock;

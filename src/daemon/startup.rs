@@ -4,6 +4,7 @@
 //! sandboxes outlive the daemon unless it is told to end them; a daemon that ends by itself leaves
 //! no process behind.
 
+use super::activation::{self, Passed};
 use super::refusal::{FileError, failed};
 use super::{Daemon, clock};
 use crate::api::control::Answer;
@@ -44,6 +45,9 @@ const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// Open files for which there is room from the start: a range of 1,000 ports comes at once.
 const OPEN_FILES: u64 = 4096;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// What a unit does before its sockets are there; here somebody did not.
+const OTHER_DAEMON: &str =
+    "stop mossnet.socket, end that daemon by 'mossnet shutdown', start mossnet.socket";
 /// Idleness is looked at no more often than this.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
 /// Changes of the host come in bursts.
@@ -81,6 +85,7 @@ fn report(body: &ErrorBody, background: bool) {
 fn try_run(options: Options) -> Answer<()> {
     let prepared = options.paths.prepare();
     prepared.map_err(|error| failed(one_line(&error)).with_hint(error.hint()))?;
+    let passed = activation::passed(&options.paths)?;
     if options.background {
         detach(&options.paths)?;
     }
@@ -90,7 +95,7 @@ fn try_run(options: Options) -> Answer<()> {
     if let Err(error) = raised {
         warn!(%error, "limit of open files not raised");
     }
-    let Some(_lock) = lock(&options)? else {
+    let Some(_lock) = lock(&options, passed.is_some())? else {
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -98,7 +103,7 @@ fn try_run(options: Options) -> Answer<()> {
         .enable_all()
         .build()
         .map_err(|error| failed(format!("start threads: {error}")))?;
-    let served = runtime.block_on(serve(options));
+    let served = runtime.block_on(serve(options, passed));
     // Every task is dropped, and with the last one the stores are closed; then the lock goes.
     runtime.shutdown_timeout(STORE_PATIENCE);
     served
@@ -135,8 +140,9 @@ fn detach(paths: &Paths) -> Answer<()> {
     Ok(redirected.map_err(FileError::on("write to", &log))?)
 }
 
-/// The lock; `None` where another daemon serves this root.
-fn lock(options: &Options) -> Answer<Option<File>> {
+/// The lock; `None` where another daemon serves this root, or a service manager is to start it. `activated`: we
+/// are the one that it has started, and who connects waits for us.
+fn lock(options: &Options, activated: bool) -> Answer<Option<File>> {
     let path = options.paths.daemon_lock();
     let mut open = OpenOptions::new();
     let file = open
@@ -149,20 +155,31 @@ fn lock(options: &Options) -> Answer<Option<File>> {
     let begun = Instant::now();
     loop {
         match file.try_lock() {
+            Ok(()) if !activated && activation::is_held(&options.paths.api_socket()) => {
+                drop(file);
+                say_running(options);
+                return Ok(None);
+            }
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::Error(error)) => {
                 return Err(FileError::on("lock", &path)(error).into());
             }
             Err(TryLockError::WouldBlock) => {}
         }
-        if std::os::unix::net::UnixStream::connect(options.paths.api_socket()).is_ok() {
+        if !activated && activation::is_held(&options.paths.api_socket()) {
             say_running(options);
             return Ok(None);
         }
         if begun.elapsed() > LOCK_PATIENCE {
-            let message = "another mossnet daemon holds the lock, but does not answer";
-            return Err(failed(format!("{message} ({})", path.display()))
-                .with_hint("daemon.log beside it may say why; end that process and try again"));
+            let (does, hint) = match activated {
+                true => ("was not started by the service manager", OTHER_DAEMON),
+                false => (
+                    "does not answer",
+                    "daemon.log beside it may say why; end that process and try again",
+                ),
+            };
+            let message = format!("another mossnet daemon holds the lock, but {does}");
+            return Err(failed(format!("{message} ({})", path.display())).with_hint(hint));
         }
         // It is starting or ending; both are short.
         std::thread::sleep(LOCK_PAUSE);
@@ -178,9 +195,17 @@ fn say_running(options: &Options) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-async fn serve(options: Options) -> Answer<()> {
+async fn serve(options: Options, passed: Option<Passed>) -> Answer<()> {
     let paths = &options.paths;
-    let listeners = (bind(&paths.api_socket())?, bind(&paths.stdio_socket())?);
+    let (api, stdio) = (paths.api_socket(), paths.stdio_socket());
+    let own = passed.is_none();
+    let listeners = match passed {
+        None => (bind(&api)?, bind(&stdio)?),
+        Some(passed) => (
+            activation::adopt(passed.api, &api)?,
+            activation::adopt(passed.stdio, &stdio)?,
+        ),
+    };
     let daemon = open(paths).await?;
     daemon.repair().await?;
     daemon.follow_owners().await;
@@ -193,10 +218,12 @@ async fn serve(options: Options) -> Answer<()> {
         say_ready()?;
     }
     info!(runtime = %paths.runtime.display(), "daemon serves");
+    activation::tell("READY=1");
     let end = daemon.clone().until_end();
-    let (api, stdio) = listeners;
-    let served = server::serve(api, stdio, Arc::new(daemon.clone()), activity, end).await;
-    for socket in [paths.api_socket(), paths.stdio_socket()] {
+    let control = Arc::new(daemon.clone());
+    let served = server::serve(listeners.0, listeners.1, control, activity, end).await;
+    activation::tell("STOPPING=1");
+    for socket in [api, stdio].into_iter().filter(|_| own) {
         let _ = std::fs::remove_file(socket);
     }
     daemon.leave_nothing_idle().await;

@@ -7,6 +7,7 @@ use super::names::NetworkName;
 use super::subnet::NetworkSubnet;
 use crate::ports::HostLoopback;
 use ipnet::IpNet;
+use mossnet_helper::bandwidth::Bandwidth;
 use mossnet_helper::request::UplinkKind;
 use mossnet_helper::{IfName, MacAddr, SandboxId};
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,9 @@ pub struct Endpoint {
     /// The network has a name service.
     #[serde(default)]
     pub named: bool,
+    /// How fast it may be.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 /// How a sandbox is to join a network, whenever it runs.
@@ -176,6 +180,9 @@ pub struct Attachment {
     /// The default route goes through the highest.
     #[serde(default)]
     pub gw_priority: i32,
+    /// How fast it may be.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// What it had when the sandbox ran last.
     #[serde(default)]
     pub last: Vec<IpAddr>,
@@ -235,6 +242,7 @@ pub(crate) mod samples {
             gw_priority: 0,
             internal: network.internal,
             named: network.serves_names(),
+            bandwidth: Bandwidth::default(),
         }
     }
 
@@ -248,6 +256,7 @@ pub(crate) mod samples {
             aliases: Vec::new(),
             ifname: None,
             gw_priority: 0,
+            bandwidth: Bandwidth::default(),
             last: Vec::new(),
         }
     }

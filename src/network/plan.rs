@@ -125,6 +125,7 @@ pub fn attach(sandbox: &SandboxId, endpoint: &Endpoint, default_routes: Vec<IpAd
         mtu: endpoint.mtu,
         addresses: endpoint.addresses.clone(),
         default_routes,
+        bandwidth: endpoint.bandwidth,
     })
 }
 

@@ -281,6 +281,7 @@ impl Sandbox {
                 aliases: endpoint.aliases.clone(),
                 ifname: None,
                 gw_priority: endpoint.gw_priority,
+                bandwidth: endpoint.bandwidth,
                 last: Vec::new(),
             };
             self.attachments = self.endpoints.iter().map(of).collect();
@@ -333,7 +334,7 @@ mod tests {
         ] {
             fields.remove(new);
         }
-        for new in ["gw_priority", "internal", "named"] {
+        for new in ["gw_priority", "internal", "named", "bandwidth"] {
             old["endpoints"][0].as_object_mut().unwrap().remove(new);
         }
         let read: Sandbox = serde_json::from_value(old).unwrap();

@@ -4,7 +4,10 @@ use super::{GRANTS, world};
 use crate::publish::ports::{tell, told};
 use crate::publish::{HOST, HOST6, at, udp_client, udp_seen};
 use crate::world::dns::Dns;
-use crate::world::{SERVER, SERVER6, World, eventually, inspect, ip, seconds, servers, within};
+use crate::world::rates::{is_held_to, rate};
+use crate::world::{
+    SERVER, SERVER6, World, eventually, inspect, installed, ip, seconds, servers, within,
+};
 use std::net::TcpStream;
 
 pub(super) fn prepared(world: &World) {
@@ -320,5 +323,28 @@ fn whatever_is_killed_the_next_start_repairs() {
         eventually(seconds(10), "nothing is left", || {
             world.host_uplinks().is_empty() && world.host_tables().is_empty()
         });
+    });
+}
+
+/// Frames that a limit has held back are not seen by the short way any more.
+#[test]
+fn rates_hold_at_the_kernels_speed_too() {
+    world().deadline(180).test(|world| {
+        if !installed("iperf3") {
+            return;
+        }
+        prepared(world);
+        network(world, "fast");
+        let limited = "fast:rate_in=16mbit,rate_out=8mbit";
+        let head = ["run", "-d", "--name", "web", "--network", limited];
+        world.mossnet(head).then(["--", "sleep", "1000"]).ok();
+        for (options, limit) in [("", 8e6), ("-R", 16e6)] {
+            is_held_to(limit, || {
+                let client = world.mossnet(["exec", "web", "--"]);
+                rate(world.server(["env"]), client, SERVER, options)
+            });
+        }
+        world.mossnet(["rm", "-f", "web"]).ok();
+        world.mossnet(["network", "rm", "fast"]).ok();
     });
 }

@@ -3,6 +3,7 @@
 
 mod crash;
 mod errors;
+mod limits;
 
 use super::{Guest, HOST, Owner, ask, tell_peer};
 use crate::world::{SERVER, World, eventually, inspect, seconds, servers};

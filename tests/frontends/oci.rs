@@ -26,7 +26,7 @@ impl<'a> Bundle<'a> {
             fs::create_dir_all(format!("{BUNDLE}/rootfs/{directory}")).expect("a directory");
         }
         fs::copy("/bin/busybox", format!("{BUNDLE}/rootfs/bin/busybox")).expect("busybox");
-        for applet in ["sh", "ip", "ping", "nc", "sleep", "echo"] {
+        for applet in ["sh", "ip", "ping", "nc", "sleep", "echo", "cat"] {
             let _ = symlink("busybox", format!("{BUNDLE}/rootfs/bin/{applet}"));
         }
         Self { world, runtime }
@@ -173,6 +173,71 @@ fn nothing_is_left_but_peer(world: &World) {
         let listed = world.mossnet(["ps", "-a", "--format", "{{.Names}}"]).ok();
         listed.trim() == "peer" && inspect::router_interfaces("ve-").is_empty()
     });
+}
+
+#[test]
+fn names_resolve_in_a_container() {
+    long().test(|world| for_each_runtime(world, |bundle| resolved(world, bundle)));
+}
+
+fn resolved(world: &World, bundle: &Bundle) {
+    let _ = world.network("create --subnet 172.31.1.0/24 mynet").run();
+    world.sleeper("peer", "--network mynet");
+    let file = format!("{BUNDLE}/rootfs/etc/resolv.conf");
+    let joined = json!({"org.mossnet.networks": "mynet"});
+    let script = "cat /etc/resolv.conf; ping -c1 peer";
+    for nested in [false, true] {
+        let _ = fs::remove_file(&file);
+        for own in [None, Some("nameserver 192.0.2.1")] {
+            if let Some(text) = own {
+                fs::write(&file, text).expect("write a file");
+            }
+            bundle.write(script, &joined, nested, ROOT);
+            let shown = bundle.run("box").ok();
+            assert!(shown.contains("nameserver 172.31.1.1\n"), "{shown}");
+            assert!(shown.contains("1 packets received"), "{shown}");
+            let left = fs::read_to_string(&file).expect("a file");
+            assert_eq!(left, own.unwrap_or_default(), "the image stays as it is");
+        }
+        let unwanted = json!({"org.mossnet.networks": "mynet", "org.mossnet.dns": "none"});
+        bundle.write("cat /etc/resolv.conf", &unwanted, nested, ROOT);
+        assert_eq!(bundle.run("box").ok(), "nameserver 192.0.2.1");
+    }
+    unusual(bundle, &file);
+    let _ = fs::remove_file(&file);
+    world.mossnet(["rm", "-f", "peer"]).ok();
+    nothing_is_left(world);
+}
+
+/// What a configuration mounts stays, unless `always`; links do not lead out.
+fn unusual(bundle: &Bundle, file: &str) {
+    let config = format!("{BUNDLE}/config.json");
+    let mounted = "/run/world/mounted.conf";
+    fs::write(mounted, "nameserver 192.0.2.2").expect("write a file");
+    for (word, shows) in [("", "192.0.2.2"), ("always", "172.31.1.1")] {
+        let mut annotations = json!({"org.mossnet.networks": "mynet"});
+        if !word.is_empty() {
+            annotations["org.mossnet.dns"] = word.into();
+        }
+        bundle.write("cat /etc/resolv.conf", &annotations, false, ROOT);
+        let text = fs::read_to_string(&config).expect("config.json");
+        let mut whole: Value = serde_json::from_str(&text).expect("JSON");
+        let mounts = whole["mounts"].as_array_mut().expect("mounts");
+        mounts.push(json!({"destination": "/etc/resolv.conf", "type": "bind",
+            "source": mounted, "options": ["bind"]}));
+        fs::write(&config, whole.to_string()).expect("config.json");
+        let shown = bundle.run("box").ok();
+        assert!(shown.contains(shows), "{word}: {shown}");
+    }
+    // What is mounted may be covered, but not written.
+    let left = fs::read_to_string(mounted).expect("a file");
+    assert_eq!(left, "nameserver 192.0.2.2");
+    fs::remove_file(file).expect("remove a file");
+    symlink("/run/world/victim.conf", file).expect("a link");
+    let joined = json!({"org.mossnet.networks": "mynet"});
+    bundle.write("echo started", &joined, false, ROOT);
+    assert_eq!(bundle.run("box").ok(), "started\n");
+    assert!(!std::path::Path::new("/run/world/victim.conf").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod hot;
 mod interrupted;
 mod isolation;
 mod leases;
+mod limits;
 mod links;
 mod modes;
 mod names;

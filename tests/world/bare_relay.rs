@@ -110,6 +110,7 @@ impl BareRelay {
             } else {
                 gateways.collect()
             },
+            bandwidth: mossnet_helper::bandwidth::Bandwidth::default(),
         };
         self.router.attach(&spec, netns.as_fd()).expect("attach");
         addresses.map(|address| address.split('/').next().unwrap().parse().unwrap())

@@ -12,6 +12,7 @@
 //! * `enter`: re-execution, uid, deadline. `turn`: who measures runs alone. `netns`: the topology. `command`: programs under test.
 //! * `servers`, `dns`: what answers at the other end. `inspect`: processes, descriptors, leaks.
 //! * `granted`: what an administrator has installed and granted.
+//! * `rates`: how fast a stream is.
 //! * `networks`: words of tests about networks, and a picture of all there is.
 
 pub mod bare_relay;
@@ -22,6 +23,7 @@ pub mod granted;
 pub mod inspect;
 pub mod netns;
 pub mod networks;
+pub mod rates;
 pub mod servers;
 pub mod turn;
 

@@ -8,6 +8,7 @@ mod address;
 mod bridge;
 mod link;
 mod routing;
+mod shaping;
 mod sub;
 
 pub use address::{add_address, addresses, remove_address};
@@ -18,6 +19,7 @@ pub use routing::{
     DefaultRoute, PrefixRoute, Route, RouteKind, Way, add_neighbour, add_prefix_route, add_route,
     add_rule, default_routes, remove_route,
 };
+pub use shaping::Bucket;
 pub use sub::{NewSub, SubKind};
 
 use mossnet_netlink::Socket;

@@ -5,6 +5,7 @@
 
 use super::ready;
 use super::segment::{Endpoint, MOST_ENDPOINTS, MOST_OVERFLOWS, Place};
+use super::shape::turnaround;
 use super::{Router, link_failure, require_link, usable};
 use crate::names::{IfName, MacAddr};
 use crate::namespace::in_netns;
@@ -104,6 +105,10 @@ impl Router {
             index,
             mac: spec.mac,
             addresses: own_addresses(spec, self.families),
+            turnaround: spec
+                .bandwidth
+                .outward
+                .and_then(|_| turnaround(&spec.router_ifname)),
         };
         let moves = self.segments.moves(&endpoint);
         let before = self
@@ -121,6 +126,7 @@ impl Router {
         let before: Vec<Endpoint> = before.into_iter().collect();
         self.guard
             .change(&mut self.netfilter, &before, &[endpoint], &self.segments)?;
+        self.shape(spec, index)?;
         let families = self.families;
         in_netns(sandbox, || configure_endpoint(spec, families, moves))?;
         self.wait_until_carried(spec, place)
@@ -145,6 +151,9 @@ impl Router {
         let Some(gone) = self.segments.take(name) else {
             return Ok(());
         };
+        if let Some(turnaround) = &gone.turnaround {
+            self.remove_link(turnaround)?;
+        }
         if gone.place.is_some() {
             self.drop_empty_overflows(&gone.bridge)?;
         }

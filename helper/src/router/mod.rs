@@ -6,6 +6,7 @@
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
 //! * `guard`: endpoints are held to their own addresses.
 //! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
+//! * `shape`: endpoints are held to a bandwidth.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
 //!   no reading in.
 //!
@@ -22,9 +23,11 @@ mod guard;
 mod kernel;
 pub(crate) mod ready;
 mod segment;
+mod shape;
 
 pub use gate::table_of;
 pub use segment::main_bridge;
+pub use shape::{Port, hold, turnaround};
 
 use crate::names::IfName;
 use crate::namespace::in_thread;
@@ -191,6 +194,12 @@ impl Router {
         if gone.is_empty() {
             return Ok(());
         }
+        for turnaround in gone
+            .iter()
+            .filter_map(|endpoint| endpoint.turnaround.as_ref())
+        {
+            self.remove_link(turnaround)?;
+        }
         let bridges: Vec<IfName> = self.segments.bridges().cloned().collect();
         for bridge in &bridges {
             self.drop_empty_overflows(bridge)?;
@@ -294,6 +303,7 @@ mod tests {
                 "fd00::2/64".parse().unwrap(),
             ],
             default_routes: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            bandwidth: crate::bandwidth::Bandwidth::default(),
         };
         router.attach(&endpoint, sandbox.as_fd()).unwrap();
         let again = router.attach(&endpoint, sandbox.as_fd()).unwrap_err();

@@ -83,6 +83,8 @@ pub struct Endpoint {
     pub mac: MacAddr,
     /// What it may send from.
     pub addresses: Vec<IpAddr>,
+    /// The link through which what it sends is led.
+    pub turnaround: Option<IfName>,
 }
 
 /// All segments with their endpoints.
@@ -267,6 +269,7 @@ mod tests {
             index: 1,
             mac: "02:00:00:00:00:01".parse().unwrap(),
             addresses: Vec::new(),
+            turnaround: None,
         }
     }
 

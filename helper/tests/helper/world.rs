@@ -138,6 +138,7 @@ pub fn endpoint(number: u8) -> EndpointSpec {
             format!("fd00:89::{number:x}/64").parse().unwrap(),
         ],
         default_routes: vec!["10.89.0.1".parse().unwrap(), "fd00:89::1".parse().unwrap()],
+        bandwidth: mossnet_helper::bandwidth::Bandwidth::default(),
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) fn rows(machine: &Machine, probe: &Probe) -> Vec<Row> {
             "af_packet",
             "the gate cannot see connection attempts; mossnet cannot run",
         ),
+        bandwidth(probe),
     ]
 }
 
@@ -106,7 +107,8 @@ pub(super) fn user_namespaces(machine: &Machine, probe: &Probe) -> Row {
     }
     if machine.number("kernel.apparmor_restrict_unprivileged_userns") == Some(1) {
         let name = "kernel.apparmor_restrict_unprivileged_userns";
-        return row(&format!("{name} = 1: AppArmor forbids them")).mend(sysctl(name, 0));
+        let mend = apparmor_profile(machine).unwrap_or_else(|| sysctl(name, 0));
+        return row(&format!("{name} = 1: AppArmor forbids them")).mend(mend);
     }
     if machine.own_status("Seccomp").as_deref() == Some("2") {
         let mend = "podman run --security-opt seccomp=unconfined IMAGE";
@@ -122,6 +124,19 @@ pub(super) fn user_namespaces(machine: &Machine, probe: &Probe) -> Row {
             .mend("sudo ausearch -m AVC,USER_AVC -ts recent");
     }
     row("the kernel forbids them, perhaps in a chroot").mend("sudo dmesg | tail")
+}
+
+/// Lets this program make them, and no other: `contrib/apparmor/mossnet` for wherever it is installed.
+fn apparmor_profile(machine: &Machine) -> Option<String> {
+    let program = std::fs::read_link(machine.path("/proc/self/exe")).ok()?;
+    let program = program.to_str().filter(|path| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
+        path.bytes().all(plain)
+    })?;
+    let file = "/etc/apparmor.d/mossnet";
+    Some(format!(
+        "echo 'abi <abi/4.0>, profile mossnet {program} flags=(unconfined) {{ userns, }}' | sudo tee {file} && sudo apparmor_parser -r {file}"
+    ))
 }
 
 fn kernel_install(machine: &Machine) -> String {
@@ -150,6 +165,19 @@ fn net_namespaces(machine: &Machine, probe: &Probe) -> Row {
                 return row.mend(format!("sudo sysctl -w {LIMIT}=131072"));
             }
             row.mend(kernel_install(machine))
+        }
+    }
+}
+
+fn bandwidth(probe: &Probe) -> Row {
+    const CHECK: &str = "bandwidth";
+    match &probe.bandwidth {
+        Try::Works => Row::ok(CHECK, "can be limited", "--rate-in and --rate-out work"),
+        Try::NotTried => untried(CHECK),
+        failed @ Try::Fails { .. } => {
+            let means = "--rate-in, --rate-out and CNI's capability bandwidth do not work";
+            Row::degraded(CHECK, failed.to_string(), means)
+                .mend("sudo modprobe -a sch_tbf ifb sch_ingress cls_u32 act_mirred")
         }
     }
 }

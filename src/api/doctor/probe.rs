@@ -7,8 +7,10 @@
 //!
 //! Sources: user_namespaces(7) (who may write which map), unshare(2).
 
+use mossnet_helper::bandwidth::{Bandwidth, Rate};
 use mossnet_helper::netlink::{Explain, Netlink, NewBridge, Refused};
 use mossnet_helper::request::{Failure, NetworkRules, UplinkKind};
+use mossnet_helper::router::{Port, hold};
 use mossnet_helper::ruleset::{self, Families};
 use mossnet_helper::{IfName, MacAddr, sysctl};
 use nix::errno::Errno;
@@ -104,6 +106,8 @@ pub struct Probe {
     pub nft_tproxy: Try,
     /// An AF_PACKET socket.
     pub packet_socket: Try,
+    /// A bandwidth for one end of the pair.
+    pub bandwidth: Try,
     /// Another user namespace within, as sandboxes have.
     pub nested_user_namespace: Try,
 }
@@ -169,6 +173,7 @@ fn attempt() -> Probe {
     if probe.net_namespace.works() {
         probe.bridge = in_words(bridge());
         probe.veth = in_words(veth());
+        probe.bandwidth = in_words(bandwidth());
         probe.nft_tproxy = in_words(nft_tproxy());
         let made = socket(
             AddressFamily::Packet,
@@ -238,6 +243,27 @@ fn veth() -> Result<(), Failure> {
     let (one, other) = (name("up0")?, name("up1")?);
     let made = route()?.add_veth_pair((&one, mac(2)?), (&other, mac(3)?), 1500);
     made.map_err(|refused| refused.failure("make a veth pair"))
+}
+
+fn bandwidth() -> Result<(), Failure> {
+    let (one, turnaround) = (name("up0")?, name("if-probe")?);
+    let mut route = route()?;
+    let link = route.link(one.as_str());
+    let link = link.map_err(|refused| refused.failure("look for a veth pair"))?;
+    let link = link.ok_or_else(|| Failure::not_found("a veth pair is missing"))?;
+    let rate = Rate::try_from(1_000_000);
+    let rate = rate.map_err(|_| Failure::invalid("rate of the probe"))?;
+    let both = Bandwidth {
+        inward: Some(rate.into()),
+        outward: Some(rate.into()),
+    };
+    let port = Port {
+        index: link.index,
+        mtu: link.mtu,
+        turnaround: &turnaround,
+        ifname: &one,
+    };
+    hold(&mut route, port, both)
 }
 
 fn nft_tproxy() -> Result<(), Failure> {

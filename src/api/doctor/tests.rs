@@ -19,7 +19,7 @@ fn the_doctor_reads_what_the_probe_says() {
         Report::new(rows(&Machine::here(), &attempts))
     };
     let report = says(&serde_json::to_string(&working()).unwrap());
-    assert_eq!(report.checks.len(), 20);
+    assert_eq!(report.checks.len(), 21);
     assert_eq!(row(&report, "user namespaces").status, Status::Ok);
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
@@ -38,6 +38,7 @@ fn working() -> Probe {
         veth: works(),
         nft_tproxy: works(),
         packet_socket: works(),
+        bandwidth: works(),
         nested_user_namespace: works(),
     }
 }
@@ -229,6 +230,27 @@ fn each_reason_against_user_namespaces_has_its_own_command() {
         assert!(row.found.contains(found), "{}", row.found);
         assert_eq!(row.mend.as_deref(), Some(mend));
         assert!(row.one_line().ends_with(&format!("mend it with: {mend}")));
+    }
+}
+
+#[test]
+fn apparmor_is_given_a_profile_for_the_program_that_runs() {
+    let restrict = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+    for (program, profiled) in [("/opt/moss-1.0/mossnet", true), ("/opt/a b/mossnet", false)] {
+        let fixture = Fixture::good();
+        fixture.write(restrict, "1");
+        let exe = fixture.machine().path("/proc/self/exe");
+        std::os::unix::fs::symlink(program, exe).unwrap();
+        let mut attempts = attempts();
+        attempts.probe.id_map = fails("write /proc/self/uid_map", Errno::EPERM);
+        let report = fixture.report(&attempts);
+        let mend = row(&report, "user namespaces").mend.clone().unwrap();
+        assert_eq!(
+            mend.contains(&format!("profile mossnet {program} flags")),
+            profiled,
+            "{mend}"
+        );
+        assert_eq!(mend.contains("sysctl"), !profiled, "{mend}");
     }
 }
 

@@ -62,6 +62,8 @@ fn endpoint(network: &str, ifname: &str, addresses: &[&str], aliases: &[&str]) -
         gateways: Vec::new(),
         aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
         gw_priority: 0,
+        rate_in: None,
+        rate_out: None,
         dns_names: Vec::new(),
     }
 }

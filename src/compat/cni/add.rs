@@ -114,6 +114,7 @@ fn adoption(
                 aliases: options.aliases,
                 interface_name: options.interface_name,
                 gw_priority: options.gw_priority,
+                bandwidth: options.bandwidth,
             }],
             ..NetnsCreate::default()
         },
@@ -128,6 +129,7 @@ fn options(config: &Config, attachment: &Attachment, wish: &Wish) -> ConnectOpti
         aliases: wish.aliases.clone(),
         interface_name: Some(attachment.ifname.clone()),
         gw_priority: config.gw_priority,
+        bandwidth: wish.bandwidth,
         ..ConnectOptions::default()
     };
     for address in &wish.addresses {

@@ -3,14 +3,17 @@
 use super::add::missing;
 use super::config::Config;
 use super::environment::Attachment;
-use super::netns::{self, Seen};
+use super::netns::{self, Held, Seen};
 use super::refusal::{Code, Refusal};
 use super::result::Previous;
 use super::{endpoint, sandbox};
 use crate::api::client::Client;
 use crate::api::types::EndpointInfo;
 use ipnet::IpNet;
+use mossnet_helper::IfName;
+use mossnet_helper::bandwidth::{Bandwidth, Rate};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::AsFd;
 
 /// Refuses what is not as `ADD` left it.
@@ -42,6 +45,7 @@ pub(super) async fn check(
     let seen = seen.map_err(|failure| Refusal::new(Code::Refused, failure.to_string()))?;
     let seen = seen.ok_or_else(|| drift(format!("interface {ifname} is gone")))?;
     is_there(endpoint, &previous, &seen)?;
+    limited(client, endpoint, wish.bandwidth).await?;
     match missing(&sandbox.ports, &wish.publish).first() {
         Some(port) => Err(drift(format!("port {port} is not published"))),
         None => Ok(()),
@@ -90,6 +94,52 @@ fn is_there(endpoint: &EndpointInfo, previous: &Previous, seen: &Seen) -> Result
         }
     }
     Ok(())
+}
+
+/// Record and kernel, as the runtime wants it now.
+async fn limited(
+    client: &Client,
+    endpoint: &EndpointInfo,
+    wanted: Bandwidth,
+) -> Result<(), Refusal> {
+    let ifname = &endpoint.ifname;
+    let recorded = [endpoint.rate_in, endpoint.rate_out];
+    if wanted.is_unlimited() && recorded == [None, None] {
+        return Ok(());
+    }
+    let held = held(client, endpoint).await?;
+    for (direction, wanted, recorded, held) in [
+        ("ingress", wanted.inward, endpoint.rate_in, held.inward),
+        ("egress", wanted.outward, endpoint.rate_out, held.outward),
+    ] {
+        let shown = |rate: Option<Rate>| rate.map_or("no".to_owned(), |rate| rate.to_string());
+        let (wanted, recorded) = (wanted.map(|l| l.rate), recorded.map(|l| l.bits_per_second));
+        if wanted != recorded {
+            return Err(drift(format!(
+                "{ifname} was added with {} {direction} limit, not {}",
+                shown(recorded),
+                shown(wanted)
+            )));
+        }
+        if wanted.map(Rate::bytes) != held {
+            let limit = shown(wanted);
+            return Err(drift(format!(
+                "{ifname} is not held to its {direction} limit of {limit}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn held(client: &Client, endpoint: &EndpointInfo) -> Result<Held, Refusal> {
+    let io = |what: String| Refusal::new(Code::Io, what);
+    let path = client.router().await?.router_netns;
+    let path = path.ok_or_else(|| io("the router's namespace is gone".to_owned()))?;
+    let router = File::open(&path).map_err(|e| io(format!("open {}: {e}", path.display())))?;
+    let name = endpoint.router_ifname.parse::<IfName>();
+    let name = name.map_err(|error| io(error.to_string()))?;
+    let held = netns::held(router.as_fd(), &name);
+    held.map_err(|failure| Refusal::new(Code::Refused, failure.to_string()))
 }
 
 fn drift(message: String) -> Refusal {

@@ -7,6 +7,7 @@ use super::version::Version;
 use crate::api::port_types::PublishSpec;
 use ipnet::IpNet;
 use mossnet_helper::MacAddr;
+use mossnet_helper::bandwidth::{Bandwidth, Limit, RateError};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +113,17 @@ pub(super) struct RuntimeConfig {
     #[serde(default)]
     ip_ranges: Vec<Vec<Range>>,
     #[serde(default)]
-    bandwidth: Option<BTreeMap<String, u64>>,
+    bandwidth: Limits,
+}
+
+/// Capability `bandwidth`: bits per second, and bits. Zero is no limit.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Limits {
+    ingress_rate: u64,
+    ingress_burst: u64,
+    egress_rate: u64,
+    egress_burst: u64,
 }
 
 /// A list, or as podman has it one for each network.
@@ -158,6 +169,7 @@ pub(super) struct Wish {
     pub(super) mac: Option<MacAddr>,
     pub(super) aliases: Vec<String>,
     pub(super) publish: Vec<PublishSpec>,
+    pub(super) bandwidth: Bandwidth,
 }
 
 impl Config {
@@ -208,7 +220,6 @@ impl Config {
     pub(super) fn wish(&self, args: &BTreeMap<String, String>) -> Result<Wish, Refusal> {
         let none = RuntimeConfig::default();
         let runtime = self.runtime_config.as_ref().unwrap_or(&none);
-        refuse_bandwidth(runtime)?;
         let by_args: Vec<String> = args.get("IP").cloned().into_iter().collect();
         let ips = [&runtime.ips, &self.args.cni.ips, &by_args];
         let ips = ips.into_iter().find(|ips| !ips.is_empty());
@@ -237,6 +248,7 @@ impl Config {
             mac,
             aliases: self.aliases(&runtime.aliases)?,
             publish: publish.collect::<Result<_, _>>()?,
+            bandwidth: runtime.bandwidth.checked()?,
         })
     }
 
@@ -264,20 +276,33 @@ impl Config {
     }
 }
 
-/// The reference plugin does it well: it finds the router's side of our interface in the namespace where the
-/// runtime is.
-fn refuse_bandwidth(runtime: &RuntimeConfig) -> Result<(), Refusal> {
-    let given = runtime.bandwidth.iter().flatten();
-    match given.into_iter().find(|(_, limit)| **limit > 0) {
-        None => Ok(()),
-        Some((key, limit)) => Err(Refusal::new(
-            Code::UnsupportedField,
-            format!("unsupported field runtimeConfig.bandwidth.{key}: {limit}"),
-        )
-        .with_details(
-            "take the capability off mossnet-cni, and put the plugin 'bandwidth' after it",
-        )),
+impl Limits {
+    fn checked(self) -> Result<Bandwidth, Refusal> {
+        Ok(Bandwidth {
+            inward: limit("ingress", self.ingress_rate, self.ingress_burst)?,
+            outward: limit("egress", self.egress_rate, self.egress_burst)?,
+        })
     }
+}
+
+/// Both in bits. A rate without a burst, which the reference plugin refuses, has one of our choice.
+fn limit(direction: &str, rate: u64, burst: u64) -> Result<Option<Limit>, Refusal> {
+    let refuse = |what: &str, why: String| {
+        Refusal::config(format!("runtimeConfig.bandwidth.{direction}{what}: {why}"))
+    };
+    if rate == 0 && burst != 0 {
+        let why = format!("{burst} without {direction}Rate");
+        return Err(refuse("Burst", why));
+    }
+    if rate == 0 {
+        return Ok(None);
+    }
+    let rate = rate.try_into();
+    let rate = rate.map_err(|error: RateError| refuse("Rate", error.to_string()))?;
+    let bytes = u32::try_from(burst.div_ceil(8));
+    let bytes = bytes.map_err(|_| refuse("Burst", format!("{burst} is more than 4 GiB")))?;
+    let burst = (bytes > 0).then_some(bytes);
+    Ok(Some(Limit { rate, burst }))
 }
 
 /// With or without a prefix length; the network knows it.
@@ -353,6 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_in_bits_and_zero_is_none() {
+        let bandwidth = |keys: Value| wish(&json!({"bandwidth": keys})).unwrap().bandwidth;
+        let zero = json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 0});
+        assert!(bandwidth(zero).is_unlimited());
+        // As container managers have it where nobody chose a burst.
+        let given = bandwidth(json!({"ingressRate": 1000000, "ingressBurst": 2147483647}));
+        let inward = given.inward.unwrap();
+        assert_eq!(
+            (inward.rate.bits(), inward.burst),
+            (1_000_000, Some(1 << 28))
+        );
+        assert_eq!(given.outward, None);
+        let given = bandwidth(json!({"egressRate": 8000}));
+        assert_eq!(given.outward.unwrap().burst, None);
+    }
+
+    #[test]
     fn arguments_count_where_the_runtime_says_nothing() {
         let args = BTreeMap::from([("IP".to_owned(), "10.1.0.9".to_owned())]);
         let of = |runtime: &Value| parsed(runtime).wish(&args).unwrap().addresses;
@@ -363,14 +405,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_by_its_code() {
-        let bandwidth = json!({"bandwidth": {"ingressRate": 1000, "ingressBurst": 10}});
-        let refusal = wish(&bandwidth).unwrap_err();
-        assert_eq!(refusal.code, Code::UnsupportedField);
-        assert!(
-            refusal.message.contains("bandwidth.ingressBurst: 10"),
-            "{refusal}"
-        );
-        assert!(wish(&json!({"bandwidth": {"ingressRate": 0}})).is_ok());
+        for (bandwidth, word) in [
+            (json!({"ingressRate": 999}), "ingressRate: a rate must be"),
+            (
+                json!({"egressBurst": 8}),
+                "egressBurst: 8 without egressRate",
+            ),
+            (
+                json!({"egressRate": 1000, "egressBurst": 1u64 << 36}),
+                "egressBurst: 68719476736 is more than 4 GiB",
+            ),
+        ] {
+            let refusal = wish(&json!({"bandwidth": bandwidth})).unwrap_err();
+            assert_eq!(refusal.code, Code::InvalidConfig);
+            assert!(refusal.message.contains(word), "{refusal}");
+        }
         for bad in [
             json!({"ips": ["10.1.0.5", "10.1.0.6"]}),
             json!({"ips": ["x"]}),

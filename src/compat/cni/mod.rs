@@ -30,16 +30,21 @@ use refusal::{Code, Refusal};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use version::{SUPPORTED, Version};
 
 /// A configuration longer than this is none, bytes.
 const MAX_CONFIG: u64 = 4 << 20;
 
-/// The whole plugin. Its arguments are variables of the environment.
-pub(super) fn main(_: Vec<OsString>) -> ExitCode {
+/// The whole plugin. Its arguments are variables of the environment, but for `--root DIR`.
+pub(super) fn main(arguments: Vec<OsString>) -> ExitCode {
+    let root = match arguments.as_slice() {
+        [word, root] if word == "--root" => Some(PathBuf::from(root)),
+        _ => None,
+    };
     let mut version = Version::NEWEST.text().to_owned();
-    let outcome = run(&mut version);
+    let outcome = run(&mut version, root);
     let (text, code) = match outcome {
         Ok(None) => return ExitCode::SUCCESS,
         Ok(Some(result)) => (result.to_string(), ExitCode::SUCCESS),
@@ -52,14 +57,15 @@ pub(super) fn main(_: Vec<OsString>) -> ExitCode {
 }
 
 /// What is to be printed. `shown`: the version in which errors are.
-fn run(shown: &mut String) -> Result<Option<Value>, Refusal> {
+fn run(shown: &mut String, root: Option<PathBuf>) -> Result<Option<Value>, Refusal> {
     let variable = |name: &str| std::env::var(name).ok();
     let command = Command::of(variable("CNI_COMMAND").as_deref())?;
     let text = read()?;
     if command == Command::Version {
         return Ok(Some(versions(&text)));
     }
-    let (config, version) = Config::parse(&text)?;
+    let (mut config, version) = Config::parse(&text)?;
+    config.root = config.root.or(root);
     version.text().clone_into(shown);
     config.name()?;
     match command {

@@ -2,9 +2,11 @@
 
 use super::refusal::{Code, Refusal};
 use ipnet::IpNet;
+use mossnet_helper::IfName;
 use mossnet_helper::namespace::in_netns;
-use mossnet_helper::netlink::{Explain, Netlink, addresses, default_routes};
+use mossnet_helper::netlink::{Explain, Netlink, Refused, addresses, default_routes};
 use mossnet_helper::request::Failure;
+use mossnet_helper::router::turnaround;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -61,5 +63,33 @@ pub(super) fn look(
             addresses,
             default_routes: gateways.iter().filter(goes_by).copied().collect(),
         }))
+    })
+}
+
+/// The rates, bytes per second, to which an endpoint is held in the router's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) inward: Option<u64>,
+    pub(super) outward: Option<u64>,
+}
+
+/// Looks at the router's side of an endpoint.
+pub(super) fn held(router: BorrowedFd<'_>, router_ifname: &IfName) -> Result<Held, Failure> {
+    in_netns(router, || {
+        let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
+        let mut rate = |name: Option<&IfName>| {
+            let Some(name) = name else {
+                return Ok(None);
+            };
+            let failed = |e: Refused| e.failure(format!("look for limits of {name}"));
+            match route.link(name.as_str()).map_err(failed)? {
+                Some(link) => route.held(link.index).map_err(failed),
+                None => Ok(None),
+            }
+        };
+        Ok(Held {
+            inward: rate(Some(router_ifname))?,
+            outward: rate(turnaround(router_ifname).as_ref())?,
+        })
     })
 }

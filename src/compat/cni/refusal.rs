@@ -10,7 +10,6 @@ use serde::Serialize;
 #[repr(u32)]
 pub(super) enum Code {
     IncompatibleVersion = 1,
-    UnsupportedField = 2,
     UnknownContainer = 3,
     InvalidEnvironment = 4,
     Io = 5,

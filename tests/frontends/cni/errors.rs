@@ -77,8 +77,8 @@ fn wrong_configurations(runtime: &Runtime, netns: &str) {
         (json!({"ranges": "x"}), 6, "malformed"),
         (
             json!({"runtimeConfig": {"bandwidth": {"egressRate": 5}}}),
-            2,
-            "bandwidth.egressRate: 5",
+            7,
+            "bandwidth.egressRate: a rate must be",
         ),
         (json!({"runtimeConfig": {"mac": "x"}}), 7, "MAC"),
         (
