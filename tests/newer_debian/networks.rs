@@ -2,7 +2,7 @@
 
 use super::{SERVE, echoes, hello, soon, test};
 
-const FETCH: &str = "curl -sS -m 5 http://web/x";
+const FETCH: &str = "curl -sS -m 20 http://web/x";
 
 #[test]
 fn networks_names_and_ports() {
@@ -11,38 +11,38 @@ fn networks_names_and_ports() {
         assert!(status.contains("network backend netavark"), "{status}");
         let seen = podman.run(&["--network=podman"], "ip -4 addr show eth0");
         assert!(seen.contains("inet 10.88."), "{seen}");
-        podman.network(&["a"]);
-        podman.network(&["b"]);
-        let again = podman.podman(&["network", "create", "a"]).run();
+        podman.network(&["one"]);
+        podman.network(&["two"]);
+        let again = podman.podman(&["network", "create", "one"]).run();
         let again = again.expect_code(125).expect_text("already");
         assert!(again.stderr.lines().count() == 1, "{again}");
         let ports = ["-p=127.0.0.1:8080:80", "-p=127.0.0.1:9000:90/udp"];
-        let options = ["--network=a", "--network-alias=www", ports[0], ports[1]];
+        let options = ["--network=one", "--network-alias=www", ports[0], ports[1]];
         podman.detached("web", &options, SERVE);
         soon("the port leads to the container", || {
             hello("host", "127.0.0.1:8080")
         });
         soon("datagrams, too", || echoes("host", "127.0.0.1:9000"));
-        let fetch = format!("{FETCH} && curl -sS -m 5 http://www.dns.podman/x");
-        assert_eq!(podman.run(&["--network=a"], &fetch), "hello\nhello\n");
+        let fetch = format!("{FETCH} && curl -sS -m 20 http://www.dns.podman/x");
+        assert_eq!(podman.run(&["--network=one"], &fetch), "hello\nhello\n");
         // Onto another network and off again, while it runs.
-        podman.podman(&["network", "connect", "b", "web"]).ok();
-        assert_eq!(podman.run(&["--network=b"], FETCH), "hello\n");
-        let inspected = podman.inspected("b");
+        podman.podman(&["network", "connect", "two", "web"]).ok();
+        assert_eq!(podman.run(&["--network=two"], FETCH), "hello\n");
+        let inspected = podman.inspected("two");
         let containers = inspected["containers"].as_object();
         assert_eq!(containers.map(|all| all.len()), Some(1), "{inspected}");
-        podman.podman(&["network", "disconnect", "b", "web"]).ok();
-        let unknown = podman.run(&["--network=b"], "getent hosts web || echo unknown");
+        podman.podman(&["network", "disconnect", "two", "web"]).ok();
+        let unknown = podman.run(&["--network=two"], "getent hosts web || echo unknown");
         assert_eq!(unknown, "unknown\n");
-        podman.podman(&["network", "rm", "b"]).ok();
+        podman.podman(&["network", "rm", "two"]).ok();
     });
 }
 
 #[test]
 fn restarts_and_flushed_rules() {
     test(|_, podman| {
-        podman.network(&["a"]);
-        podman.detached("web", &["--network=a", "-p=127.0.0.1:8080:80"], SERVE);
+        podman.network(&["one"]);
+        podman.detached("web", &["--network=one", "-p=127.0.0.1:8080:80"], SERVE);
         let serves = || hello("host", "127.0.0.1:8080");
         soon("it serves", serves);
         podman.podman(&["restart", "-t", "0", "web"]).ok();
@@ -59,7 +59,7 @@ fn restarts_and_flushed_rules() {
         podman.podman(&["network", "reload", "web"]).ok();
         led(true);
         soon("it serves after the rules were flushed", serves);
-        assert_eq!(podman.run(&["--network=a"], FETCH), "hello\n");
+        assert_eq!(podman.run(&["--network=one"], FETCH), "hello\n");
         podman.podman(&["stop", "-t", "0", "web"]).ok();
         podman.podman(&["start", "web"]).ok();
         soon("it serves after a stop", serves);
@@ -75,7 +75,7 @@ fn internal_networks_and_both_families() {
         podman.detached("web", &["--network=inner", "--network=six"], SERVE);
         let seen = podman.run(
             &["--network=inner"],
-            "ip route; curl -sS -m 5 --retry 9 --retry-connrefused http://web/x
+            "ip route; curl -sS -m 20 --retry 9 --retry-connrefused http://web/x
              getent hosts www.test.example || echo unknown",
         );
         assert!(!seen.contains("default"), "{seen}");
@@ -104,8 +104,8 @@ fn internal_networks_and_both_families() {
 #[test]
 fn pods() {
     test(|_, podman| {
-        podman.network(&["a"]);
-        let create = ["pod", "create", "--name=pod", "--network=a"];
+        podman.network(&["one"]);
+        let create = ["pod", "create", "--name=pod", "--network=one"];
         let more = ["-p=127.0.0.1:8080:80", "--infra-image=bb"];
         let infra = ["--infra-command=/busybox sleep 100000"];
         podman
@@ -115,9 +115,9 @@ fn pods() {
         soon("the pod's port leads to it", || {
             hello("host", "127.0.0.1:8080")
         });
-        let neighbour = podman.run(&["--pod=pod"], "curl -sS -m 5 http://127.0.0.1/x");
+        let neighbour = podman.run(&["--pod=pod"], "curl -sS -m 20 http://127.0.0.1/x");
         assert_eq!(neighbour, "hello\n");
-        let other = podman.run(&["--network=a"], "curl -sS -m 5 http://pod/x");
+        let other = podman.run(&["--network=one"], "curl -sS -m 20 http://pod/x");
         assert_eq!(other, "hello\n");
         podman.podman(&["pod", "restart", "pod"]).ok();
         soon("it serves again", || hello("host", "127.0.0.1:8080"));
@@ -134,7 +134,7 @@ fn networks_kept_apart_by_option() {
         let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
         let address = podman.podman(&["inspect", "-f", address, "web"]).ok();
         let fetch = format!(
-            "curl -sS -m 5 --retry 9 --retry-connrefused http://{}/x",
+            "curl -sS -m 20 --retry 9 --retry-connrefused http://{}/x",
             address.trim()
         );
         let seen = podman.run(&["--network=one"], &format!("ip link show eth0; {fetch}"));
