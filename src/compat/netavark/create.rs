@@ -127,11 +127,14 @@ pub struct Pool {
     pub size: u8,
 }
 
+/// Whether a link of that name is there.
+pub type LookUp<'a> = &'a mut dyn FnMut(&IfName) -> Result<bool, Failure>;
+
 /// What is to be known of where the network will be.
 pub struct Surroundings<'a> {
-    /// Whether a link of that name is there; absent where the network's links are not to be seen from here
-    /// (podman without root has them in a namespace of its own).
-    pub links: Option<&'a mut dyn FnMut(&IfName) -> Result<bool, Failure>>,
+    /// The links; absent where the network's are not to be seen from here (podman without root has them in a
+    /// namespace of its own).
+    pub links: Option<LookUp<'a>>,
     /// The time.
     pub now: Millis,
 }

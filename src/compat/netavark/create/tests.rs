@@ -147,99 +147,78 @@ fn an_internal_network_without_names_needs_no_gateway() {
     assert_eq!(none["dns_enabled"], false);
 }
 
+#[track_caller]
+fn refused(more: Value, words: &str) {
+    let refused = run(asked(more)).unwrap_err();
+    assert!(refused.contains(words), "{words}: {refused}");
+}
+
 #[test]
-fn bad_networks_are_refused() {
-    let subnet = |more: Value| {
-        let mut subnet = json!({"subnet": "10.99.7.0/24"});
-        let more = more.as_object().unwrap().clone();
-        subnet.as_object_mut().unwrap().extend(more);
-        json!({"subnets": [subnet]})
+fn bad_names_and_drivers_are_refused() {
+    refused(json!({"name": "podman"}), "already exists");
+    refused(json!({"name": ""}), "network name ''");
+    refused(json!({"name": "a/b"}), "network name 'a/b'");
+    refused(json!({"id": "12"}), "id '12'");
+    refused(json!({"driver": "foo"}), "unknown network driver foo");
+    let interface = |name: &str| json!({"network_interface": name});
+    refused(interface("podman1"), "podman1 already in use");
+    refused(interface("a/b"), "a/b");
+    refused(interface("sixteen-letters-"), "sixteen");
+    let ipam = |driver: &str| json!({"ipam_options": {"driver": driver}});
+    refused(ipam("foo"), "'foo' is not host-local");
+    refused(ipam("dhcp"), "no DHCP proxy");
+    let subnets = json!([{"subnet": "10.99.7.0/24"}]);
+    let none = json!({"ipam_options": {"driver": "none"}, "subnets": subnets});
+    refused(none, "ipam driver none");
+    let local = json!({"driver": "ipvlan", "ipam_options": {"driver": "host-local"}});
+    refused(local, "--subnet");
+    let unasked = json!({"dns_enabled": false, "network_dns_servers": ["192.0.2.1"]});
+    refused(unasked, "DNS servers");
+    refused(json!({"network_dns_servers": ["x"]}), "invalid IP");
+}
+
+#[test]
+fn bad_subnets_are_refused() {
+    let subnets = |all: &[&str]| {
+        let all = all.iter().map(|subnet| json!({"subnet": subnet}));
+        json!({"subnets": all.collect::<Vec<_>>()})
     };
-    let route = |route: Value| json!({"routes": [route]});
+    refused(subnets(&["10.88.3.0/24"]), "10.88.3.0/24 is already used");
+    refused(subnets(&["10.99.0.0/16", "10.99.7.0/24"]), "overlap");
+    refused(subnets(&["10.99.7.0/31"]), "10.99.7.0/31 has no address");
+    refused(subnets(&["10.99.7.0/33"]), "invalid");
+    let gateway =
+        |gateway: &str| json!({"subnets": [{"subnet": "10.99.7.0/24", "gateway": gateway}]});
+    refused(gateway("10.99.8.1"), "gateway 10.99.8.1 not in subnet");
+    refused(gateway("fd00::1"), "gateway fd00::1 not in subnet");
+    let range =
+        |range: Value| json!({"subnets": [{"subnet": "10.99.7.0/24", "lease_range": range}]});
+    refused(
+        range(json!({"start_ip": "10.99.8.1"})),
+        "start_ip 10.99.8.1",
+    );
+    refused(range(json!({"end_ip": "x"})), "invalid IP");
+    let backwards = json!({"start_ip": "10.99.7.9", "end_ip": "10.99.7.2"});
+    refused(
+        range(backwards),
+        "begins with 10.99.7.9 and ends with 10.99.7.2",
+    );
+}
+
+#[test]
+fn bad_options_and_routes_are_refused() {
     let option = |name: &str, value: &str| json!({"options": {name: value}});
-    let bad = [
-        (json!({"name": "podman"}), "already exists"),
-        (json!({"name": ""}), "network name ''"),
-        (json!({"name": "a/b"}), "network name 'a/b'"),
-        (json!({"id": "12"}), "id '12'"),
-        (json!({"driver": "foo"}), "unknown network driver foo"),
-        (
-            json!({"network_interface": "podman1"}),
-            "podman1 already in use",
-        ),
-        (json!({"network_interface": "a/b"}), "a/b"),
-        (json!({"network_interface": "sixteen-letters-"}), "sixteen"),
-        (
-            json!({"subnets": [{"subnet": "10.88.3.0/24"}]}),
-            "10.88.3.0/24 is already used",
-        ),
-        (
-            json!({"subnets": [{"subnet": "10.99.0.0/16"}, {"subnet": "10.99.7.0/24"}]}),
-            "overlap",
-        ),
-        (
-            json!({"subnets": [{"subnet": "10.99.7.0/31"}]}),
-            "10.99.7.0/31 has no address",
-        ),
-        (json!({"subnets": [{"subnet": "10.99.7.0/33"}]}), "invalid"),
-        (
-            subnet(json!({"gateway": "10.99.8.1"})),
-            "gateway 10.99.8.1 not in subnet",
-        ),
-        (
-            subnet(json!({"gateway": "fd00::1"})),
-            "gateway fd00::1 not in subnet",
-        ),
-        (
-            subnet(json!({"lease_range": {"start_ip": "10.99.8.1"}})),
-            "start_ip 10.99.8.1",
-        ),
-        (
-            subnet(json!({"lease_range": {"end_ip": "x"}})),
-            "invalid IP",
-        ),
-        (
-            subnet(json!({"lease_range": {"start_ip": "10.99.7.9", "end_ip": "10.99.7.2"}})),
-            "begins with 10.99.7.9 and ends with 10.99.7.2",
-        ),
-        (
-            json!({"dns_enabled": false, "network_dns_servers": ["192.0.2.1"]}),
-            "DNS servers",
-        ),
-        (json!({"network_dns_servers": ["x"]}), "invalid IP"),
-        (
-            json!({"ipam_options": {"driver": "foo"}}),
-            "'foo' is not host-local",
-        ),
-        (json!({"ipam_options": {"driver": "dhcp"}}), "no DHCP proxy"),
-        (
-            json!({"ipam_options": {"driver": "none"}, "subnets": [{"subnet": "10.99.7.0/24"}]}),
-            "ipam driver none",
-        ),
-        (
-            json!({"driver": "ipvlan", "ipam_options": {"driver": "host-local"}}),
-            "--subnet",
-        ),
-        (
-            option("foo", "1"),
-            "unknown option 'foo' of a bridge network; there are isolate",
-        ),
-        (option("mtu", "x"), "\"mtu\": 'x'"),
-        (option("vlan", "4095"), "\"vlan\": '4095'"),
-        (option("isolate", "x"), "\"isolate\": 'x'"),
-        (option("mode", "x"), "\"mode\": 'x'"),
-        (option("metric", "x"), "\"metric\": 'x'"),
-        (
-            route(json!({"destination": "10.9.0.1/16", "gateway": "10.89.1.3"})),
-            "10.9.0.1/16",
-        ),
-        (route(json!({"destination": "10.9.0.0/16"})), "no gateway"),
-        (route(json!({"destination": "x"})), "invalid IP"),
-    ];
-    for (more, words) in bad {
-        let refused = run(asked(more)).unwrap_err();
-        assert!(refused.contains(words), "{words}: {refused}");
+    let words = "unknown option 'foo' of a bridge network; there are isolate";
+    refused(option("foo", "1"), words);
+    for name in ["mtu", "isolate", "mode", "metric", "vlan"] {
+        refused(option(name, "x"), &format!("\"{name}\": 'x'"));
     }
+    refused(option("vlan", "4095"), "\"vlan\": '4095'");
+    let route = |route: Value| json!({"routes": [route]});
+    let host = json!({"destination": "10.9.0.1/16", "gateway": "10.89.1.3"});
+    refused(route(host), "10.9.0.1/16");
+    refused(route(json!({"destination": "10.9.0.0/16"})), "no gateway");
+    refused(route(json!({"destination": "x"})), "invalid IP");
 }
 
 #[test]
