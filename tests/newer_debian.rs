@@ -1,13 +1,14 @@
-//! The podman of a newer Debian without root, with our drop-ins, in the test world: what podman 4.3
+//! The podman of a newer Debian, with our drop-ins, in the test world: what podman 4.3
 //! (`subids`) does not do. `tests/newer-debian` makes such a Debian, MOSSNET_TEST_DEBIAN names it.
 //!
 //! Run by root, who pivots into the directory, in a mount namespace of its own, with a layer above it so that
-//! nothing in it changes; podman is started by uid 1000, which has subordinate ids there. Its host is
-//! the world's `host`, the outside is `server`.
+//! nothing in it changes; podman is started by uid 1000, which has subordinate ids there, and once by root.
+//! Its host is the world's `host`, the outside is `server`.
 
 mod create;
 mod networks;
 mod outside;
+mod rootful;
 
 use crate::world::{Cmd, Running, World, enter, eventually, seconds};
 use std::fs;
@@ -36,9 +37,20 @@ s.bind((\"\", 90))
 while True:
     s.sendto(*s.recvfrom(99))'";
 
+/// Root's containers are not to leave control groups on the machine.
+const ROOTS_CONF: &str = "/etc/containers/test.conf";
+const NO_CGROUPS: &str =
+    "[containers]\ncgroups = 'disabled'\n[engine]\ncgroup_manager = 'cgroupfs'\n";
+
 /// Runs `body` with podman in a newer Debian; says that the test is skipped where there is none.
 #[track_caller]
 fn test<F: FnOnce(&World, &Podman)>(body: F) {
+    test_as(false, body);
+}
+
+/// The same as this user, or as root.
+#[track_caller]
+fn test_as<F: FnOnce(&World, &Podman)>(root: bool, body: F) {
     let name = enter::test_name::<F>();
     let Some(directory) = std::env::var_os(DEBIAN) else {
         let reason = format!("no newer Debian: tests/newer-debian makes one, {DEBIAN} names it");
@@ -48,7 +60,7 @@ fn test<F: FnOnce(&World, &Podman)>(body: F) {
     let directory = Path::new(&directory).to_owned();
     let world = World::builder().privileged().deadline(300);
     world.test_as(&name, |world| {
-        let podman = Podman::start(&directory);
+        let podman = Podman::start(&directory, root);
         body(world, &podman);
         podman.ends_clean();
     });
@@ -58,11 +70,12 @@ fn test<F: FnOnce(&World, &Podman)>(body: F) {
 struct Podman {
     /// Whose mount namespace it is.
     holder: Running,
+    root: bool,
 }
 
 impl Podman {
     #[track_caller]
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, root: bool) -> Self {
         let mark = directory.join(".mossnet-complete");
         let made = fs::read_to_string(&mark);
         let made = made.unwrap_or_else(|error| panic!("{}: {error}", mark.display()));
@@ -78,22 +91,31 @@ impl Podman {
             .timeout(seconds(600))
             .start();
         holder.expect("ready");
-        let podman = Self { holder };
+        let podman = Self { holder, root };
+        if root {
+            let write = format!("printf '%s' \"{NO_CGROUPS}\" >{ROOTS_CONF}");
+            podman.sh(&write).ok();
+        }
         podman.sh(IMAGE).ok();
         podman.sh("mossnet podman install").ok();
         podman
     }
 
-    /// A program there, as the user.
+    /// A program there, as the user or as root.
     fn cmd<S: AsRef<std::ffi::OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Cmd {
         let mounts = format!("--mount=/proc/{}/ns/mnt", self.holder.pid());
-        let user = ["--reuid=1000", "--regid=1000", "--clear-groups", "--"];
-        Cmd::new(["nsenter", mounts.as_str(), "--", "setpriv"])
-            .then(user)
-            .then(argv)
+        let cmd = Cmd::new(["nsenter", mounts.as_str(), "--"]);
+        let cmd = match self.root {
+            true => cmd
+                .env("HOME", "/root")
+                .env("CONTAINERS_CONF_OVERRIDE", ROOTS_CONF),
+            false => cmd
+                .then(["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"])
+                .env("HOME", "/home/user")
+                .env("XDG_RUNTIME_DIR", "/run/user/1000"),
+        };
+        cmd.then(argv)
             .env("PATH", "/usr/local/bin:/usr/bin:/usr/sbin:/usr/lib/podman")
-            .env("HOME", "/home/user")
-            .env("XDG_RUNTIME_DIR", "/run/user/1000")
             .timeout(seconds(120))
     }
 
@@ -143,16 +165,28 @@ impl Podman {
     fn ends_clean(&self) {
         self.podman(&["pod", "rm", "-fa", "-t", "0"]).ok();
         self.podman(&["rm", "-fa", "-t", "0"]).ok();
-        let networks = "/run/user/1000/containers/networks";
+        let networks = match self.root {
+            true => "/run/containers/networks",
+            false => "/run/user/1000/containers/networks",
+        };
         let look = format!(
             "find {networks}/aardvark-dns {networks}/mossnet.json {networks}/rootless-netns \
-             -type f 2>/dev/null || true; cat /proc/[0-9]*/comm"
+             -type f 2>/dev/null || true; cat /proc/[0-9]*/comm
+             ip -o link show type bridge; nft list tables"
         );
         let mut left = String::new();
         let program = |line: &str| {
-            ["aardvark", "pasta", "rootlessport", "conmon", "/run/user"]
-                .iter()
-                .any(|begin| line.starts_with(begin))
+            [
+                "aardvark",
+                "pasta",
+                "rootlessport",
+                "conmon",
+                "/run/",
+                "table",
+            ]
+            .iter()
+            .any(|begin| line.starts_with(begin))
+                || line.contains(": podman")
         };
         let deadline = std::time::Instant::now() + seconds(20);
         while std::time::Instant::now() < deadline {

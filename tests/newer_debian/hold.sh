@@ -22,6 +22,8 @@ mount -t tmpfs -o mode=1777 none dev/shm
 # A file system that podman's storage can stack layers on; so the tests need not copy them.
 mount -t tmpfs -o mode=755 none run
 mount -t tmpfs -o mode=755 none home
+mkdir -p var/lib/containers
+mount -t tmpfs -o mode=755 none var/lib/containers
 mkdir -p run/user/1000 home/user
 chown 1000:1000 run/user/1000 home/user
 chmod 700 run/user/1000

@@ -6,7 +6,7 @@ use crate::world::dns::Dns;
 use crate::world::{SERVER, SERVER6, servers};
 
 /// Over TCP, UDP and by name, to the outside.
-fn outside() -> String {
+pub fn outside() -> String {
     format!(
         "curl -sS -m 9 http://{SERVER}/ >/dev/null && curl -sS -m 9 'http://[{SERVER6}]/' >/dev/null &&
          curl -sS -m 9 http://www.test.example/ >/dev/null && exec python3 -c '
