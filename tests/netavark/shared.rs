@@ -24,7 +24,10 @@ fn bench(test: &str, driver: &str, mode: &str) -> Option<Bench> {
     }
     let on_up0 = json!({"driver": driver, "network_interface": "up0", "options": {"mode": mode}});
     let lan = (9, network("lan", 9, on_up0));
-    bench.write("web", container("web", 5, &[lan.clone()]).to_string());
+    bench.write(
+        "web",
+        container("web", 5, std::slice::from_ref(&lan)).to_string(),
+    );
     bench.write("db", container("db", 6, &[lan]).to_string());
     let anywhere = (
         9,
