@@ -29,6 +29,7 @@ mod linger;
 mod machinery;
 mod netavark;
 mod networks;
+mod newer_debian;
 mod no_exec;
 mod outbound;
 mod publish;

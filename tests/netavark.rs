@@ -5,6 +5,7 @@ mod answers;
 mod names;
 mod packets;
 mod refusals;
+mod shared;
 
 use crate::world::{Cmd, Output, seconds};
 use serde_json::{Value, json};

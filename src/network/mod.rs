@@ -9,13 +9,14 @@
 //!   stored.
 //! * `host_loopback`: who may reach the host's loopback, and by which address.
 //! * `options`: `-o key=value` of a network. `routes`: which endpoint leads outside.
-//! * `capabilities`: what a sandbox may do in its own user namespace.
+//! * `calendar`: dates. `capabilities`: what a sandbox may do in its own user namespace.
 //! * `plan`: a sandbox as an ordered list of requests, each with its undo.
 //! * `publish`: published ports, as the relay and the holders of their sockets are told of them.
 //! * `resolv`: resolv.conf(5) and hosts(5), the host's read, a sandbox's written.
 //! * `rules`: what helper and relay are told of all networks together.
 //! * `snapshot`: the relay's view (contract).
 
+pub mod calendar;
 pub mod capabilities;
 pub mod host_loopback;
 pub mod model;

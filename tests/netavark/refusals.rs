@@ -131,3 +131,81 @@ fn so_it_is_with_bad_arguments_and_namespaces() {
     "#;
     bench.ok(script);
 }
+
+/// What podman 6 asks `create` for.
+fn asked() -> Value {
+    json!({
+        "network": {
+            "name": "lab", "id": format!("{:0>64}", 7), "driver": "bridge",
+            "internal": false, "dns_enabled": true, "ipv6_enabled": true,
+        },
+        "used": {"interfaces": [], "names": {"podman": "2f"}, "subnets": ["10.89.0.0/24"]},
+        "options": {
+            "subnet_pools": [{"base": "10.89.0.0/16", "size": 24}],
+            "default_interface_name": "podman", "check_used_subnets": true,
+        },
+    })
+}
+
+#[test]
+fn new_networks_are_completed_or_refused_by_one_error() {
+    let bench = Bench::new();
+    let whole = asked().to_string();
+    bench.write("good", &whole);
+    let with = |pointer: &str, value: Value| {
+        let mut request = asked();
+        *request.pointer_mut(pointer).expect("a place") = value;
+        request.to_string()
+    };
+    let mut bad = vec![
+        (String::new(), "EOF"),
+        ("[]".to_owned(), "invalid"),
+        (format!("{whole} {whole}"), "trailing"),
+        (
+            format!("{}{whole}", " ".repeat(10 << 20)),
+            "more than 8388608 bytes",
+        ),
+        (with("/network/driver", json!("foo")), "driver foo"),
+        (with("/network/name", json!("podman")), "already exists"),
+        (with("/network/name", json!("../x")), "'../x'"),
+        (with("/network/dns_enabled", json!(7)), "invalid type"),
+        (with("/used/subnets", json!(["10.0.0.0/8"])), "no free"),
+        (with("/options/subnet_pools/0/size", json!(-1)), "-1"),
+    ];
+    for part in 1..20 {
+        bad.push((whole[..whole.len() * part / 20].to_owned(), "EOF"));
+    }
+    for (index, (text, _)) in bad.iter().enumerate() {
+        bench.write(&format!("bad{index}"), text);
+    }
+    let script = format!(
+        "ip link add podman1 type bridge\n netavark create <good.json\n netavark create -f good.json\n
+         ip link del podman1
+         for n in $(seq 0 {}); do\n $MOSSNET netavark create <bad$n.json 2>/run/err && exit 9\n [ ! -s /run/err ]\n done
+         fails netavark -f /none create\n nothing_left",
+        bad.len() - 1
+    );
+    let said = bench.ok(&script);
+    let mut lines = said.lines().map(|line| -> Value {
+        serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    });
+    for _ in 0..2 {
+        let made = lines.next().expect("a network");
+        assert_eq!(made["network_interface"], "podman2", "1 is taken: {made}");
+        assert_eq!(made["subnets"][0]["subnet"], "10.89.1.0/24", "{made}");
+        assert_eq!(made["subnets"][0]["gateway"], "10.89.1.1", "{made}");
+        let second = made["subnets"][1]["subnet"].as_str();
+        assert!(second.is_some_and(|six| six.starts_with("fd")), "{made}");
+    }
+    bad.push((String::new(), "/none"));
+    for (text, words) in &bad {
+        let answer = lines.next().expect("an answer");
+        let only = answer.as_object().map(serde_json::Map::len);
+        let error = answer["error"].as_str().unwrap_or_default();
+        let text = &text[..text.len().min(300)];
+        assert!(
+            only == Some(1) && error.contains(words),
+            "{words}: {answer}: {text}"
+        );
+    }
+}

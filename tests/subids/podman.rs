@@ -241,7 +241,7 @@ fn networks_names_and_ports() {
             .contains("inet 10.88.")
     );
     podman.podman(&["network", "create", "a"]).ok();
-    podman.podman(&["network", "create", "b"]).ok();
+    podman.podman(&["network", "create", "two"]).ok();
     let (tcp, udp) = (free_port(), free_port());
     let ports = [
         format!("-p=127.0.0.1:{tcp}:80"),
@@ -256,11 +256,11 @@ fn networks_names_and_ports() {
     let fetch = "curl -sS -m 20 http://web/x && curl -sS -m 20 http://www.dns.podman/x";
     assert_eq!(podman.run(&["--network=a"], fetch), "hello\nhello\n");
     // Onto another network and off again, while it runs.
-    podman.podman(&["network", "connect", "b", "web"]).ok();
-    assert_eq!(podman.run(&["--network=b"], FETCH), "hello\n");
-    podman.podman(&["network", "disconnect", "b", "web"]).ok();
+    podman.podman(&["network", "connect", "two", "web"]).ok();
+    assert_eq!(podman.run(&["--network=two"], FETCH), "hello\n");
+    podman.podman(&["network", "disconnect", "two", "web"]).ok();
     assert_eq!(
-        podman.run(&["--network=b"], "getent hosts web || echo unknown"),
+        podman.run(&["--network=two"], "getent hosts web || echo unknown"),
         "unknown\n"
     );
     // A restart, and rules that somebody has flushed.

@@ -118,8 +118,12 @@ impl Builder {
 
     /// Runs `body` in such a world. To be called once in a test function, first thing.
     pub fn test<F: FnOnce(&World)>(self, body: F) {
-        let name = enter::test_name::<F>();
-        enter::enter(self.deadline, &name, self.alone, self.powers, || {
+        self.test_as(&enter::test_name::<F>(), body);
+    }
+
+    /// The same for a test of that name, whose function has its body from another.
+    pub fn test_as(self, name: &str, body: impl FnOnce(&World)) {
+        enter::enter(self.deadline, name, self.alone, self.powers, || {
             self.run_here(body);
         });
     }

@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,6 +126,8 @@ fn detach(ready: &str) -> io::Result<()> {
 
 struct Server {
     directory: PathBuf,
+    /// The same.
+    opened: File,
     port: u16,
     snapshot: Arc<Mutex<Arc<Snapshot>>>,
     names: NameServer,
@@ -143,13 +146,13 @@ impl Server {
         let current = Arc::clone(&snapshot);
         let rules =
             Box::new(move || Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner)));
-        let directory = directory.to_owned();
-        let directory = fs::canonicalize(&directory).map_err(|source| ServeError::Directory {
-            path: directory,
+        let failed = |source| ServeError::Directory {
+            path: directory.to_owned(),
             source,
-        })?;
+        };
         Ok(Self {
-            directory,
+            directory: fs::canonicalize(directory).map_err(failed)?,
+            opened: File::open(directory).map_err(failed)?,
             port,
             snapshot,
             names: NameServer::new(rules).map_err(process("read the limit of open files"))?,
@@ -221,10 +224,17 @@ impl Server {
                 _ = end.recv() => Event::End,
             };
         }
+        self.forget_us();
+    }
+
+    /// Removes the process id's file. Podman since 5 takes its namespace apart when the last container goes, and
+    /// with it the mount by which we know the directory: the descriptor still leads there.
+    fn forget_us(&self) {
+        let file = format!("/proc/self/fd/{}/{PID_FILE}", self.opened.as_raw_fd());
         // Another server may have taken our place.
-        let ours = fs::read_to_string(self.pid_file());
+        let ours = fs::read_to_string(&file);
         if ours.is_ok_and(|pid| pid == std::process::id().to_string()) {
-            let _ = fs::remove_file(self.pid_file());
+            let _ = fs::remove_file(&file);
         }
     }
 

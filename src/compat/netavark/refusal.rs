@@ -1,6 +1,7 @@
 //! Why something was not done, in the words that end up in podman's error message.
 
 use super::state::StateError;
+use ipnet::IpNet;
 use mossnet_helper::NameError;
 use mossnet_helper::request::Failure;
 use std::io;
@@ -113,7 +114,7 @@ pub enum NetworkRefusal {
     NoAddresses,
     /// A subnet of which the container has no address.
     #[error("no address of {0} among the container's")]
-    NoAddressOf(ipnet::IpNet),
+    NoAddressOf(IpNet),
     /// An address in none of the subnets.
     #[error("address {0} is in none of the network's subnets")]
     Stray(IpAddr),
@@ -134,13 +135,90 @@ pub enum NetworkRefusal {
     #[error("route to {destination}: {problem}")]
     Route {
         /// Where to.
-        destination: ipnet::IpNet,
+        destination: IpNet,
         /// What is wrong.
         problem: &'static str,
     },
     /// The link whose wire is to be shared, or the bridge that is somebody else's, is not there.
     #[error("interface {0} does not exist")]
     NoParent(String),
+    /// A new network's.
+    #[error(transparent)]
+    Create(#[from] CreateRefusal),
+}
+
+/// What is the matter with a network that does not exist yet.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateRefusal {
+    /// Podman looks for these words.
+    #[error("it already exists")]
+    Exists,
+    /// Of podman's making, usually.
+    #[error("id '{0}' is not 64 hexadecimal digits")]
+    Id(String),
+    /// An option that the driver does not have.
+    #[error("unknown option '{option}' of a {driver} network; there are {known}")]
+    UnknownOption {
+        /// bridge, macvlan, ipvlan.
+        driver: String,
+        /// Its name.
+        option: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// As netavark says it.
+    #[error("bridge name {0} already in use")]
+    BridgeInUse(String),
+    /// Or what begins so is no name.
+    #[error("no free name of a bridge that begins with '{0}'; give one with --interface-name")]
+    NoBridgeName(String),
+    /// The kernel does not say which links there are.
+    #[error(transparent)]
+    Links(Failure),
+    /// Addresses, and nobody who hands them out.
+    #[error("subnets do not go with the ipam driver none")]
+    SubnetsWithoutIpam,
+    /// Nothing to hand out.
+    #[error("the ipam driver host-local needs a subnet here; give one with --subnet")]
+    NoSubnets,
+    /// Resolvers that nobody would ask.
+    #[error("it has DNS servers, but its names are not resolved: leave out --disable-dns or --dns")]
+    ServersWithoutNames,
+    /// As podman says it.
+    #[error("subnet {0} is already used on the host or by another config")]
+    SubnetInUse(IpNet),
+    /// Of one network.
+    #[error("its subnets {0} and {1} overlap")]
+    Overlap(IpNet, IpNet),
+    /// Nothing is left for a gateway, or for containers.
+    #[error("subnet {0} has no address for a gateway; a shorter prefix has")]
+    NoRoom(IpNet),
+    /// A gateway, an end of the range.
+    #[error("{what} {address} not in subnet {subnet}")]
+    Outside {
+        /// gateway, start_ip, end_ip.
+        what: &'static str,
+        /// Where it is.
+        address: IpAddr,
+        /// Where it should be.
+        subnet: IpNet,
+    },
+    /// The wrong way round.
+    #[error("its range of addresses begins with {0} and ends with {1}")]
+    Range(IpAddr, IpAddr),
+    /// default_subnet_pools of containers.conf(5).
+    #[error(
+        "default_subnet_pools: {base} has no subnets with prefixes of {size} bits; 30 are the most"
+    )]
+    Pool {
+        /// Of which.
+        base: IpNet,
+        /// Length of the prefix.
+        size: u8,
+    },
+    /// default_subnet_pools of containers.conf(5), again.
+    #[error("no free subnet in {0}; give one with --subnet, or remove networks")]
+    PoolsFull(String),
 }
 
 /// What is the matter with a port mapping.

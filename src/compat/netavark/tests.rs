@@ -1,5 +1,6 @@
 //! The parser and the planner against whatever comes.
 
+use super::create;
 use super::departure::departures;
 use super::input::Request;
 use super::plan::plan;
@@ -115,16 +116,48 @@ fn consider(text: &[u8]) {
     }
 }
 
+/// The same of `create`; what it makes is what it would leave alone.
+fn consider_creation(text: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<create::Request>(text) else {
+        return;
+    };
+    let around = || create::Surroundings {
+        links: None,
+        now: 1,
+    };
+    let Ok(made) = create::create(request.clone(), around()) else {
+        return;
+    };
+    let again = create::Request {
+        network: made.clone(),
+        used: create::Used::default(),
+        options: create::Pools::default(),
+    };
+    assert_eq!(create::create(again, around()).unwrap(), made);
+}
+
+/// A document with one thing in it replaced.
+fn spoilt(mut value: Value, pick: prop::sample::Index, wrong: Value) -> String {
+    let mut all = Vec::new();
+    places(&value, "", &mut all);
+    if let Some(place) = value.pointer_mut(&all[pick.index(all.len())]) {
+        *place = wrong;
+    }
+    value.to_string()
+}
+
 proptest! {
     #[test]
+    fn one_wrong_thing_in_a_new_network_is_refused_or_harmless(pick in any::<prop::sample::Index>(), wrong in anything()) {
+        let subnets = json!([{"subnet": "10.99.7.0/24", "lease_range": {"start_ip": "10.99.7.9"}}]);
+        let whole = create::tests::asked(json!({"subnets": subnets, "ipv6_enabled": true}));
+        consider_creation(whole.to_string().as_bytes());
+        consider_creation(spoilt(whole, pick, wrong).as_bytes());
+    }
+
+    #[test]
     fn one_wrong_thing_anywhere_is_refused_or_harmless(pick in any::<prop::sample::Index>(), wrong in anything()) {
-        let mut value = whole();
-        let mut all = Vec::new();
-        places(&value, "", &mut all);
-        if let Some(place) = value.pointer_mut(&all[pick.index(all.len())]) {
-            *place = wrong;
-        }
-        consider(value.to_string().as_bytes());
+        consider(spoilt(whole(), pick, wrong).as_bytes());
     }
 
     #[test]
