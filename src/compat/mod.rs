@@ -4,6 +4,7 @@
 //! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
 //! work through the helper's library (netlink, ruleset), and answer names with the relay's name server.
+//! `pasta` gives a namespace its way out, with a router and a relay that serve it alone.
 //! `podman` makes podman find them.
 
 pub mod aardvark;
@@ -11,6 +12,7 @@ mod cni;
 mod digest;
 pub mod netavark;
 mod oci_hook;
+pub mod pasta;
 pub mod podman;
 mod running;
 
@@ -29,6 +31,7 @@ const DIALECTS: &[(&str, Main)] = &[
     ("mossnet-oci-hook", oci_hook::main),
     ("netavark", netavark::main),
     ("aardvark-dns", aardvark::main),
+    ("pasta", pasta::main),
 ];
 
 /// The dialect in which the program was called: by the name that it was started by, or by its first

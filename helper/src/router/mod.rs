@@ -4,6 +4,7 @@
 //! * `gate`: the uplink pair, and the routes that lead to it.
 //! * `bridge`: bridges, and what extends them beyond the ports that one has.
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
+//! * `direct`: a single endpoint without a bridge, for a router that serves one namespace.
 //! * `guard`: endpoints are held to their own addresses.
 //! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
@@ -15,6 +16,7 @@
 //! Sources: design.md section 4.
 
 mod bridge;
+mod direct;
 mod endpoint;
 mod fast;
 mod gate;
@@ -23,6 +25,7 @@ mod kernel;
 pub(crate) mod ready;
 mod segment;
 
+pub use direct::Direct;
 pub use gate::table_of;
 pub use segment::main_bridge;
 
