@@ -30,6 +30,7 @@ mod netavark;
 mod networks;
 mod no_exec;
 mod outbound;
+mod pasta;
 mod publish;
 mod run;
 mod subids;

@@ -116,8 +116,13 @@ const KILLED: &[libc::c_long] = &[
 
 /// Restricts all threads of the process, for good. Needs no_new_privs.
 pub fn install() -> Result<(), SandboxError> {
+    install_with(&[])
+}
+
+/// The same for a process that needs these calls besides.
+pub fn install_with(further: &[libc::c_long]) -> Result<(), SandboxError> {
     apply_filter_all_threads(&killing()?)?;
-    apply_filter_all_threads(&allowing()?)?;
+    apply_filter_all_threads(&allowing(further)?)?;
     Ok(())
 }
 
@@ -130,9 +135,10 @@ fn killing() -> Result<BpfProgram, SandboxError> {
     )
 }
 
-fn allowing() -> Result<BpfProgram, SandboxError> {
+fn allowing(further: &[libc::c_long]) -> Result<BpfProgram, SandboxError> {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED
         .iter()
+        .chain(further)
         .map(|call| (number(*call), Vec::new()))
         .collect();
     calls.insert(number(libc::SYS_socket), sockets()?);
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn filters_compile_and_fit() {
-        for filter in [killing().unwrap(), allowing().unwrap()] {
+        for filter in [killing().unwrap(), allowing(&[]).unwrap()] {
             // BPF_MAXINSNS.
             assert!((1..4096).contains(&filter.len()));
         }

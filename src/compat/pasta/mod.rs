@@ -189,16 +189,22 @@ fn run(options: &Options, behind: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let served = runtime.map_err(process("start")).and_then(|runtime| {
-        let mut instance = instance;
-        ready.tell(behind)?;
-        instance.go()?;
-        let voice = (!behind).then_some(&voice);
-        Ok(runtime
-            .block_on(instance.serve())
-            .map_or_else(|error| report(&error, voice), ExitCode::from))
-    });
-    served.unwrap_or_else(|error| report(&error, Some(&voice)))
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&process("start")(error), Some(&voice)),
+    };
+    let mut instance = instance;
+    if let Err(error) = ready.write() {
+        return report(&error, Some(&voice));
+    }
+    // Whoever waits for the end of standard error has it now.
+    let voice = (!behind).then_some(voice);
+    let begun = match behind {
+        true => detach().map_err(process("go into the background")),
+        false => instance.go().map_err(PastaError::from),
+    };
+    let served = begun.and_then(|()| runtime.block_on(instance.serve()));
+    served.map_or_else(|error| report(&error, voice.as_ref()), ExitCode::from)
 }
 
 /// Sets everything up.
@@ -224,6 +230,9 @@ fn make(options: &Options) -> Result<(Instance, Ready), PastaError> {
     keep_powers_over_exec();
     quieten(options, log).map_err(process("redirect standard error"))?;
     let instance = Instance::make(options, &plan, place, before, ROLE)?;
+    // Whoever is root in a user namespace that we have joined is not to look into this process.
+    let closed = nix::sys::prctl::set_dumpable(false);
+    closed.map_err(|errno| process("close the process to inspection")(errno.into()))?;
     Ok((instance, Ready { pid_file }))
 }
 
@@ -233,19 +242,16 @@ struct Ready {
 }
 
 impl Ready {
-    fn tell(self, behind: bool) -> Result<(), PastaError> {
-        if let Some((path, mut file)) = self.pid_file {
-            let written = writeln!(file, "{}", std::process::id());
-            written.map_err(|source| PastaError::File {
-                what: "write",
-                path,
-                source,
-            })?;
-        }
-        match behind {
-            true => detach().map_err(process("go into the background")),
-            false => Ok(()),
-        }
+    fn write(self) -> Result<(), PastaError> {
+        let Some((path, mut file)) = self.pid_file else {
+            return Ok(());
+        };
+        let written = writeln!(file, "{}", std::process::id());
+        written.map_err(|source| PastaError::File {
+            what: "write",
+            path,
+            source,
+        })
     }
 }
 

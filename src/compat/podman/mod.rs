@@ -1,6 +1,6 @@
-//! `mossnet podman install|uninstall|status`: podman finds our netavark and aardvark-dns before others.
+//! `mossnet podman install|uninstall|status`: podman finds our netavark, aardvark-dns and pasta before others.
 //!
-//! A drop-in of containers.conf(5) puts a directory with two links to this program first. Invariants:
+//! A drop-in of containers.conf(5) puts a directory with links to this program first. Invariants:
 //! nothing that somebody else wrote is changed; `uninstall` takes away exactly what `install` made; `status`
 //! says what podman would call, by the files that podman reads, and what podman itself says.
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The names that podman looks for.
-const NAMES: [&str; 2] = ["netavark", "aardvark-dns"];
+const NAMES: [&str; 3] = ["netavark", "aardvark-dns", "pasta"];
 /// The drop-in's name: read after those that distributions bring.
 const DROP_IN: &str = "50-mossnet.conf";
 /// How the drop-in begins, by which it is known again.
