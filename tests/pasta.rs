@@ -48,7 +48,9 @@ for word in sys.argv[1:]:
     try:
         s.connect((host, int(port)))
         if proto == 'udp': s.send(b'who am I?')
-        print(word, s.recv(100).decode() or 'closed')
+        said = s.recv(100)
+        while proto == 'tcp' and (more := s.recv(100)): said += more
+        print(word, said.decode() or 'closed')
     except ConnectionRefusedError: print(word, 'refused')
     except socket.timeout: print(word, 'silence')
     except OSError as error: print(word, error.strerror)
@@ -112,7 +114,7 @@ pub fn who(netns: &str, at: &str, port: u16) {
     std::thread::spawn(move || {
         for mut client in tcp.incoming().flatten() {
             let seen = client.peer_addr().expect("a peer").ip().to_canonical();
-            let _ = write!(client, "{seen}");
+            let _ = client.write_all(seen.to_string().as_bytes());
         }
     });
     std::thread::spawn(move || {

@@ -34,6 +34,9 @@ pub struct Snapshot {
     /// Addresses that stand for others, for every sandbox: the netns of another runtime knows the host so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stand_ins: Vec<StandIn>,
+    /// By what traffic leaves the host; where nothing is said, as its routes have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<ExitView>,
     /// What is not carried for anybody.
     #[serde(default, skip_serializing_if = "Withheld::is_nothing")]
     pub withheld: Withheld,
@@ -50,6 +53,18 @@ pub struct StandIn {
     pub address: IpAddr,
     /// Where that arrives.
     pub leads_to: IpAddr,
+}
+
+/// By what one family leaves the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitView {
+    /// IPv6 rather than IPv4.
+    pub ipv6: bool,
+    /// From this address of the host's.
+    pub address: Option<IpAddr>,
+    /// By this interface of the host's.
+    pub interface: Option<String>,
 }
 
 /// Protocols that do not leave.

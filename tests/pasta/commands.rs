@@ -13,7 +13,6 @@ fn its_code_is_pastas() {
             world.user(words.collect::<Vec<_>>())
         };
         pasta(&["sh", "-c", "exit 7"]).fails(7);
-        pasta(&["sh", "-c", "kill -9 $$"]).fails(137);
         pasta(&["/nonexistent/x"])
             .fails(127)
             .expect_text("/nonexistent/x");
@@ -41,7 +40,7 @@ fn everything_follows_by_default() {
 import socket, time
 def ask(host, port):
     s = socket.create_connection((host, port), 10)
-    return s.recv(100).decode()
+    return b''.join(iter(lambda: s.recv(100), b'')).decode()
 print(ask('{SERVER}', 7000))
 print(ask('203.0.113.1', 7003))
 for attempt in range(100):

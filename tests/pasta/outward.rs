@@ -83,13 +83,15 @@ fn names_are_the_hosts() {
             podmans $quiet_ports --dns-forward 169.254.1.1
             echo "nameserver 169.254.1.1" >/run/p/resolv.conf
             mount --bind /run/p/resolv.conf "$(readlink -f /etc/resolv.conf)"
-            inside getent ahostsv4 name.example | head -n 1"#
+            inside getent ahostsv4 www.test.example | head -n 1"#
         );
         let text = sh(world, &script).ok();
-        assert!(!text.trim().is_empty(), "no address");
+        assert!(text.starts_with(SERVER), "{text}");
         let asked = dns.asked();
         assert!(
-            asked.iter().any(|name| name.starts_with("name.example")),
+            asked
+                .iter()
+                .any(|name| name.starts_with("www.test.example")),
             "{asked:?}"
         );
     });
@@ -178,5 +180,55 @@ fn by_ports_that_follow_the_host() {
         sh(world, &script)
             .timeout(std::time::Duration::from_secs(60))
             .ok();
+    });
+}
+
+/// `-o`: from another address of the host's.
+#[test]
+fn by_the_address_that_is_said() {
+    World::test(|world| {
+        if !installed("python3") {
+            return;
+        }
+        who("server", SERVER, 7000);
+        crate::world::ip(None, "addr add 203.0.113.3/24 dev eth0\n");
+        let words = format!("tcp/7000/{SERVER} udp/7000/{SERVER}");
+        let script = format!(
+            "{ASK}\npodmans $quiet_ports -a 203.0.113.2 -o 203.0.113.3 --outbound-if4 eth0
+            ask {words}; inside ping -c 1 -W 10 {SERVER} >/dev/null"
+        );
+        let text = sh(world, &script).ok();
+        for word in words.split(' ') {
+            assert!(
+                text.contains(&format!("{word} 203.0.113.3\n")),
+                "{word} in {text}"
+            );
+        }
+    });
+}
+
+/// `-p`: what goes to and fro is in a file that tcpdump reads.
+#[test]
+fn packets_are_written() {
+    World::test(|world| {
+        let script = format!(
+            "podmans $quiet_ports -p /run/p/packets; inside ping -c 2 -i 0.2 -W 10 {SERVER} >/dev/null
+            read() {{ tcpdump -n -r /run/p/packets icmp 2>/dev/null; }}
+            all() {{ [ \"$(read | wc -l)\" -ge 4 ]; }}
+            until_true all; read; pid=$(cat /run/p/pid); kids=$(cat /proc/$pid/task/$pid/children)
+            kill -9 $pid; for each in $kids; do until_true gone $each; done"
+        );
+        if !installed("tcpdump") {
+            return;
+        }
+        let text = sh(world, &script).ok();
+        assert!(
+            text.contains(&format!("203.0.113.2 > {SERVER}: ICMP echo request")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("{SERVER} > 203.0.113.2: ICMP echo reply")),
+            "{text}"
+        );
     });
 }

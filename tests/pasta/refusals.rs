@@ -41,7 +41,8 @@ fn bad_values_change_nothing() {
             try --dns-forward x
             try -I averyverylongname
             try --socket /x
-            try --outbound 203.0.113.2
+            try --outbound-if4 eth7 $quiet_ports
+            try --outbound 203.0.113.99 $quiet_ports
             try -i eth7 $quiet_ports
             try -a 10.0.0.1 -g 10.0.0.1 $quiet_ports
             try -6 -a 10.0.0.1 $quiet_ports
@@ -56,7 +57,7 @@ fn bad_values_change_nothing() {
         let text = sh(world, script).ok();
         let (words, left) = text.split_once("\n\n").expect("both");
         let lines: Vec<&str> = words.lines().collect();
-        assert_eq!(lines.len(), 19, "one line each: {text}");
+        assert_eq!(lines.len(), 20, "one line each: {text}");
         for line in lines {
             assert!(
                 line.starts_with("pasta (mossnet): ") && line.len() > 30,

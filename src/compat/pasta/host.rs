@@ -2,10 +2,12 @@
 //!
 //! Sources: rtnetlink(7).
 
+use crate::network::snapshot::ExitView;
 use ipnet::IpNet;
 use mossnet_helper::netlink::{DefaultRoute, Explain, Netlink, addresses, default_routes};
 use mossnet_helper::request::Failure;
-use std::net::IpAddr;
+use nix::net::if_::if_nametoindex;
+use std::net::{IpAddr, UdpSocket};
 
 /// How one family leaves the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,21 @@ pub fn look(interface: Option<&str>) -> Result<Host, Failure> {
         }
     }
     Ok(ways)
+}
+
+/// Refuses addresses and interfaces to leave by that the host does not have.
+pub fn check_exits(exits: &[ExitView]) -> Result<(), Failure> {
+    for exit in exits {
+        if let Some(name) = &exit.interface {
+            if_nametoindex(name.as_str())
+                .map_err(|_| Failure::not_found(format!("the host has no interface {name}")))?;
+        }
+        if let Some(address) = exit.address {
+            UdpSocket::bind((address, 0))
+                .map_err(|_| Failure::not_found(format!("the host has no address {address}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn best(routes: &[DefaultRoute], ipv6: bool, wanted: Option<u32>) -> Option<&DefaultRoute> {

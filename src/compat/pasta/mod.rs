@@ -5,7 +5,7 @@
 //! process, which nobody ends but whoever it serves, holds what the helper holds for everybody else. Map:
 //! `getopt` → `options` ([`spec`]: ports) → `host` (what the namespace is to look like) → `plan` → `place`
 //! (namespaces) → `serve` (the instance: the helper's router with one direct endpoint, the relay);
-//! `publishes` and `listening` (ports into the namespace), `outward` and `carry` (ports out of it).
+//! `publishes` and `listening` (ports into the namespace), `outward` and `carry` (ports out of it); `recorder` (`--pcap`).
 //!
 //! The way of a packet is the relay's: a veth pair to a router netns, no tap device, no stack of our own.
 
@@ -18,6 +18,7 @@ mod outward;
 mod place;
 mod plan;
 mod publishes;
+mod recorder;
 mod serve;
 pub mod spec;
 
@@ -107,8 +108,10 @@ fn process(what: &'static str) -> impl Fn(io::Error) -> PastaError {
 /// Reads arguments, acts.
 pub fn main(words: Vec<OsString>) -> ExitCode {
     let role = std::env::var(ROLE).unwrap_or_default();
-    if role == outward::WORD {
-        return outward::main();
+    match role.as_str() {
+        outward::WORD => return outward::main(),
+        recorder::WORD => return recorder::main(),
+        _ => {}
     }
     let behind = role == BEHIND;
     match options::read(words.clone()) {
@@ -218,13 +221,25 @@ fn make(options: &Options) -> Result<(Instance, Ready), PastaError> {
         Some(path) => Some(append(path)?),
         None => None,
     };
-    let host = host::look(options.interface.as_deref())?;
+    let [exit4, exit6] = &options.outbound_interface;
+    let like = options
+        .interface
+        .as_ref()
+        .or(exit4.as_ref())
+        .or(exit6.as_ref());
+    let host = host::look(like.map(String::as_str))?;
     let plan = plan::plan(options, &host, random_mac()?)?;
+    host::check_exits(&plan.snapshot.exits)?;
+    let capture = match &options.capture_file {
+        Some(path) => Some(create(path)?),
+        None => None,
+    };
     let found = place::find(options)?;
     let listening = listening::Listening::here();
     let before = Before {
         publishes: publishes::Publishes::bind(&options.inward)?,
         host: listening.map_err(|e| Failure::kernel("read who listens on the host", e))?,
+        capture,
     };
     let place = place::enter(found)?;
     keep_powers_over_exec();

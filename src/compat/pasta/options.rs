@@ -30,8 +30,13 @@ const READ: &[Known] = &[
     (Some('i'), "interface", true),
     (Some('I'), "ns-ifname", true),
     (None, "ns-mac-addr", true),
+    (Some('o'), "outbound", true),
+    (None, "outbound-if4", true),
+    (None, "outbound-if6", true),
+    (Some('p'), "pcap", true),
     (None, "dns-forward", true),
     (None, "dns-host", true),
+    (Some('D'), "dns", true),
     (None, "map-gw", false),
     (None, "no-map-gw", false),
     (None, "map-host-loopback", true),
@@ -60,7 +65,6 @@ const WITHOUT_EFFECT: &[Known] = &[
     (None, "log-size", true),
     (None, "runas", true),
     (Some('M'), "mac-addr", true),
-    (Some('D'), "dns", true),
     (Some('S'), "search", true),
     (Some('H'), "hostname", true),
     (None, "fqdn", true),
@@ -81,13 +85,6 @@ const WITHOUT_EFFECT: &[Known] = &[
 /// Options of which nothing would come.
 const REFUSED: &[(Known, &str)] = &[
     (
-        (Some('p'), "pcap", true),
-        "nothing is captured; 'tcpdump' inside the namespace is the way",
-    ),
-    ((Some('o'), "outbound", true), OUTBOUND),
-    ((None, "outbound-if4", true), OUTBOUND),
-    ((None, "outbound-if6", true), OUTBOUND),
-    (
         (None, "host-lo-to-ns-lo", false),
         "a published port leads to the namespace's address, not to its loopback",
     ),
@@ -103,8 +100,6 @@ const REFUSED: &[(Known, &str)] = &[
     ((None, "repair-path", true), PASST),
 ];
 
-const OUTBOUND: &str =
-    "by which address and interface traffic leaves is for the host's routes to say";
 const PASST: &str = "it is for virtual machines (passt)";
 
 /// One table for [`getopt`].
@@ -214,6 +209,12 @@ pub struct Options {
     pub interface: Option<String>,
     /// IPv4 and IPv6: wanted.
     pub families: [bool; 2],
+    /// The host's addresses to leave from.
+    pub outbound: Vec<IpAddr>,
+    /// Its interfaces to leave by: IPv4, IPv6.
+    pub outbound_interface: [Option<String>; 2],
+    /// Where packets of the namespace are written.
+    pub capture_file: Option<PathBuf>,
     /// Where names are answered.
     pub dns_forward: Vec<IpAddr>,
     /// Whom to ask for them instead of the host's resolvers.
@@ -323,6 +324,9 @@ impl Options {
             gateways: Vec::new(),
             interface: None,
             families: [true, true],
+            outbound: Vec::new(),
+            outbound_interface: Default::default(),
+            capture_file: None,
             dns_forward: Vec::new(),
             dns_host: Vec::new(),
             map_gw: true,
@@ -341,6 +345,7 @@ impl Options {
             "foreground" => self.foreground = true,
             "log-file" => self.log_file = path(),
             "pid" => self.pid_file = path(),
+            "pcap" => self.capture_file = path(),
             "userns" => self.userns = path(),
             "netns-only" => self.netns_only = true,
             "no-netns-quit" => self.quit_with_netns = false,
@@ -370,8 +375,13 @@ impl Options {
             "address" => self.addresses.push(address_with_prefix(given)?),
             "netmask" => self.netmask = Some(netmask(given)?),
             "gateway" => self.gateways.push(address()?),
+            "outbound" => self.outbound.push(address()?),
+            "outbound-if4" => self.outbound_interface[0] = Some(text(given)),
+            "outbound-if6" => self.outbound_interface[1] = Some(text(given)),
             "dns-forward" => self.dns_forward.push(address()?),
-            "dns-host" => self.dns_host.push(address()?),
+            "dns-host" => self.dns_host.insert(0, address()?),
+            "dns" if given.value.is_empty() || given.value == "none" => {}
+            "dns" => self.dns_host.push(address()?),
             "map-host-loopback" => stand(&mut self.host_loopback, given)?,
             "map-guest-addr" => stand(&mut self.host_address, given)?,
             _ => return refused(given.name),

@@ -7,7 +7,7 @@
 
 use super::host::{Host, Way};
 use super::options::{Options, Stand};
-use crate::network::snapshot::{NetworkView, ResolverView, Snapshot, StandIn};
+use crate::network::snapshot::{ExitView, NetworkView, ResolverView, Snapshot, StandIn};
 use ipnet::IpNet;
 use mossnet_helper::request::{NetworkRules, UplinkKind};
 use mossnet_helper::router::Direct;
@@ -271,9 +271,26 @@ fn snapshot(
         }],
         resolver: ResolverView::default(),
         stand_ins,
+        exits: exits(options),
         withheld: options.withheld,
         ..Snapshot::default()
     })
+}
+
+/// The last address of a family counts.
+fn exits(options: &Options) -> Vec<ExitView> {
+    let of_family = |ipv6: bool| {
+        let mut addresses = options.outbound.iter().rev().copied();
+        let address = addresses.find(|address| address.is_ipv6() == ipv6);
+        let interface = options.outbound_interface[usize::from(ipv6)].clone();
+        let exit = ExitView {
+            ipv6,
+            address,
+            interface,
+        };
+        (exit.address.is_some() || exit.interface.is_some()).then_some(exit)
+    };
+    [false, true].into_iter().filter_map(of_family).collect()
 }
 
 /// The addresses to which published ports lead.

@@ -13,6 +13,7 @@ use super::outward::{Forward, Outward};
 use super::place::{Place, Until};
 use super::plan::{Plan, targets};
 use super::publishes::Publishes;
+use super::recorder;
 use super::spec::Ports;
 use crate::kernel::host::{RESOLV_CONF, entry_changed, resolver_changed};
 use crate::network::resolv::HostResolver;
@@ -27,7 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -48,6 +49,8 @@ pub struct Instance {
     relay: Relay,
     snapshot: Snapshot,
     targets: Vec<IpAddr>,
+    /// Where names are answered.
+    own: Vec<IpAddr>,
     publishes: Publishes,
     outward: Option<Outward>,
     modes: Modes,
@@ -105,6 +108,8 @@ pub struct Before {
     pub publishes: Publishes,
     /// Who listens there.
     pub host: Listening,
+    /// Where packets are written.
+    pub capture: Option<File>,
 }
 
 impl Instance {
@@ -124,6 +129,9 @@ impl Instance {
         router.join(&plan.direct, place.netns.as_fd())?;
         let netns = router.netns().try_clone_to_owned();
         let netns = netns.map_err(|e| Failure::kernel("keep the router's namespace", e))?;
+        if let Some(file) = before.capture {
+            recorder::start(router.netns(), &plan.direct, file, environment)?;
+        }
         let modes = Modes::new(options);
         let outward = match modes.has_outward() {
             true => Some(Outward::start(place.netns.as_fd(), environment)?),
@@ -135,6 +143,7 @@ impl Instance {
             relay: Relay::new("/proc/self/exe".into(), netns),
             snapshot: plan.snapshot.clone(),
             targets: targets(&plan.direct),
+            own: plan.direct.own.clone(),
             publishes: before.publishes,
             outward,
             modes,
@@ -179,12 +188,8 @@ impl Instance {
     fn read_resolvers(&mut self) {
         let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
         let mut view = HostResolver::parse(&text).view();
-        // Who is asked here must not be asked by us.
-        let own: Vec<IpAddr> = (self.snapshot.networks.iter())
-            .flat_map(|network| network.gateways.iter().copied())
-            .filter(IpAddr::is_loopback)
-            .collect();
-        view.nameservers.retain(|server| !own.contains(server));
+        // A container's resolv.conf may lie over the host's; to ask ourselves leads nowhere.
+        view.nameservers.retain(|server| !self.own.contains(server));
         self.snapshot.resolver = view;
     }
 
