@@ -78,14 +78,12 @@ fn names_are_the_hosts() {
             return;
         }
         let dns = Dns::start("server");
-        let script = format!(
-            r#"
+        let script = r#"
             podmans $quiet_ports --dns-forward 169.254.1.1
             echo "nameserver 169.254.1.1" >/run/p/resolv.conf
             mount --bind /run/p/resolv.conf "$(readlink -f /etc/resolv.conf)"
-            inside getent ahostsv4 www.test.example | head -n 1"#
-        );
-        let text = sh(world, &script).ok();
+            inside getent ahostsv4 www.test.example | head -n 1"#;
+        let text = sh(world, script).ok();
         assert!(text.starts_with(SERVER), "{text}");
         let asked = dns.asked();
         assert!(

@@ -45,7 +45,7 @@ pub enum Misuse {
 pub fn parse(words: Vec<OsString>, known: &[Known]) -> Result<(Vec<Given>, Vec<OsString>), Misuse> {
     let mut words = words.into_iter().peekable();
     let mut given = Vec::new();
-    while let Some(word) = words.next_if(|word| is_option(word)) {
+    while let Some(word) = words.next_if(is_option) {
         let bytes = word.as_bytes();
         if bytes == b"--" {
             break;

@@ -18,6 +18,7 @@ use mossnet_helper::request::Failure;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -174,8 +175,13 @@ async fn serve(control: UnixStream, wishes: mpsc::Sender<Wish>) -> io::Result<()
     let mut open: BTreeMap<Forward, Vec<JoinHandle<()>>> = BTreeMap::new();
     while let Some(line) = lines.next_line().await? {
         let wanted: BTreeSet<Forward> = serde_json::from_str(&line)?;
-        for (_, tasks) in open.extract_if(.., |forward, _| !wanted.contains(forward)) {
-            for task in tasks {
+        let gone: Vec<Forward> = open
+            .keys()
+            .copied()
+            .filter(|f| !wanted.contains(f))
+            .collect();
+        for forward in gone {
+            for task in open.remove(&forward).unwrap_or_default() {
                 task.abort();
                 // Until it is gone, it has the port.
                 let _ = task.await;
@@ -183,11 +189,12 @@ async fn serve(control: UnixStream, wishes: mpsc::Sender<Wish>) -> io::Result<()
         }
         let mut missing = Vec::new();
         for forward in wanted {
-            if !open.contains_key(&forward) {
-                match start(forward, &wishes).await {
-                    tasks if tasks.is_empty() => missing.push(forward),
-                    tasks => drop(open.insert(forward, tasks)),
-                }
+            let Entry::Vacant(place) = open.entry(forward) else {
+                continue;
+            };
+            match start(forward, &wishes).await {
+                tasks if tasks.is_empty() => missing.push(forward),
+                tasks => drop(place.insert(tasks)),
             }
         }
         let mut answer = serde_json::to_string(&missing)?;
