@@ -3,7 +3,7 @@
 //!
 //! Called by the name `pasta`, or as `mossnet pasta`; podman and rootlesskit do. No daemon takes part: one
 //! process, which nobody ends but whoever it serves, holds what the helper holds for everybody else. Map:
-//! `getopt` → `options` ([`spec`]: ports) → `host` (what the namespace is to look like) → `plan` → `place`
+//! `getopt` → `options` (`known`; [`spec`]: ports) → `host` (what the namespace is to look like) → `plan` → `place`
 //! (namespaces) → `serve` (the instance: the helper's router with one direct endpoint, the relay);
 //! `publishes` and `listening` (ports into the namespace), `outward` and `carry` (ports out of it); `recorder` (`--pcap`).
 //!
@@ -12,6 +12,7 @@
 mod carry;
 mod getopt;
 mod host;
+mod known;
 mod listening;
 mod options;
 mod outward;
