@@ -88,3 +88,28 @@ fn a_port_that_is_taken_is_said_and_nothing_is_left() {
         assert!(free.is_ok(), "{free:?}");
     });
 }
+
+/// Whatever is free, with the exception that is made.
+#[test]
+fn all_ports_but_some() {
+    World::test(|world| {
+        if !installed("python3") {
+            return;
+        }
+        let script = Script::start(
+            world,
+            &format!(
+                r#"{WHO}
+                podmans -t ~1-7000,~7101-32767,~7050 -u none -T none -U none
+                serve tcp/7001/0.0.0.0 tcp/7050/0.0.0.0 tcp/7100/0.0.0.0
+                echo up; read -r _; kill $server"#
+            ),
+        );
+        for port in [7001, 7100] {
+            let seen = asked("server", &format!("203.0.113.2:{port}"));
+            assert_eq!(seen.expect("an answer"), SERVER, "{port}");
+        }
+        assert!(asked("server", "203.0.113.2:7050").is_err());
+        script.end();
+    });
+}

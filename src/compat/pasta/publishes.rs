@@ -9,6 +9,7 @@ use crate::network::snapshot::PublishView;
 use crate::ports::{HostAddr, Port, PortError, PortRange, Proto, Publish, SourceAddress};
 use mossnet_helper::relay::Relay;
 use mossnet_helper::request::{Failure, MAX_LISTENERS};
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,6 +37,16 @@ pub enum PublishError {
     /// None of them is free.
     #[error("no {0} port of those that may be taken is free")]
     NoneFree(Proto),
+    /// The rest of the files are for connections.
+    #[error(
+        "{count} ports take as many open files, and the limit is {limit}: forward fewer, or raise it (ulimit -Hn)"
+    )]
+    TooMany {
+        /// How many.
+        count: usize,
+        /// Open files.
+        limit: u64,
+    },
     /// The same port of the same address for two interfaces.
     #[error("{0} is forwarded twice")]
     Twice(String),
@@ -95,6 +106,11 @@ impl Publishes {
 
     /// What is free of it.
     fn bind_open(&mut self, proto: Proto, all: &[Listed]) -> Result<(), PublishError> {
+        let count: usize = all.iter().map(|listed| listed.ports.len()).sum();
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+        if u64::try_from(count).is_ok_and(|count| count > limit / 2) {
+            return Err(PublishError::TooMany { count, limit });
+        }
         let before = self.fixed.len();
         for listed in all {
             let mut bound = listed.clone();
@@ -105,11 +121,6 @@ impl Publishes {
                     Ok(socket) => {
                         self.hold(proto, listed.addr, *port, socket)?;
                         bound.ports.insert(*port, *to);
-                    }
-                    Err(PublishError::Bind(BindError::Socket { source, .. }))
-                        if source.raw_os_error() == Some(libc::EMFILE) =>
-                    {
-                        break;
                     }
                     Err(PublishError::Bind(_)) => {}
                     Err(error) => return Err(error),
