@@ -81,7 +81,9 @@ fn dependencies_point_one_way() {
     // the relay and the sockets of published ports, likewise.
     wrong.extend(check(
         "compat",
-        &["api", "error", "log", "network", "ports", "relay", "kernel"],
+        &[
+            "api", "error", "log", "network", "ports", "relay", "kernel", "sys",
+        ],
     ));
     wrong.extend(check("compat/netavark", &["compat"]));
     for model in models {

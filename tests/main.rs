@@ -32,6 +32,7 @@ mod no_exec;
 mod outbound;
 mod pasta;
 mod publish;
+mod rootlessport;
 mod run;
 mod subids;
 mod uplink;

@@ -4,6 +4,7 @@
 
 mod podman;
 mod podman_cni;
+mod rootlessport;
 
 use crate::world::{Cmd, enter, eventually, inspect, seconds};
 use std::fs;

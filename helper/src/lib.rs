@@ -19,6 +19,7 @@ pub mod limits;
 pub mod namespace;
 pub mod netlink;
 pub mod peer;
+pub mod ports;
 pub mod privilege;
 pub mod relay;
 pub mod remover;

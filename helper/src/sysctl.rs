@@ -108,6 +108,15 @@ pub fn distrust_routers() {
     ]);
 }
 
+/// Have connection tracking of the netns of this thread remember conversations in datagrams for longer than the
+/// relay does (RFC 4787: two minutes).
+pub fn remember_datagrams() {
+    wish(&[
+        ("netfilter/nf_conntrack_udp_timeout", "130"),
+        ("netfilter/nf_conntrack_udp_timeout_stream", "130"),
+    ]);
+}
+
 /// Have a netns that is not ours forward what passes through.
 pub fn forward(ipv6: bool) -> Result<(), Failure> {
     require(&[("ipv4/ip_forward", "1")])?;

@@ -71,6 +71,16 @@ impl Socket {
         Self::open(SockProtocol::NetlinkRoute, libc::RTMGRP_LINK as u32)
     }
 
+    /// The same, told of every change to a link, an address or a route.
+    pub fn network_changes() -> nix::Result<Self> {
+        let groups = libc::RTMGRP_LINK
+            | libc::RTMGRP_IPV4_IFADDR
+            | libc::RTMGRP_IPV4_ROUTE
+            | libc::RTMGRP_IPV6_IFADDR
+            | libc::RTMGRP_IPV6_ROUTE;
+        Self::open(SockProtocol::NetlinkRoute, groups as u32)
+    }
+
     /// A NETLINK_NETFILTER socket in the calling thread's netns.
     pub fn netfilter() -> nix::Result<Self> {
         Self::open(SockProtocol::NetlinkNetFilter, 0)

@@ -3,9 +3,9 @@
 //! Place: `main` looks here for the name that it was started by, and for the first word. `cni` and `oci_hook`
 //! translate to requests of the API; `running` finds the daemon for them. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
-//! work through the helper's library (netlink, ruleset), and answer names with the relay's name server.
-//! `pasta` gives a namespace its way out, with a router and a relay that serve it alone.
-//! `podman` makes podman find them.
+//! work through the helper's library (netlink, ruleset), and answer names with the relay's name server. So does
+//! `rootlessport`, with the relay's published ports. `pasta` gives a namespace its way
+//! out, with a router and a relay that serve it alone. `podman` makes podman find them.
 
 pub mod aardvark;
 mod cni;
@@ -14,6 +14,7 @@ pub mod netavark;
 mod oci_hook;
 pub mod pasta;
 pub mod podman;
+pub mod rootlessport;
 mod running;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ const DIALECTS: &[(&str, Main)] = &[
     ("netavark", netavark::main),
     ("aardvark-dns", aardvark::main),
     ("pasta", pasta::main),
+    ("rootlessport", rootlessport::main),
 ];
 
 /// The dialect in which the program was called: by the name that it was started by, or by its first
@@ -74,6 +76,7 @@ mod tests {
             Some(vec!["run".into()])
         );
         assert_eq!(left(&["netavark"]), Some(vec![]));
+        assert_eq!(left(&["rootlessport"]), Some(vec![]));
         for words in [
             &["mossnet", "run", "cni"][..],
             &["mossnet", "run", "netavark"],

@@ -32,6 +32,8 @@ pub fn publish_views(sandbox: &Sandbox, relayed: impl Fn(&SandboxId) -> bool) ->
             false => publish.seen_as(SourceAddress::Gateway),
         },
         targets: targets.clone(),
+        inside: false,
+        either_family: false,
     };
     let all = sandbox.publishes.iter();
     all.map(|published| view(&published.publish)).collect()

@@ -122,6 +122,12 @@ pub struct PublishView {
     pub publish: Publish,
     /// Addresses of the sandbox's endpoint: the first of each family counts.
     pub targets: Vec<IpAddr>,
+    /// The sockets towards the sandbox are in its own network namespace: no bridge is between.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inside: bool,
+    /// Who is refused at the target of its own family is led to the other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub either_family: bool,
 }
 
 /// One network, as the relay sees it.

@@ -334,6 +334,8 @@ mod tests {
                     .fixed(SourceAddress::Keep)
                     .unwrap(),
                 targets: vec!["10.89.0.2".parse().unwrap()],
+                inside: false,
+                either_family: false,
             };
             let snapshot = Snapshot {
                 publishes: ports.iter().map(publish).collect(),

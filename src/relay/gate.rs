@@ -141,7 +141,8 @@ pub struct UplinkMacs {
 /// Sends packets into the router netns through `up1`.
 #[derive(Debug)]
 pub struct GateSender {
-    socket: Arc<OwnedFd>,
+    /// None: where there is no gate.
+    socket: Option<Arc<OwnedFd>>,
     macs: UplinkMacs,
     frame: Vec<u8>,
 }
@@ -150,8 +151,20 @@ impl GateSender {
     /// `socket`: AF_PACKET, bound to `up1`.
     pub fn new(socket: Arc<OwnedFd>, macs: UplinkMacs) -> Self {
         Self {
-            socket,
+            socket: Some(socket),
             macs,
+            frame: Vec::new(),
+        }
+    }
+
+    /// Of a process without a gate; what is sent by it is lost.
+    pub fn nowhere() -> Self {
+        Self {
+            socket: None,
+            macs: UplinkMacs {
+                up0: [0; 6],
+                up1: [0; 6],
+            },
             frame: Vec::new(),
         }
     }
@@ -173,7 +186,7 @@ impl GateSender {
         self.frame.extend([0; VNET_HEADER_LEN]);
         self.frame.extend(header.emit());
         self.frame.extend_from_slice(packet);
-        send(&self.socket, &self.frame);
+        self.send();
     }
 
     /// Sends back a frame that was read here, offloads and all, as if it came from the world.
@@ -187,7 +200,7 @@ impl GateSender {
         for (to, from) in place.zip(addresses) {
             *to = from;
         }
-        send(&self.socket, &self.frame);
+        self.send();
     }
 
     /// Tells the sender of `offending` by ICMP, where that is allowed at all.
@@ -201,11 +214,14 @@ impl GateSender {
             self.inject(&error);
         }
     }
-}
 
-fn send(socket: &OwnedFd, frame: &[u8]) {
-    if let Err(error) = SockRef::from(socket).send(frame) {
-        tracing::debug!(%error, frame.length = frame.len(), "packet not sent into the router netns");
+    fn send(&self) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        if let Err(error) = SockRef::from(socket).send(&self.frame) {
+            tracing::debug!(%error, frame.length = self.frame.len(), "packet not sent into the router netns");
+        }
     }
 }
 

@@ -55,9 +55,7 @@ pub enum SandboxError {
 pub fn empty_root() -> Result<(), SandboxError> {
     let step = |step| move |source| SandboxError::Root { step, source };
     let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(step("unshare the mount namespace"))?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(none, "/", none, private, none).map_err(step("make mounts private"))?;
+    own_mounts()?;
     // Any directory will do to mount upon, but one must be there.
     let place = ["/tmp", "/proc", "/dev", "/etc"]
         .into_iter()
@@ -67,13 +65,46 @@ pub fn empty_root() -> Result<(), SandboxError> {
     let options = Some("mode=0500,size=4k,nr_inodes=2");
     mount(Some("mossnet-relay"), place, Some("tmpfs"), flags, options)
         .map_err(step("mount an empty file system"))?;
+    pivot(Path::new(place))?;
+    let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(none, "/", none, read_only, none).map_err(step("make it read-only"))
+}
+
+/// The same with nothing in reach but one directory, which becomes the root: files in it can be removed.
+pub fn only_directory(directory: &Path) -> Result<(), SandboxError> {
+    let step = |step| move |source| SandboxError::Root { step, source };
+    let none = None::<&str>;
+    own_mounts()?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some(directory), directory, none, MsFlags::MS_BIND, none)
+        .map_err(step("mount the one directory"))?;
+    pivot(directory)?;
+    mount(
+        none,
+        "/",
+        none,
+        flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND,
+        none,
+    )
+    .map_err(step("restrict the one directory"))
+}
+
+fn own_mounts() -> Result<(), SandboxError> {
+    let step = |step| move |source| SandboxError::Root { step, source };
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(step("unshare the mount namespace"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).map_err(step("make mounts private"))
+}
+
+/// Makes a mounted directory the root.
+fn pivot(place: &Path) -> Result<(), SandboxError> {
+    let step = |step| move |source| SandboxError::Root { step, source };
     chdir(place).map_err(step("enter it"))?;
     // The old root ends up on top of the new one, and is taken off at once.
     pivot_root(".", ".").map_err(step("pivot the root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(step("detach the old root"))?;
-    chdir("/").map_err(step("enter the new root"))?;
-    let read_only = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(none, "/", none, read_only, none).map_err(step("make it read-only"))
+    chdir("/").map_err(step("enter the new root"))
 }
 
 /// Nothing that this process or a child might run gains privileges; nobody of the same user reads
@@ -91,6 +122,11 @@ pub fn no_new_privileges() -> Result<(), SandboxError> {
 /// Of the calling thread, for good.
 pub fn drop_capabilities() -> Result<(), SandboxError> {
     keep(&CapsHashSet::new())
+}
+
+/// Of the calling thread: CAP_NET_ADMIN is what rules and routes take.
+pub fn keep_net_admin_only() -> Result<(), SandboxError> {
+    keep(&CapsHashSet::from([Capability::CAP_NET_ADMIN]))
 }
 
 /// Of the calling thread: CAP_NET_RAW is what IP_TRANSPARENT takes.

@@ -27,14 +27,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events taken at once.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// Time between ticks while there is traffic.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// After this long without an event every flow has timed out that ever will by itself.
-const QUIET_AFTER: Duration = Duration::from_secs(180);
+pub(super) const QUIET_AFTER: Duration = Duration::from_secs(180);
 /// Time between ticks then.
-const QUIET_TICK: Duration = Duration::from_secs(60);
+pub(super) const QUIET_TICK: Duration = Duration::from_secs(60);
 
 /// What every part of a worker may use while it handles an event.
 pub struct Context<'a> {
@@ -46,6 +46,8 @@ pub struct Context<'a> {
     pub gate: &'a mut GateSender,
     /// Transparent sockets of the router netns.
     pub pool: &'a SocketPool,
+    /// The same of a container's own netns, for targets without a bridge.
+    pub inside: Option<&'a SocketPool>,
     /// Descriptors left; whoever makes a flow takes from it, and gives back when it closes them.
     pub budget: &'a FdBudget,
     /// Of this round of the loop.
@@ -112,6 +114,7 @@ impl Worker {
             rules: rules.get(),
             gate: &mut sender,
             pool: &shared.pool,
+            inside: None,
             budget: &shared.budget,
             now,
         };
@@ -238,6 +241,7 @@ impl Worker {
             rules: self.rules.get(),
             gate: &mut self.sender,
             pool: &self.pool,
+            inside: None,
             budget: &self.budget,
             now,
         };

@@ -29,7 +29,7 @@ while True:
     s.sendto(*s.recvfrom(99))'";
 
 /// For containers: what the image has links to.
-const PROGRAMS: &str = "-v=/usr:/usr:ro";
+pub(super) const PROGRAMS: &str = "-v=/usr:/usr:ro";
 const FETCH: &str = "curl -sS -m 20 http://web/x";
 
 /// Podman with a home and a runtime directory of its own, and the image `bb`: busybox, with the
@@ -73,7 +73,7 @@ impl Podman {
         Some(podman)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -109,13 +109,13 @@ impl Podman {
         self.podman(&["import", "image.tar", "bb"]).ok();
     }
 
-    fn program(&self, name: &str, text: &str) {
+    pub(super) fn program(&self, name: &str, text: &str) {
         let path = self.path("bin").join(name);
         fs::write(&path, text).expect("a program");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
     }
 
-    fn cmd<const N: usize>(&self, argv: [&str; N]) -> Cmd {
+    pub(super) fn cmd<const N: usize>(&self, argv: [&str; N]) -> Cmd {
         let home = self.path("home");
         Cmd::new(argv)
             .directory(self.directory.path())
@@ -127,17 +127,17 @@ impl Podman {
             .timeout(seconds(60))
     }
 
-    fn mossnet<const N: usize>(&self, words: [&str; N]) -> Cmd {
+    pub(super) fn mossnet<const N: usize>(&self, words: [&str; N]) -> Cmd {
         self.cmd([env!("CARGO_BIN_EXE_mossnet")]).then(words)
     }
 
-    fn podman(&self, words: &[&str]) -> Cmd {
+    pub(super) fn podman(&self, words: &[&str]) -> Cmd {
         self.cmd(["podman"]).then(words)
     }
 
     /// Runs `sh -c SCRIPT` in a new container with these options; what it prints.
     #[track_caller]
-    fn run(&self, options: &[&str], script: &str) -> String {
+    pub(super) fn run(&self, options: &[&str], script: &str) -> String {
         let words = [
             &["run", "--rm", PROGRAMS],
             options,
@@ -149,7 +149,7 @@ impl Podman {
 
     /// Starts a container that goes on.
     #[track_caller]
-    fn start(&self, name: &str, options: &[&str], script: &str) {
+    pub(super) fn start(&self, name: &str, options: &[&str], script: &str) {
         let begin = ["run", "-d", "--name", name, PROGRAMS];
         let words = [&begin, options, &["bb", "sh", "-c", script]].concat();
         self.podman(&words).ok();
@@ -178,7 +178,7 @@ impl Podman {
 
     /// Removes every container, and waits until nothing tells of them.
     #[track_caller]
-    fn ends_clean(&self) {
+    pub(super) fn ends_clean(&self) {
         self.podman(&["pod", "rm", "-fa", "-t", "0"]).ok();
         self.podman(&["rm", "-fa", "-t", "0"]).ok();
         eventually(seconds(15), "processes and files are gone", || {
@@ -190,7 +190,7 @@ impl Podman {
         });
     }
 
-    fn has_no(&self, entries: &str) -> bool {
+    pub(super) fn has_no(&self, entries: &str) -> bool {
         let entries = fs::read_dir(self.path(entries));
         entries.map_or(true, |mut entries| entries.next().is_none())
     }

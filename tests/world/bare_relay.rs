@@ -135,6 +135,8 @@ impl BareRelay {
             sandbox: "box".into(),
             publish,
             targets: targets.to_vec(),
+            inside: false,
+            either_family: false,
         });
         assert_eq!(self.tell(), "ok");
     }

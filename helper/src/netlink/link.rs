@@ -30,6 +30,8 @@ pub struct Link {
     pub name: String,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// Index of the other end of a veth pair, in the netns that it is in.
+    pub peer: Option<u32>,
     /// Bytes.
     pub mtu: u32,
     /// What it is.
@@ -287,6 +289,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
     let (fixed, attributes) = OpGetlinkDump::decode_reply(payload);
     let mut name = None;
     let mut master = None;
+    let mut peer = None;
     let mut mtu = 0;
     let mut kind = LinkKind::Other;
     for attribute in attributes.flatten() {
@@ -294,6 +297,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
             LinkAttrs::Ifname(text) => name = Some(text.to_string_lossy().into_owned()),
             LinkAttrs::Mtu(bytes) => mtu = bytes,
             LinkAttrs::Master(index) => master = Some(index),
+            LinkAttrs::Link(index) => peer = Some(index),
             LinkAttrs::Linkinfo(info) => kind = decode_kind(info),
             _ => {}
         }
@@ -302,6 +306,7 @@ fn decode(payload: &[u8]) -> Option<Link> {
         index: u32::try_from(fixed.ifi_index).ok()?,
         name: name?,
         master,
+        peer: peer.filter(|_| kind == LinkKind::Veth),
         mtu,
         kind,
         running: fixed.ifi_flags & (UP | RUNNING) == UP | RUNNING,

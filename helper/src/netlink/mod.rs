@@ -15,7 +15,7 @@ pub use bridge::NewBridge;
 pub use link::{BridgePort, Gone, Link, LinkKind, Wire};
 pub use mossnet_netlink::{Message, Refused};
 pub use routing::{
-    DefaultRoute, PrefixRoute, Route, RouteKind, add_neighbour, add_prefix_route, add_route,
+    DefaultRoute, PrefixRoute, Route, RouteKind, Way, add_neighbour, add_prefix_route, add_route,
     add_rule, default_routes, remove_route,
 };
 pub use sub::{NewSub, SubKind};
@@ -53,6 +53,11 @@ impl Netlink {
     /// The same, told of every change to a link (RTMGRP_LINK).
     pub fn link_changes() -> nix::Result<Self> {
         Socket::link_changes().map(Self)
+    }
+
+    /// The same, told of every change to a link, an address or a route.
+    pub fn network_changes() -> nix::Result<Self> {
+        Socket::network_changes().map(Self)
     }
 
     /// A NETLINK_NETFILTER socket in the calling thread's netns.

@@ -159,32 +159,32 @@ const FLAGS: std::ops::Range<usize> = 8..12;
 pub struct DefaultRoute {
     /// Where it leads, if it is one that [`add_route`] could have set.
     plain: Option<(IpAddr, u32)>,
-    gateway: Option<IpAddr>,
-    index: Option<u32>,
-    ipv6: bool,
-    metric: u32,
+    way: Option<Way>,
     payload: Vec<u8>,
 }
 
-impl DefaultRoute {
-    /// The neighbour that it leads to, and the link; a point-to-point link needs no neighbour.
-    pub fn way(&self) -> (Option<IpAddr>, Option<u32>) {
-        (self.gateway, self.index)
-    }
-
+/// Where a default route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
     /// IPv6 rather than IPv4.
-    pub fn is_ipv6(&self) -> bool {
-        self.ipv6
-    }
-
+    pub ipv6: bool,
     /// Of several, the lowest counts.
-    pub fn metric(&self) -> u32 {
-        self.metric
-    }
+    pub metric: u32,
+    /// The neighbour; none: everybody is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The link.
+    pub index: u32,
+}
 
+impl DefaultRoute {
     /// The link it leads to, if it is one that [`add_route`] could have set.
     pub fn link(&self) -> Option<u32> {
         self.plain.map(|(_, index)| index)
+    }
+
+    /// Where it leads, whatever its metric, if it leads by one link.
+    pub fn way(&self) -> Option<Way> {
+        self.way
     }
 
     /// It is what [`add_route`] would set.
@@ -237,13 +237,17 @@ fn decode_default(payload: &[u8]) -> Option<DefaultRoute> {
         return None;
     }
     let usual = if ipv6 { METRIC_V6 } else { 0 };
-    let plain = metric == usual && fixed.rtm_type == libc::RTN_UNICAST && fixed.rtm_tos == 0;
-    Some(DefaultRoute {
-        plain: gateway.zip(index).filter(|_| plain),
-        gateway,
-        index,
+    let unicast = fixed.rtm_type == libc::RTN_UNICAST;
+    let way = index.filter(|_| unicast).map(|index| Way {
         ipv6,
         metric,
+        gateway,
+        index,
+    });
+    let plain = metric == usual && unicast && fixed.rtm_tos == 0;
+    Some(DefaultRoute {
+        plain: gateway.zip(index).filter(|_| plain),
+        way,
         payload: payload.to_vec(),
     })
 }

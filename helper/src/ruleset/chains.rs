@@ -1,7 +1,7 @@
 //! The rules, in the order in which packets meet them. The same for every set of networks, but for
 //! the part that external uplinks need: it brings connection tracking, so it is there only when used.
 
-use super::model::{Base, Chain, Clause, Family, Hook, Priority, Protocol, Rule, SetId};
+use super::model::{Base, Chain, ChainKind, Clause, Family, Hook, Priority, Protocol, Rule, SetId};
 use ipnet::Ipv6Net;
 use std::net::Ipv6Addr;
 
@@ -70,7 +70,7 @@ fn link_local_destination() -> Clause {
 
 fn base(hook: Hook, priority: Priority) -> Base {
     Base {
-        nat: false,
+        kind: ChainKind::Filter,
         hook,
         priority,
         drop: false,
@@ -344,7 +344,7 @@ fn postrouting() -> Chain {
         .map(|tap| vec![Clause::Oif(tap), Clause::Masquerade])
         .into();
     let base = Base {
-        nat: true,
+        kind: ChainKind::Nat,
         ..base(Hook::Postrouting, Priority::Srcnat)
     };
     Chain {

@@ -4,15 +4,18 @@
 //! nft(8), which lists them; the kernel keeps them without looking.
 
 use super::elements::elements;
-use super::model::{Base, Chain, Clause, Elements, Hook, Priority, Ruleset, Set, TableFamily};
+use super::model::{
+    Base, Chain, ChainKind, Clause, Elements, Hook, Priority, Ruleset, Set, TableFamily,
+};
 use super::nat::Map;
 use super::{expression, text};
 use crate::netlink::Message;
 use netlink_bindings::nftables::{
     Nfgenmsg, PushChainAttrs, PushRuleAttrs, PushSetAttrs, PushSetelemListAttrs, PushTableAttrs,
-    SetElemFlags, SetFlags,
+    SetElemFlags, SetFlags, TableFlags,
 };
 use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
+use std::borrow::Cow;
 
 /// NFNETLINK_V0 messages around a transaction, and what they are for.
 const BATCH_BEGIN: u16 = 0x10;
@@ -34,7 +37,7 @@ pub struct Batch {
     pub acknowledged: u32,
     /// What each message does, by sequence number from 1.
     parts: Vec<String>,
-    table: &'static str,
+    table: Cow<'static, str>,
     family: u8,
 }
 
@@ -46,7 +49,9 @@ impl Batch {
             parts: Vec::new(),
             table: table.table(),
             family: match table {
-                TableFamily::Inet | TableFamily::Podman => libc::NFPROTO_INET as u8,
+                TableFamily::Inet | TableFamily::Podman | TableFamily::Ports(_) => {
+                    libc::NFPROTO_INET as u8
+                }
                 TableFamily::Bridge => libc::NFPROTO_BRIDGE as u8,
                 TableFamily::Netdev => libc::NFPROTO_NETDEV as u8,
             },
@@ -76,10 +81,23 @@ impl Batch {
     }
 
     fn push_table(&mut self, part: &str, kind: i32, flags: i32) {
-        let table = self.table;
+        let table = self.table.clone();
         self.push(part, kind, flags, |attributes| {
             PushTableAttrs::new(attributes)
                 .push_name_bytes(table.as_bytes())
+                .end_nested();
+        });
+    }
+
+    /// One that goes with the socket that this is sent by, whoever closes that, and that nobody else
+    /// changes (before Linux 5.12: EOPNOTSUPP).
+    fn push_owned_table(&mut self) {
+        let table = self.table.clone();
+        let (kind, flags) = (libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+        self.push("add table of our own", kind, flags, |attributes| {
+            PushTableAttrs::new(attributes)
+                .push_name_bytes(table.as_bytes())
+                .push_flags(TableFlags::Owner as u32)
                 .end_nested();
         });
     }
@@ -126,7 +144,11 @@ impl Batch {
 pub fn encode(ruleset: &Ruleset) -> Batch {
     let mut batch = Batch::new(ruleset.table);
     batch.clear();
-    batch.push_table("add table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+    if ruleset.table.is_owned() {
+        batch.push_owned_table();
+    } else {
+        batch.push_table("add table", libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE);
+    }
     let mut ids = 1..;
     for (set, id) in ruleset.sets.iter().zip(&mut ids) {
         push_set(&mut batch, id, set);
@@ -170,20 +192,20 @@ pub fn removal(table: TableFamily) -> Batch {
 }
 
 fn push_map(batch: &mut Batch, id: u32, map: &Map) {
-    let (table, name) = (batch.table, map.id.name());
+    let (table, name) = (batch.table.clone(), map.id.name());
     let flags = libc::NLM_F_CREATE;
     batch.push(
         format!("add map {name}"),
         libc::NFT_MSG_NEWSET,
         flags,
-        |attributes| map.describe(attributes, table, id),
+        |attributes| map.describe(attributes, &table, id),
     );
     for entries in map.entries.chunks(ELEMENTS_PER_MESSAGE) {
         batch.push(
             format!("add elements to map {name}"),
             libc::NFT_MSG_NEWSETELEM,
             flags,
-            |attributes| map.fill(attributes, table, id, entries),
+            |attributes| map.fill(attributes, &table, id, entries),
         );
     }
 }
@@ -265,7 +287,7 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
         | Elements::At6(_) => NETWORK_ORDER,
     };
     let what = format!("add set {}", set.id.name());
-    let table = batch.table;
+    let table = batch.table.clone();
     batch.push(
         what,
         libc::NFT_MSG_NEWSET,
@@ -289,7 +311,7 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
 
 /// Add or remove elements; `id`: of a set that is made in the same transaction.
 fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
-    let table = batch.table;
+    let table = batch.table.clone();
     let doing = if kind == libc::NFT_MSG_NEWSETELEM {
         "add elements to"
     } else {
@@ -325,7 +347,7 @@ fn push_elements(batch: &mut Batch, kind: i32, id: Option<u32>, set: &Set) {
 
 fn push_chain(batch: &mut Batch, chain: &Chain) {
     let what = format!("add chain {}", chain.name);
-    let table = batch.table;
+    let table = batch.table.clone();
     batch.push(
         what,
         libc::NFT_MSG_NEWCHAIN,
@@ -379,13 +401,17 @@ fn push_base<P: netlink_bindings::traits::Pusher>(
         } else {
             libc::NF_ACCEPT
         } as u32)
-        .push_type(if base.nat { c"nat" } else { c"filter" })
+        .push_type(match base.kind {
+            ChainKind::Filter => c"filter",
+            ChainKind::Nat => c"nat",
+            ChainKind::Route => c"route",
+        })
 }
 
 fn push_rule(batch: &mut Batch, chain: &str, rule: &[Clause]) {
     let what = format!("add rule '{}' to chain {chain}", text::rule_text(rule));
     let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-    let table = batch.table;
+    let table = batch.table.clone();
     batch.push(what, libc::NFT_MSG_NEWRULE, flags, |attributes| {
         PushRuleAttrs::new(&mut *attributes)
             .push_table_bytes(table.as_bytes())

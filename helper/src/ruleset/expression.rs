@@ -124,6 +124,7 @@ impl<'a> Writer<'a> {
             Clause::Masquerade => self.named(c"masq"),
             Clause::Untracked => self.named(c"notrack"),
             Clause::Nat(nat) => self.nat(nat),
+            Clause::Answer(answer) => self.answer(answer),
         }
     }
 

@@ -11,8 +11,8 @@
 
 use super::expression::{FIRST, NFTA_EXPR_DATA, Writer};
 use super::model::{
-    Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Rule, Ruleset, Set,
-    SetId, TableFamily,
+    Base, Chain, ChainKind, Clause, Elements, EtherType, Family, Hook, Own, Priority, Rule,
+    Ruleset, Set, SetId, TableFamily,
 };
 use super::{Families, Owner, chains, guard, subnets};
 use crate::names::MacAddr;
@@ -76,7 +76,7 @@ pub fn fast(
 
 fn base() -> Base {
     Base {
-        nat: false,
+        kind: ChainKind::Filter,
         hook: Hook::Ingress,
         priority: Priority::Filter,
         drop: false,

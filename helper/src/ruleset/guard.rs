@@ -12,8 +12,8 @@
 //! Sources: RFC 792, RFC 826, RFC 4443 section 3, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980.
 
 use super::model::{
-    Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Rule, Ruleset,
-    Set, SetId, TableFamily,
+    Base, Chain, ChainKind, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol,
+    Rule, Ruleset, Set, SetId, TableFamily,
 };
 use super::{Families, chains};
 use crate::names::MacAddr;
@@ -166,7 +166,7 @@ fn enter() -> Chain {
     Chain {
         name: "enter",
         base: Some(Base {
-            nat: false,
+            kind: ChainKind::Filter,
             hook: Hook::Prerouting,
             priority: Priority::BridgeFilter,
             drop: true,

@@ -17,6 +17,8 @@ mod guard;
 mod model;
 mod nat;
 mod podman;
+mod ports;
+mod table;
 mod text;
 
 pub use encode::{Batch, encode};
@@ -24,6 +26,7 @@ pub use fast::{Ends, MOST, Port, fast};
 pub use guard::{Owner, guard};
 pub use model::Ruleset;
 pub use podman::{Forward, Isolation, Segment, podman};
+pub use ports::{PORT_MARK, ports_by_bridge, ports_inside};
 
 use crate::netlink::Explain;
 use crate::netlink::Netlink;

@@ -2,15 +2,12 @@
 //! encoding.
 
 use super::nat::{Map, Nat};
+use super::ports::Answer;
+pub use super::table::TableFamily;
 use crate::names::MacAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
-
-/// Name of our tables in the router netns.
-const TABLE: &str = "mossnet";
-/// Name of the netavark drop-in's, which may share that netns with them.
-const PODMAN_TABLE: &str = "mossnet-podman";
 
 /// A whole table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,29 +20,6 @@ pub struct Ruleset {
     pub maps: Vec<Map>,
     /// Chains; those gone to before those that go there.
     pub chains: Vec<Chain>,
-}
-
-/// Families of tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableFamily {
-    /// Packets of the IP layer, both versions.
-    Inet,
-    /// Frames that enter a bridge.
-    Bridge,
-    /// Frames that come in by an interface, before anybody else sees them.
-    Netdev,
-    /// Packets of the IP layer, in the table of the netavark drop-in.
-    Podman,
-}
-
-impl TableFamily {
-    /// What the kernel calls the table.
-    pub fn table(self) -> &'static str {
-        match self {
-            Self::Inet | Self::Bridge | Self::Netdev => TABLE,
-            Self::Podman => PODMAN_TABLE,
-        }
-    }
 }
 
 /// A named set.
@@ -189,14 +163,25 @@ pub struct Chain {
 /// Where a base chain hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
-    /// Translates addresses rather than filters.
-    pub nat: bool,
+    /// What its rules do.
+    pub kind: ChainKind,
     /// Hook.
     pub hook: Hook,
     /// Priority among the chains of that hook.
     pub priority: Priority,
     /// What happens to a packet at the end of the chain: dropped, else accepted.
     pub drop: bool,
+}
+
+/// What rules of a base chain do with packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainKind {
+    /// Match and mark them.
+    Filter,
+    /// Translate their addresses.
+    Nat,
+    /// The same as filters, and have them routed anew by a new mark.
+    Route,
 }
 
 /// Netfilter hooks.
@@ -336,6 +321,8 @@ pub enum Clause {
     Untracked,
     /// Address translation in all its parts.
     Nat(Nat),
+    /// What the ports of one container take.
+    Answer(Answer),
 }
 
 impl Clause {
@@ -354,6 +341,7 @@ impl Clause {
             Self::Ether(kind) => *kind == EtherType::Ipv6,
             Self::Own(own) => own.is_ipv6(),
             Self::Nat(nat) => nat.is_ipv6(),
+            Self::Answer(answer) => answer.is_ipv6(),
             Self::Icmpv6(..) | Self::Length(_) | Self::NeighbourOption(_) => true,
             Self::Iif(_)
             | Self::IifStarts(_)

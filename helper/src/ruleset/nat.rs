@@ -21,10 +21,10 @@ const SECOND: u32 = 2;
 const WORDS: u32 = 8;
 
 /// RTN_LOCAL, as `fib … type` gives it.
-const LOCAL: u32 = libc::RTN_LOCAL as u32;
+pub(super) const LOCAL: u32 = libc::RTN_LOCAL as u32;
 /// NFTA_FIB_F_DADDR and NFT_FIB_RESULT_ADDRTYPE, linux/netfilter/nf_tables.h.
 const FIB_DESTINATION: u32 = 1 << 1;
-const FIB_TYPE: u32 = 3;
+pub(super) const FIB_TYPE: u32 = 3;
 /// IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h.
 const TRANSLATED: u32 = 1 << 5;
 /// NFT_NAT_SNAT and NFT_NAT_DNAT.

@@ -9,7 +9,8 @@
 
 use super::Families;
 use super::model::{
-    Base, Chain, Clause, Elements, Family, Hook, Priority, Rule, Ruleset, Set, SetId, TableFamily,
+    Base, Chain, ChainKind, Clause, Elements, Family, Hook, Priority, Rule, Ruleset, Set, SetId,
+    TableFamily,
 };
 use super::nat::{Map, MapId, Nat, Part};
 use crate::names::IfName;
@@ -91,7 +92,7 @@ fn nat(hook: Hook) -> Option<Base> {
         }
     };
     Some(Base {
-        nat: true,
+        kind: ChainKind::Nat,
         hook,
         priority,
         drop: false,
@@ -100,7 +101,7 @@ fn nat(hook: Hook) -> Option<Base> {
 
 fn filter() -> Option<Base> {
     Some(Base {
-        nat: false,
+        kind: ChainKind::Filter,
         hook: Hook::Forward,
         priority: Priority::Filter,
         drop: false,

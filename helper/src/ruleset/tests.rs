@@ -101,13 +101,25 @@ fn the_ruleset_is_the_golden_one() {
     is_golden("guard.nft", &guard(&owners(), BOTH), golden);
     let golden = include_str!("../../tests/golden/podman.nft");
     is_golden("podman.nft", &of_podman(BOTH), golden);
+    let golden = include_str!("../../tests/golden/ports.nft");
+    let both = [of_ports(), ports_inside(8)];
+    let text: String = both.iter().map(ToString::to_string).collect();
+    is_golden_text("ports.nft", &text, golden);
+}
+
+fn of_ports() -> Ruleset {
+    let targets = ["10.89.0.2", "fd00:89::2"].map(|text| text.parse().unwrap());
+    ports_by_bridge(7, &targets, BOTH)
 }
 
 fn is_golden(file: &str, ruleset: &Ruleset, golden: &str) {
-    let text = ruleset.to_string();
+    is_golden_text(file, &ruleset.to_string(), golden);
+}
+
+fn is_golden_text(file: &str, text: &str, golden: &str) {
     if text != golden {
         let path = std::env::temp_dir().join(file);
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, text).unwrap();
         panic!("tests/golden/{file} differs from {}", path.display());
     }
 }
@@ -255,6 +267,24 @@ fn the_kernel_has_what_the_text_says() {
     }
 }
 
+/// nft(8) would lose a table of its own as it ends: the reference is the text itself.
+#[test]
+fn the_kernel_has_the_ports_that_the_text_says() {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: nft is not installed");
+        return;
+    }
+    for (case, ruleset) in [("ports", of_ports()), ("inside", ports_inside(8))] {
+        let listed = listed_in_a_child(case);
+        // nft(8) names the program beside it, and leaves out the length of a whole address.
+        let name = format!("table inet {} {{", ruleset.table.table());
+        assert!(listed.contains(&name), "{listed}");
+        let text = ruleset.to_string().replace("/32", "").replace("/128", "");
+        let body = |text: &str| normal(text.split_once("\tflags owner\n").unwrap().1);
+        assert_eq!(body(&listed), body(&text));
+    }
+}
+
 /// nft(8) lists an empty name, but does not take it.
 fn without_nowhere(text: &str) -> String {
     let pair = |n| format!("\"\" . \"podman{n}\"");
@@ -362,6 +392,8 @@ fn applied_and_listed() {
             assert_eq!(absent.errno, Some(libc::ENOENT), "{absent}");
             return list();
         }
+        Ok("ports") => return owned(&mut netfilter, &of_ports()),
+        Ok("inside") => return owned(&mut netfilter, &ports_inside(8)),
         Ok("podman") => {
             remove(&mut netfilter, &of_podman(BOTH)).unwrap();
             apply(&mut netfilter, &of_podman(BOTH)).unwrap();
@@ -378,6 +410,22 @@ fn applied_and_listed() {
     apply(&mut netfilter, &ruleset(&[], BOTH)).unwrap();
     apply(&mut netfilter, &wanted).unwrap();
     list();
+}
+
+/// Twice, and a flush by somebody else between, before it is listed; and nothing is left of it without its
+/// socket.
+fn owned(netfilter: &mut Netlink, ruleset: &Ruleset) {
+    apply(netfilter, ruleset).unwrap();
+    let flushed = Command::new("nft").args(["flush", "ruleset"]).status();
+    assert!(flushed.unwrap().success());
+    apply(netfilter, ruleset).unwrap();
+    list();
+    let mut other = Netlink::netfilter().unwrap();
+    let theirs = apply(&mut other, ruleset).unwrap_err();
+    assert_eq!(theirs.errno, Some(libc::EPERM), "{theirs}");
+    *netfilter = other;
+    let left = Command::new("nft").args(["list", "ruleset"]).output();
+    assert_eq!(String::from_utf8_lossy(&left.unwrap().stdout), "");
 }
 
 fn list() {

@@ -1,8 +1,8 @@
 //! A ruleset in the words of nft(8): for tests and messages, never for a program to read.
 
 use super::model::{
-    Base, Chain, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol, Ruleset, Set,
-    SetId, TableFamily, option_head,
+    Base, Chain, ChainKind, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol,
+    Ruleset, Set, SetId, TableFamily, option_head,
 };
 use crate::names::MacAddr;
 use std::fmt::{self, Display, Write};
@@ -10,11 +10,14 @@ use std::fmt::{self, Display, Write};
 impl Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match self.table {
-            TableFamily::Inet | TableFamily::Podman => "inet",
+            TableFamily::Inet | TableFamily::Podman | TableFamily::Ports(_) => "inet",
             TableFamily::Bridge => "bridge",
             TableFamily::Netdev => "netdev",
         };
         writeln!(f, "table {family} {} {{", self.table.table())?;
+        if self.table.is_owned() {
+            writeln!(f, "\tflags owner\n")?;
+        }
         for set in &self.sets {
             write!(f, "{set}")?;
         }
@@ -114,7 +117,11 @@ pub fn rule_text(rule: &[Clause]) -> String {
 
 impl Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.nat { "nat" } else { "filter" };
+        let kind = match self.kind {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+            ChainKind::Route => "route",
+        };
         let hook = match self.hook {
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
@@ -195,6 +202,7 @@ impl Display for Clause {
             Self::Masquerade => f.write_str("masquerade"),
             Self::Untracked => f.write_str("notrack"),
             Self::Nat(nat) => write!(f, "{nat}"),
+            Self::Answer(answer) => write!(f, "{answer}"),
         }
     }
 }

@@ -4,7 +4,9 @@
 
 use crate::network::snapshot::ExitView;
 use ipnet::IpNet;
-use mossnet_helper::netlink::{DefaultRoute, Explain, Netlink, addresses, default_routes};
+use mossnet_helper::netlink::{
+    DefaultRoute, Explain, Netlink, Way as LedBy, addresses, default_routes,
+};
 use mossnet_helper::request::Failure;
 use nix::net::if_::if_nametoindex;
 use std::net::{IpAddr, UdpSocket};
@@ -40,12 +42,12 @@ pub fn look(interface: Option<&str>) -> Result<Host, Failure> {
     let mut ways = [None, None];
     for (way, ipv6) in ways.iter_mut().zip([false, true]) {
         let best = best(&routes, ipv6, wanted);
-        let index = best.and_then(|route| route.way().1).or(wanted);
+        let index = best.map(|best| best.index).or(wanted);
         if let Some(index) = index {
             *way = describe(
                 &mut netlink,
                 index,
-                best.and_then(|route| route.way().0),
+                best.and_then(|best| best.gateway),
                 ipv6,
             )?;
         }
@@ -68,15 +70,10 @@ pub fn check_exits(exits: &[ExitView]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn best(routes: &[DefaultRoute], ipv6: bool, wanted: Option<u32>) -> Option<&DefaultRoute> {
-    let fits = |route: &&DefaultRoute| {
-        let index = route.way().1;
-        route.is_ipv6() == ipv6 && index.is_some() && (wanted.is_none() || index == wanted)
-    };
-    routes
-        .iter()
-        .filter(fits)
-        .min_by_key(|route| route.metric())
+fn best(routes: &[DefaultRoute], ipv6: bool, wanted: Option<u32>) -> Option<LedBy> {
+    let fits = |way: &LedBy| way.ipv6 == ipv6 && wanted.is_none_or(|wanted| way.index == wanted);
+    let ways = routes.iter().filter_map(DefaultRoute::way);
+    ways.filter(fits).min_by_key(|way| way.metric)
 }
 
 fn describe(

@@ -190,6 +190,8 @@ impl Publishes {
             sandbox: "pasta".to_owned(),
             publish,
             targets: targets.to_vec(),
+            either_family: false,
+            inside: false,
         };
         self.fixed.iter().copied().chain(auto).map(view).collect()
     }

@@ -11,10 +11,11 @@
 //!
 //! Invariant: while an opening lives, [`DESCRIPTORS`] are taken from the budget; they pass to the
 //! flow, or are given back. A container that does not answer holds up nobody: its openings are
-//! bounded, and end when its clients leave.
+//! bounded, and end when its clients leave. Who is refused is led to the container's address of the other
+//! family, where the publish says so: a service may listen at one only.
 
 use super::listener::{Counters, plain};
-use super::table::Published;
+use super::table::{Published, Target};
 use super::towards;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::slots::Slots;
@@ -42,7 +43,10 @@ struct Opening {
     host: OwnedFd,
     router: OwnedFd,
     early: Early,
-    counters: Arc<Counters>,
+    published: Arc<Published>,
+    client: SocketAddr,
+    /// The target is an IPv6 address.
+    v6: bool,
     since: Instant,
 }
 
@@ -57,7 +61,7 @@ impl Connections {
     ///
     /// One for each event, which is told for as long as somebody waits: an accept4(2) that finds
     /// nobody makes a socket and a file in vain. Flows, and other workers, get their turn.
-    pub fn accept(&mut self, published: &Published, tcp: &mut Tcp, cx: &mut Context<'_>) {
+    pub fn accept(&mut self, published: &Arc<Published>, tcp: &mut Tcp, cx: &mut Context<'_>) {
         let listener = published.listener();
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         match SockRef::from(&listener.socket()).accept4(flags) {
@@ -78,7 +82,7 @@ impl Connections {
 
     fn accepted(
         &mut self,
-        published: &Published,
+        published: &Arc<Published>,
         host: OwnedFd,
         client: SocketAddr,
         tcp: &mut Tcp,
@@ -89,19 +93,38 @@ impl Connections {
             counters.refuse();
             return reset_on_close(&host);
         }
-        let led = tcp
-            .first_bytes(&host)
-            .and_then(|first| lead(published, &host, client, first, cx));
+        let led = tcp.first_bytes(&host).and_then(|first| {
+            let target = published.target(client.ip());
+            let target = target.ok_or(io::ErrorKind::NotFound)?;
+            lead(published, &target, &host, client, first, cx).or_else(|error| {
+                let other = other_target(published, &error, target.way.v6).ok_or(error)?;
+                lead(published, &other, &host, client, first, cx)
+            })
+        });
+        self.led(led, published, host, client, tcp, cx);
+    }
+
+    fn led(
+        &mut self,
+        led: io::Result<Led>,
+        published: &Arc<Published>,
+        host: OwnedFd,
+        client: SocketAddr,
+        tcp: &mut Tcp,
+        cx: &mut Context<'_>,
+    ) {
+        let counters = &published.listener().counters;
         match led {
             Ok(Led {
                 router,
                 connected: true,
                 early,
+                ..
             }) => {
                 counters.accept();
                 tcp.adopt(router, host, early, Arc::clone(counters), cx);
             }
-            Ok(led) => self.wait(led, host, counters, cx),
+            Ok(led) => self.wait(led, published, host, client, cx),
             Err(error) => {
                 tracing::debug!(
                     publish.listener = %published.listener().bound(),
@@ -115,16 +138,24 @@ impl Connections {
         }
     }
 
-    fn wait(&mut self, led: Led, host: OwnedFd, counters: &Arc<Counters>, cx: &mut Context<'_>) {
+    fn wait(
+        &mut self,
+        led: Led,
+        published: &Arc<Published>,
+        host: OwnedFd,
+        client: SocketAddr,
+        cx: &mut Context<'_>,
+    ) {
         if self.openings.len() >= MOST_OPENINGS {
-            return give_up(&host, counters, cx);
+            return give_up(&host, &published.listener().counters, cx);
         }
-        let counters = Arc::clone(counters);
         let key = self.openings.insert(Opening {
             host,
             router: led.router,
             early: led.early,
-            counters,
+            published: Arc::clone(published),
+            client,
+            v6: led.v6,
             since: cx.now,
         });
         let Some(opening) = self.openings.get(key) else {
@@ -150,25 +181,55 @@ impl Connections {
         let Some(opening) = self.openings.get(key) else {
             return;
         };
-        if let Ok(None) = SockRef::from(&opening.router).take_error()
-            && let Some(Opening {
-                host,
-                router,
-                early,
-                counters,
-                ..
-            }) = self.openings.remove(key)
-        {
-            // The flow watches them by tokens of its own.
-            for socket in [&host, &router] {
-                if let Err(error) = cx.poller.remove(socket.as_fd()) {
-                    tracing::debug!(%error, "socket not taken out of the epoll set");
-                }
+        let outcome = SockRef::from(&opening.router).take_error();
+        let refused = match outcome {
+            Ok(None) => None,
+            Ok(Some(error)) if other_target(&opening.published, &error, opening.v6).is_some() => {
+                Some(error)
             }
-            counters.accept();
-            return tcp.adopt(router, host, early, counters, cx);
+            Ok(Some(_)) | Err(_) => return self.abandon(key, cx),
+        };
+        let Some(opening) = self.openings.remove(key) else {
+            return;
+        };
+        // The flow, or the next opening, watches them by tokens of its own.
+        for socket in [&opening.host, &opening.router] {
+            if let Err(error) = cx.poller.remove(socket.as_fd()) {
+                tracing::debug!(%error, "socket not taken out of the epoll set");
+            }
         }
-        self.abandon(key, cx);
+        match refused {
+            None => {
+                let counters = Arc::clone(&opening.published.listener().counters);
+                counters.accept();
+                tcp.adopt(opening.router, opening.host, opening.early, counters, cx);
+            }
+            Some(error) => self.by_the_other_family(opening, &error, tcp, cx),
+        }
+    }
+
+    /// A second attempt, of a client that was refused. What it has sent is in `early` still.
+    fn by_the_other_family(
+        &mut self,
+        opening: Opening,
+        error: &io::Error,
+        tcp: &mut Tcp,
+        cx: &mut Context<'_>,
+    ) {
+        let Opening {
+            host,
+            early,
+            published,
+            client,
+            v6,
+            ..
+        } = opening;
+        let target = other_target(&published, error, v6);
+        let led = match target {
+            Some(target) => lead(&published, &target, &host, client, &early.unsent, cx),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        self.led(led, &published, host, client, tcp, cx);
     }
 
     /// A client has gone while its connection was opening.
@@ -188,7 +249,8 @@ impl Connections {
     fn abandon(&mut self, key: Key, cx: &mut Context<'_>) {
         if let Some(opening) = self.openings.remove(key) {
             reset_on_close(&opening.router);
-            give_up(&opening.host, &opening.counters, cx);
+            let counters = &opening.published.listener().counters;
+            give_up(&opening.host, counters, cx);
         }
     }
 }
@@ -199,26 +261,38 @@ struct Led {
     connected: bool,
     /// What the client has sent so far.
     early: Early,
+    /// The target is an IPv6 address.
+    v6: bool,
+}
+
+/// Where a client goes that was refused at the target of this family.
+fn other_target<'a>(
+    published: &'a Published,
+    error: &io::Error,
+    refused_v6: bool,
+) -> Option<Target<'a>> {
+    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+    refused
+        .then(|| published.other_target(refused_v6))
+        .flatten()
 }
 
 /// Begins a connection to the container. `first` is what the client has sent so far.
 fn lead(
     published: &Published,
+    target: &Target<'_>,
     host: &OwnedFd,
     client: SocketAddr,
     first: &[u8],
     cx: &Context<'_>,
 ) -> io::Result<Led> {
-    let target = published
-        .target(client.ip())
-        .ok_or(io::ErrorKind::NotFound)?;
     let asked = SockRef::from(host).local_addr()?;
     let asked = asked.as_socket().ok_or(io::ErrorKind::NotConnected)?;
     let asked = plain(asked).ip();
     let free = true;
     let data_follows = !first.is_empty();
     let way = towards::Begin { free, data_follows };
-    let router = towards::open(published, &target, client, asked, cx, way)?.socket;
+    let router = towards::open(published, target, client, asked, cx, way)?.socket;
     // Whether the connection is there already, the first write tells, or a second connect(2).
     let sent = if data_follows {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
@@ -244,6 +318,7 @@ fn lead(
         router,
         connected,
         early,
+        v6: target.way.v6,
     })
 }
 

@@ -13,7 +13,7 @@
 //! Sources: RFC 4787 REQ-5, REQ-6, REQ-8, udp(7), ip(7).
 
 use super::listener::{Bound, plain};
-use super::table::{Published, Table};
+use super::table::{Published, Table, Target};
 use super::towards;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::flows::{Flows, Limits};
@@ -301,9 +301,7 @@ impl State {
         cx: &mut Context<'_>,
     ) -> io::Result<Key> {
         let client = plain(key.client);
-        let target = published
-            .target(client.ip())
-            .ok_or(io::ErrorKind::NotFound)?;
+        let target = target(published, client.ip()).ok_or(io::ErrorKind::NotFound)?;
         let container = target.address;
         let reservation = self.conversations.reserve((client, container));
         let free = reservation.is_some();
@@ -341,7 +339,11 @@ impl State {
     fn refused(&mut self, id: Key, error: &io::Error, cx: &Context<'_>) {
         if let Some(flow) = self.flows.get(id) {
             tracing::debug!(client.addr = %flow.key.client, %error, "published UDP flow refused");
-            flow.published.listener().counters.refuse();
+            let listener = flow.published.listener();
+            listener.counters.refuse();
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                listener.note_refusal(flow.container.is_ipv6());
+            }
             self.close(id, cx);
         }
     }
@@ -375,6 +377,15 @@ impl State {
             cx.budget.release(1);
         }
     }
+}
+
+/// By the client's own family; not by the one that has just refused, where there is another.
+fn target(published: &Published, client: IpAddr) -> Option<Target<'_>> {
+    let target = published.target(client)?;
+    let v6 = target.way.v6;
+    let refused = published.listener().was_refused(v6);
+    let other = refused.then(|| published.other_target(v6)).flatten();
+    other.or(Some(target))
 }
 
 fn key(bound: Bound, received: &Received<'_>) -> Option<FlowKey> {

@@ -23,6 +23,10 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// Receive buffer of a UDP socket, bytes: datagrams of all its clients wait there.
 const QUEUE: usize = 4 << 20;
 
+/// What [`Listener`] remembers of refusals: none, IPv4, IPv6.
+const BY_NOBODY: u8 = 0;
+const BY_FAMILY: [u8; 2] = [1, 2];
+
 /// Where a socket listens: no two sockets share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound {
@@ -114,6 +118,8 @@ pub struct Listener {
     pub counters: std::sync::Arc<Counters>,
     /// Bits of what was told once.
     told: AtomicU8,
+    /// Who refused datagrams last.
+    refused: AtomicU8,
 }
 
 impl Listener {
@@ -151,6 +157,7 @@ impl Listener {
             bound,
             counters: std::sync::Arc::default(),
             told: AtomicU8::new(0),
+            refused: AtomicU8::new(BY_NOBODY),
         })
     }
 
@@ -162,6 +169,17 @@ impl Listener {
     /// The descriptor.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// The last datagrams to be refused were so at the container's address of this family.
+    pub fn note_refusal(&self, v6: bool) {
+        self.refused
+            .store(BY_FAMILY[usize::from(v6)], Ordering::Relaxed);
+    }
+
+    /// Whether it was this family's.
+    pub fn was_refused(&self, v6: bool) -> bool {
+        self.refused.load(Ordering::Relaxed) == BY_FAMILY[usize::from(v6)]
     }
 
     /// `true` the first time that `bit` is given.

@@ -4,6 +4,7 @@
 //! netns in the client's name ([`towards`]) → container. TCP ([`connection`]) goes on as a flow of
 //! [`super::tcp`]; UDP stays here ([`datagrams`]).
 //!
+//! * [`alone`]: all of this without the rest of the relay, for one container of another runtime.
 //! * [`listener`]: sockets handed over. [`table`]: what they lead to. [`source`]: whom a container sees.
 //!
 //! A port costs one descriptor, whatever the number of workers: they all wait for it (TCP), or one
@@ -24,6 +25,7 @@
 //!
 //! Invariants: nothing here waits for a client or a container; a flow that exists outlives its port.
 
+pub mod alone;
 pub mod connection;
 pub mod datagrams;
 pub mod listener;

@@ -47,6 +47,7 @@ struct Route {
     /// IPv4, IPv6.
     endpoints: [Option<Endpoint>; 2],
     keep: bool,
+    either_family: bool,
 }
 
 /// A container's address, and what is known of its network.
@@ -54,7 +55,8 @@ struct Route {
 struct Endpoint {
     address: IpAddr,
     gateway: IpAddr,
-    bridge: String,
+    /// None: the sockets are in the container's own netns.
+    bridge: Option<String>,
     internal: bool,
 }
 
@@ -65,8 +67,8 @@ pub struct Target<'a> {
     pub address: SocketAddr,
     /// The router's address on that network.
     pub gateway: IpAddr,
-    /// The bridge of that network.
-    pub bridge: &'a str,
+    /// The bridge of that network, where one is between.
+    pub bridge: Option<&'a str>,
     /// What decides whom the container sees.
     pub way: Way,
 }
@@ -84,16 +86,26 @@ impl Published {
 
     /// Where a client is led: by its own family where the container has an address of it.
     pub fn target(&self, client: IpAddr) -> Option<Target<'_>> {
-        let [v4, v6] = &self.route.endpoints;
-        let endpoint = if client.is_ipv6() {
-            v6.as_ref().or(v4.as_ref())
-        } else {
-            v4.as_ref().or(v6.as_ref())
-        }?;
+        self.target_by(client.is_ipv6())
+    }
+
+    /// Where a client may be led that was refused at the target of this family.
+    pub fn other_target(&self, refused_v6: bool) -> Option<Target<'_>> {
+        let other = self.target_by(!refused_v6);
+        other.filter(|other| self.route.either_family && other.way.v6 != refused_v6)
+    }
+
+    /// By this family, or else by the other one.
+    fn target_by(&self, v6: bool) -> Option<Target<'_>> {
+        let [own, other] = match (&self.route.endpoints, v6) {
+            ([v4, v6], true) => [v6, v4],
+            ([v4, v6], false) => [v4, v6],
+        };
+        let endpoint = own.as_ref().or(other.as_ref())?;
         Some(Target {
             address: SocketAddr::new(endpoint.address, self.port.get()),
             gateway: endpoint.gateway,
-            bridge: &endpoint.bridge,
+            bridge: endpoint.bridge.as_deref(),
             way: Way {
                 keep: self.route.keep,
                 internal: endpoint.internal,
@@ -118,7 +130,7 @@ impl Route {
                     .find(|gateway| gateway.is_ipv6() == v6)
                     .copied()
                     .unwrap_or(wildcard(v6)),
-                bridge: network.bridge.to_string(),
+                bridge: (!view.inside).then(|| network.bridge.to_string()),
                 internal: network.internal,
             })
         };
@@ -126,6 +138,7 @@ impl Route {
             sandbox: view.sandbox.clone(),
             endpoints: [endpoint(false), endpoint(true)],
             keep: view.publish.source() == SourceAddress::Keep,
+            either_family: view.either_family,
         }
     }
 }

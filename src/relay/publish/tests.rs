@@ -9,12 +9,11 @@ use crate::ports::{PublishSpec, SourceAddress};
 use crate::relay::budget::FdBudget;
 use crate::relay::event_loop::{Batch, Poller};
 use crate::relay::flows::Limits;
-use crate::relay::gate::{GateSender, UplinkMacs};
+use crate::relay::gate::GateSender;
 use crate::relay::rules::Rules;
 use crate::relay::socket_pool::{SocketKind, SocketPool};
 use crate::relay::worker::Context;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,6 +66,8 @@ fn published(port: UdpSocket, container: u16) -> Arc<Published> {
             sandbox: "box".into(),
             publish: spec.fixed(SourceAddress::Keep).unwrap(),
             targets: vec![Ipv4Addr::LOCALHOST.into()],
+            inside: false,
+            either_family: false,
         }],
         ..Snapshot::default()
     };
@@ -86,19 +87,13 @@ impl World {
             per_client: 9,
             total: 9,
         };
-        let macs = UplinkMacs {
-            up0: [0; 6],
-            up1: [0; 6],
-        };
-        // Nothing goes through the gate here.
-        let nowhere: OwnedFd = socket().into();
         Self {
             published: published(port, container.local_addr().unwrap().port()),
             container,
             client,
             datagrams: Datagrams::new(limits, Conversations::default(), now),
             poller: Poller::new().unwrap(),
-            gate: GateSender::new(Arc::new(nowhere), macs),
+            gate: GateSender::nowhere(),
             pool: stocked(),
             budget: FdBudget::new(1000),
             rules: Rules::default(),
@@ -112,6 +107,7 @@ impl World {
             rules: &self.rules,
             gate: &mut self.gate,
             pool: &self.pool,
+            inside: None,
             budget: &self.budget,
             now: self.now,
         };

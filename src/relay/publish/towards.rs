@@ -1,7 +1,8 @@
 //! Sockets towards a container, in the client's name where that can be.
 //!
 //! Invariant: such a socket is bound to the bridge of the container's network, so that a segment
-//! that comes by another bridge never reaches it, whatever addresses it bears.
+//! that comes by another bridge never reaches it, whatever addresses it bears. Inside the container's own
+//! netns there is none: what comes in from elsewhere is for another address there.
 //!
 //! The client's own address and port first; where another socket of the router netns has them in
 //! the same conversation, the gateway with the client's port, then with any.
@@ -81,17 +82,23 @@ fn attempt(
     cx: &Context<'_>,
 ) -> io::Result<OwnedFd> {
     let v6 = target.address.is_ipv6();
-    let socket = cx.pool.take(match (proto, v6) {
+    let pool = match (target.bridge, cx.inside) {
+        (None, Some(inside)) => inside,
+        (Some(_), _) | (None, None) => cx.pool,
+    };
+    let socket = pool.take(match (proto, v6) {
         (Proto::Tcp, false) => SocketKind::TcpV4,
         (Proto::Tcp, true) => SocketKind::TcpV6,
         (Proto::Udp, false) => SocketKind::UdpV4,
         (Proto::Udp, true) => SocketKind::UdpV6,
     })?;
     let options = SockRef::from(&socket);
-    match options.bind_device(Some(target.bridge.as_bytes())) {
-        // Before Linux 5.7 it takes CAP_NET_RAW. The bridges' own rules keep strangers out, too.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
-        result => result?,
+    if let Some(bridge) = target.bridge {
+        match options.bind_device(Some(bridge.as_bytes())) {
+            // Before Linux 5.7 it takes CAP_NET_RAW. The bridges' own rules keep strangers out, too.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            result => result?,
+        }
     }
     // The same client may talk to several containers. Among our own gateway's ports, though, what
     // is in use is in use.

@@ -190,8 +190,8 @@ impl State {
         let Some(flow) = self.flows.remove(id) else {
             return;
         };
-        let last = self.replies.leave(flow.key.destination);
         let own = matches!(flow.router, RouterSide::Own(_));
+        let last = self.replies.leave(flow.key.destination, own);
         drop(flow);
         budget.release(1 + usize::from(last) + usize::from(own));
     }

@@ -244,7 +244,7 @@ impl State {
         let token = Token::new(Owner::UdpHost, id);
         if let Err(error) = cx.poller.add(flow.host.as_fd(), token, Interest::READ) {
             self.flows.remove(id);
-            self.replies.leave(key.destination);
+            self.replies.leave(key.destination, false);
             return Err(error);
         }
         if !made {
@@ -293,14 +293,21 @@ impl State {
         }
     }
 
-    /// Gives a flow a router-side socket of its own.
+    /// Gives a flow a router-side socket of its own, where its destination has few of them yet.
     pub(super) fn promote(&mut self, id: Key, cx: &mut Context<'_>) {
         let Some(flow) = self.flows.get_mut(id) else {
             return;
         };
-        let made = if cx.budget.take(1, cx.now) {
-            own_socket(flow, id, cx).inspect_err(|_| cx.budget.release(1))
+        let destination = flow.key.destination;
+        let made = if !self.replies.admit_own(destination) {
+            Err(io::Error::other("others have enough of them"))
+        } else if cx.budget.take(1, cx.now) {
+            own_socket(flow, id, cx).inspect_err(|_| {
+                cx.budget.release(1);
+                self.replies.forgo_own(destination);
+            })
         } else {
+            self.replies.forgo_own(destination);
             Err(io::ErrorKind::QuotaExceeded.into())
         };
         flow.router = match made {

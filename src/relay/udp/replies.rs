@@ -3,8 +3,8 @@
 //! All flows to a destination share one unconnected, address-transparent *reply socket*. A socket
 //! for each flow, bound to the same destination, would make bind(2) linear in the number of flows
 //! (measured: 6,400 new flows a second fell to 1,100 at 8,000 flows), so only heavy flows get one
-//! that is connected; tproxy finds connected sockets only, so that nothing arrives at the shared
-//! ones.
+//! that is connected, and of those to one destination only the first [`MAX_OWN`]; tproxy finds
+//! connected sockets only, so that nothing arrives at the shared ones.
 
 use super::flow::FlowKey;
 use super::transmit::Segmentation;
@@ -15,6 +15,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Flows of one worker to one destination that have sockets of their own: bind(2) looks at each of them.
+const MAX_OWN: usize = 256;
+
 /// Reply sockets by destination.
 #[derive(Default)]
 pub(super) struct Replies {
@@ -23,6 +26,8 @@ pub(super) struct Replies {
 
 struct Reply {
     flows: usize,
+    /// Flows with a socket of their own.
+    own: usize,
     socket: OwnedFd,
     segmentation: Segmentation,
 }
@@ -43,6 +48,7 @@ impl Replies {
             destination,
             Reply {
                 flows: 1,
+                own: 0,
                 socket,
                 segmentation: Segmentation::UNTRIED,
             },
@@ -50,12 +56,31 @@ impl Replies {
         Ok(())
     }
 
-    /// Counts a flow out; the last one takes the socket with it: `true`.
-    pub(super) fn leave(&mut self, destination: SocketAddr) -> bool {
+    /// Whether one more flow to `destination` may have a socket of its own; counts it if so.
+    pub(super) fn admit_own(&mut self, destination: SocketAddr) -> bool {
+        let Some(reply) = self.sockets.get_mut(&destination) else {
+            return false;
+        };
+        let admitted = reply.own < MAX_OWN;
+        reply.own += usize::from(admitted);
+        admitted
+    }
+
+    /// Takes an admission back that came to nothing.
+    pub(super) fn forgo_own(&mut self, destination: SocketAddr) {
+        if let Some(reply) = self.sockets.get_mut(&destination) {
+            reply.own -= 1;
+        }
+    }
+
+    /// Counts a flow out, which had a socket of its `own` or not; the last one takes the shared socket
+    /// with it: `true`.
+    pub(super) fn leave(&mut self, destination: SocketAddr, own: bool) -> bool {
         let Some(reply) = self.sockets.get_mut(&destination) else {
             return false;
         };
         reply.flows -= 1;
+        reply.own -= usize::from(own);
         let last = reply.flows == 0;
         if last {
             self.sockets.remove(&destination);
@@ -105,10 +130,29 @@ mod tests {
         let make = || Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
         replies.enter(destination, make).unwrap();
         replies.enter(destination, || panic!("made twice")).unwrap();
-        assert!(!replies.leave(destination));
+        assert!(!replies.leave(destination, false));
         assert!(replies.socket(destination).is_some());
-        assert!(replies.leave(destination));
-        assert!(replies.socket(destination).is_none() && !replies.leave(destination));
+        assert!(replies.leave(destination, false));
+        assert!(replies.socket(destination).is_none() && !replies.leave(destination, false));
+    }
+
+    #[test]
+    fn sockets_of_ones_own_are_few_to_one_destination() {
+        let mut replies = Replies::default();
+        let destination = "192.0.2.1:53".parse().unwrap();
+        let make = || Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
+        assert!(!replies.admit_own(destination), "nobody is there");
+        for _ in 0..=MAX_OWN {
+            replies.enter(destination, make).unwrap();
+        }
+        for _ in 0..MAX_OWN {
+            assert!(replies.admit_own(destination));
+        }
+        assert!(!replies.admit_own(destination));
+        replies.forgo_own(destination);
+        assert!(replies.admit_own(destination) && !replies.admit_own(destination));
+        assert!(!replies.leave(destination, true));
+        assert!(replies.admit_own(destination), "another one's place");
     }
 
     #[test]

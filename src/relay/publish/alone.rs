@@ -1,0 +1,293 @@
+//! Published ports without the rest of the relay: for a process of its own that serves one container of
+//! another runtime.
+//!
+//! Threads: one in each network namespace that sockets towards the container may be in, which makes them and
+//! has CAP_NET_RAW alone, and a worker without any capability, which does everything that [`super`] describes.
+//! One worker, since there is such a process for each container, and most of them idle.
+//!
+//! Invariant: nothing is read before [`Ports::begin`], so that the process can lock itself in.
+
+use super::Publish;
+use super::datagrams::Conversations;
+use super::listener::{Listener, ListenerError};
+use super::table::{Listeners, Table};
+use crate::network::snapshot::Snapshot;
+use crate::relay::budget::FdBudget;
+use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
+use crate::relay::flows::Limits;
+use crate::relay::gate::{GateSender, UplinkMacs};
+use crate::relay::pending::{Pending, limit_for};
+use crate::relay::rules::{Rules, RulesReader, SharedRules};
+use crate::relay::sandbox::{self, SandboxError};
+use crate::relay::socket_pool::SocketPool;
+use crate::relay::tcp::Tcp;
+use crate::relay::worker::{BATCH, Context, QUIET_AFTER, QUIET_TICK, Shared, TICK};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Why there are no ports.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// One of the sockets is none.
+    #[error("take up a published port's socket")]
+    Listener(#[from] ListenerError),
+    /// More sockets than open files.
+    #[error("no room for {0} published ports: the limit of open files (ulimit -Hn) is reached")]
+    NoRoom(usize),
+    /// setns(2).
+    #[error("enter the network namespace of the container's network")]
+    Enter(#[source] io::Error),
+    /// A thread could not give up its capabilities.
+    #[error("restrict a thread")]
+    Restrict(#[source] SandboxError),
+    /// A thread, or what it waits with.
+    #[error("start {what}")]
+    Start {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Network namespaces for sockets towards a container.
+#[derive(Debug)]
+pub struct Places {
+    /// That of its bridges.
+    pub bridges: Option<OwnedFd>,
+    /// Its own.
+    pub inside: OwnedFd,
+}
+
+/// The ports of one container.
+pub struct Ports {
+    rules: Arc<SharedRules>,
+    listeners: Listeners,
+    begin: Arc<Barrier>,
+}
+
+impl Ports {
+    /// Starts the threads. `nofile`: how many files may be open.
+    pub fn start(places: Places, sockets: Vec<OwnedFd>, nofile: u64) -> Result<Self, AloneError> {
+        let budget = FdBudget::new(nofile);
+        let now = Instant::now();
+        if !budget.take(sockets.len(), now) {
+            return Err(AloneError::NoRoom(sockets.len()));
+        }
+        let mut listeners = Listeners::new();
+        for socket in sockets {
+            let listener = Listener::new(socket)?;
+            listeners.insert(listener.bound(), Arc::new(listener));
+        }
+        let rules = Arc::new(SharedRules::default());
+        let inside = start_pool(places.inside)?;
+        let bridges = places.bridges.map(start_pool).transpose()?;
+        let pool = bridges.unwrap_or_else(|| inside.clone());
+        let shared = shared(budget, pool, &rules);
+        let start = |what| move |source| AloneError::Start { what, source };
+        let worker = Worker::new(&shared, inside, now).map_err(start("a worker"))?;
+        let begin = Arc::new(Barrier::new(2));
+        let locked_in = Arc::clone(&begin);
+        let (sender, restricted) = mpsc::channel();
+        let run = move || {
+            let done = sandbox::drop_capabilities();
+            if sender.send(done).is_ok() {
+                locked_in.wait();
+                let _ended = worker.run();
+                // Nothing is served any more: whoever waits for this process is to see it.
+                std::process::abort();
+            }
+        };
+        let thread = thread::Builder::new().name("worker".to_owned());
+        thread.spawn(run).map_err(start("a worker"))?;
+        match restricted.recv() {
+            Ok(Ok(())) => Ok(Self {
+                rules,
+                listeners,
+                begin,
+            }),
+            Ok(Err(error)) => Err(AloneError::Restrict(error)),
+            Err(_) => Err(start("a worker")(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Lets the worker go. Once.
+    pub fn begin(&self) {
+        self.begin.wait();
+    }
+
+    /// Has the ports lead where the snapshot says. A connection that exists stays; UDP flows begin anew.
+    pub fn lead(&self, snapshot: Snapshot) {
+        let before = Arc::clone(self.rules.load().publishes());
+        let (table, _without_socket) = Table::build(&snapshot, &self.listeners, &before);
+        self.rules.replace(Rules::new(snapshot).publishing(table));
+    }
+}
+
+fn shared(budget: FdBudget, pool: SocketPool, rules: &Arc<SharedRules>) -> Shared {
+    let udp_flows = (budget.limit() / 2).max(64);
+    Shared {
+        rules: Arc::clone(rules),
+        pending: Arc::new(Pending::new(limit_for(0))),
+        budget: Arc::new(budget),
+        pool,
+        udp: Limits {
+            per_client: udp_flows / 2,
+            total: udp_flows,
+        },
+        macs: UplinkMacs {
+            up0: [0; 6],
+            up1: [0; 6],
+        },
+        conversations: Conversations::default(),
+        workers: 1,
+    }
+}
+
+/// Starts the thread that makes sockets, and waits until it has nothing but the capability for that.
+fn start_pool(netns: OwnedFd) -> Result<SocketPool, AloneError> {
+    let pool = SocketPool::default();
+    let served = pool.clone();
+    let (sender, restricted) = mpsc::channel();
+    let enter = move || {
+        setns(&netns, CloneFlags::CLONE_NEWNET).map_err(|errno| AloneError::Enter(errno.into()))?;
+        drop(netns);
+        sandbox::keep_net_raw_only().map_err(AloneError::Restrict)
+    };
+    let run = move || {
+        let entered = enter();
+        let failed = entered.is_err();
+        if sender.send(entered).is_ok() && !failed {
+            served.serve();
+        }
+    };
+    let start = |source| AloneError::Start {
+        what: "the thread that makes sockets",
+        source,
+    };
+    let thread = thread::Builder::new().name("socket-pool".to_owned());
+    thread.spawn(run).map_err(start)?;
+    let entered = restricted.recv();
+    entered.map_err(|_| start(io::ErrorKind::BrokenPipe.into()))??;
+    Ok(pool)
+}
+
+/// A worker with published ports only.
+struct Worker {
+    poller: Poller,
+    rules: RulesReader,
+    sender: GateSender,
+    pool: SocketPool,
+    inside: SocketPool,
+    budget: Arc<FdBudget>,
+    tcp: Tcp,
+    publish: Publish,
+    /// Readable when there are new rules.
+    wake: Arc<EventFd>,
+}
+
+impl Worker {
+    fn new(shared: &Shared, inside: SocketPool, now: Instant) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let rules = RulesReader::new(Arc::clone(&shared.rules));
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let token = Token::new(Owner::Wake, Key::fixed(0));
+        poller.add(wake.as_fd(), token, Interest::READ)?;
+        shared.rules.wake(Arc::clone(&wake));
+        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller)?;
+        Ok(Self {
+            poller,
+            rules,
+            sender: GateSender::nowhere(),
+            pool: shared.pool.clone(),
+            inside,
+            budget: Arc::clone(&shared.budget),
+            tcp,
+            publish: Publish::new(0, shared, now),
+            wake,
+        })
+    }
+
+    /// Serves until epoll fails, which it never should.
+    fn run(mut self) -> io::Error {
+        let mut batch = Batch::with_capacity(BATCH);
+        let mut next_tick = Instant::now() + TICK;
+        let mut last_event = Instant::now();
+        loop {
+            let patience = self.patience(next_tick);
+            if let Err(error) = self.poller.wait(&mut batch, patience) {
+                return error;
+            }
+            let now = Instant::now();
+            self.rules.refresh();
+            self.with(now, |_, publish, cx| publish.follow(cx));
+            for (token, readiness) in batch.iter() {
+                last_event = now;
+                self.dispatch(token, readiness, now);
+            }
+            self.with(now, |tcp, _, cx| tcp.resume(cx));
+            if now >= next_tick {
+                self.with(now, |tcp, publish, cx| {
+                    tcp.tick(cx);
+                    publish.tick(cx);
+                });
+                let quiet = now.duration_since(last_event) >= QUIET_AFTER;
+                next_tick = now + if quiet { QUIET_TICK } else { TICK };
+            } else if last_event == now {
+                // The first event after a quiet time.
+                next_tick = next_tick.min(now + TICK);
+            }
+        }
+    }
+
+    fn patience(&self, next_tick: Instant) -> Option<Duration> {
+        let until_tick = next_tick.saturating_duration_since(Instant::now());
+        Some(self.tcp.patience().unwrap_or(until_tick).min(until_tick))
+    }
+
+    fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) {
+        match token.owner {
+            Owner::Wake => {
+                // Reset before the rules are looked at, so that no change is slept through.
+                let _ = self.wake.read();
+                self.rules.refresh();
+                self.with(now, |_, publish, cx| publish.follow(cx));
+            }
+            Owner::TcpRouter | Owner::TcpHost => {
+                self.with(now, |tcp, _, cx| tcp.ready(token, readiness, cx));
+            }
+            Owner::PublishListener
+            | Owner::PublishConnect
+            | Owner::PublishClient
+            | Owner::PublishUdp => {
+                self.with(now, |tcp, publish, cx| publish.ready(token, tcp, cx));
+            }
+            Owner::Gate
+            | Owner::TcpListener
+            | Owner::TcpConnect
+            | Owner::UdpListener
+            | Owner::UdpHost
+            | Owner::UdpRouter
+            | Owner::IcmpHost => {}
+        }
+    }
+
+    fn with(&mut self, now: Instant, act: impl FnOnce(&mut Tcp, &mut Publish, &mut Context<'_>)) {
+        let mut cx = Context {
+            poller: &self.poller,
+            rules: self.rules.get(),
+            gate: &mut self.sender,
+            pool: &self.pool,
+            inside: Some(&self.inside),
+            budget: &self.budget,
+            now,
+        };
+        act(&mut self.tcp, &mut self.publish, &mut cx);
+    }
+}
