@@ -8,7 +8,7 @@
 //! Other runtimes' dialects, to requests of [`api`]: [`compat`].
 //!
 //! Layers, checked by `tests/layers.rs`: [`cli`] and [`compat`] see only [`api`], [`error`] and [`log`]
-//! ([`compat`] the relay's name server, too, and what that needs);
+//! ([`compat`] the relay, too, and what that needs);
 //! [`network`], [`ipam`], [`ports`] and [`wire`] are pure; [`kernel`] sees model types and [`sys`];
 //! [`relay`] sees model types and [`sys`]; only [`daemon`] touches [`state`].
 

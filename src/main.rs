@@ -4,7 +4,7 @@
 //! capability-scoped part, `mossnet remover` waits for it, `mossnet relay` is the data plane,
 //! `mossnet terminal` the other end of a detached sandbox's terminal, `mossnet probe` what `doctor`
 //! tries in namespaces of its own. All start before any thread exists. Started by another name
-//! (`netavark`, `mossnet-cni`), or with one as its first word, it speaks that program's dialect.
+//! (`netavark`, `pasta`, `mossnet-cni`), or with one as its first word, it speaks that program's dialect.
 
 use mossnet::api::doctor;
 use mossnet::api::paths::Paths;

@@ -1,6 +1,6 @@
 //! `capture`: packets of sandboxes and networks, to lines and files, until it is told to end.
 
-mod file;
+pub mod file;
 
 use crate::world::{Output, Running, SERVER, World, eventually, inspect, seconds, servers};
 use file::File;

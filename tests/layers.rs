@@ -77,7 +77,8 @@ fn dependencies_point_one_way() {
     let mut wrong = Vec::new();
     wrong.extend(check("cli", &["api", "error", "log"]));
     // What other runtimes start lives in their namespaces, without a daemon: `netavark` works through the
-    // helper's library alone (of the model it has only the calendar); `aardvark` is the relay's name server, with a snapshot of its own making.
+    // helper's library alone (of the model it has only the calendar); `aardvark` is the relay's name server,
+    // with a snapshot of its own making; `pasta` the relay and the sockets of published ports, likewise.
     wrong.extend(check(
         "compat",
         &[

@@ -32,6 +32,7 @@ mod networks;
 mod newer_debian;
 mod no_exec;
 mod outbound;
+mod pasta;
 mod publish;
 mod rootlessport;
 mod run;

@@ -11,11 +11,12 @@
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
 
 pub mod act;
+pub mod alone;
 pub mod bandwidth;
 mod failure;
 pub mod foreign;
 mod idmap;
-mod limits;
+pub mod limits;
 pub mod namespace;
 pub mod netlink;
 pub mod peer;

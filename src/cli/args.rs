@@ -207,7 +207,7 @@ pub enum Command {
 /// `podman`.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum PodmanCommand {
-    /// Put mossnet's netavark, aardvark-dns and rootlessport first where podman looks for them: a drop-in in
+    /// Put mossnet's netavark, aardvark-dns, pasta and rootlessport first where podman looks for them: a drop-in in
     /// ~/.config/containers/containers.conf.d, and a directory of links.
     ///
     /// Containers that run stay as they are. Nothing that is there is overwritten. As root it is for

@@ -5,13 +5,15 @@
 //! gives a container the name server of its networks. `netavark` and `aardvark` live in
 //! namespaces of another runtime, without our daemon, helper or relay (see ARCHITECTURE.md): they do their
 //! work through the helper's library (netlink, ruleset), and answer names with the relay's name server. So does
-//! `rootlessport`, with the relay's published ports. `podman` makes podman find them.
+//! `rootlessport`, with the relay's published ports. `pasta` gives a namespace its way
+//! out, with a router and a relay that serve it alone. `podman` makes podman find them.
 
 pub mod aardvark;
 mod cni;
 mod digest;
 pub mod netavark;
 mod oci_hook;
+pub mod pasta;
 pub mod podman;
 mod resolv_conf;
 pub mod rootlessport;
@@ -32,6 +34,7 @@ const DIALECTS: &[(&str, Main)] = &[
     ("mossnet-oci-hook", oci_hook::main),
     ("netavark", netavark::main),
     ("aardvark-dns", aardvark::main),
+    ("pasta", pasta::main),
     ("rootlessport", rootlessport::main),
 ];
 

@@ -238,16 +238,35 @@ pub async fn resolver_changed() -> io::Result<()> {
         inotify::add_watch(&inotify, directory, events)?;
     }
     let names: Vec<_> = places.iter().filter_map(|file| file.file_name()).collect();
+    until_touched(inotify, &names).await
+}
+
+async fn until_touched(inotify: OwnedFd, names: &[&std::ffi::OsStr]) -> io::Result<()> {
     let inotify = crate::sys::readiness::watch(inotify)?;
     loop {
         let mut ready = inotify.readable().await?;
         let seen = ready.try_io(|inotify| read_names(inotify.get_ref()));
         match seen {
-            Ok(seen) if seen.as_ref().is_ok_and(|seen| !touches(seen, &names)) => {}
+            Ok(seen) if seen.as_ref().is_ok_and(|seen| !touches(seen, names)) => {}
             Ok(seen) => return seen.map(drop),
             Err(_would_block) => {}
         }
     }
+}
+
+/// Resolves when a file of that name was made, replaced or removed in its directory since the call.
+pub async fn entry_changed(path: &Path) -> io::Result<()> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let events = WatchFlags::MOVED_FROM
+        | WatchFlags::MOVED_TO
+        | WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::ONLYDIR;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    inotify::add_watch(&inotify, directory, events)?;
+    until_touched(inotify, &[name]).await
 }
 
 fn touches(seen: &[std::ffi::OsString], names: &[&std::ffi::OsStr]) -> bool {

@@ -79,7 +79,7 @@ pub fn snapshot<'a>(
             .flat_map(|sandbox| publish_views(sandbox, relayed))
             .collect(),
         host_loopback,
-        own_resolvers: Vec::new(),
+        ..Snapshot::default()
     }
 }
 

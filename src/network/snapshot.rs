@@ -31,9 +31,59 @@ pub struct Snapshot {
     /// Sandboxes to which the host's loopback is open; to all others it is closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_loopback: Vec<HostLoopbackView>,
+    /// Addresses that stand for others, for every sandbox: the netns of another runtime knows the host so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stand_ins: Vec<StandIn>,
+    /// By what traffic leaves the host; where nothing is said, as its routes have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<ExitView>,
+    /// What is not carried for anybody.
+    #[serde(default, skip_serializing_if = "Withheld::is_nothing")]
+    pub withheld: Withheld,
     /// Sandboxes with resolvers of their own, instead of their network's or the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_resolvers: Vec<OwnResolvers>,
+}
+
+/// An address that leads to another one: of the host's, its loopback included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandIn {
+    /// What sandboxes send to.
+    pub address: IpAddr,
+    /// Where that arrives.
+    pub leads_to: IpAddr,
+}
+
+/// By what one family leaves the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitView {
+    /// IPv6 rather than IPv4.
+    pub ipv6: bool,
+    /// From this address of the host's.
+    pub address: Option<IpAddr>,
+    /// By this interface of the host's.
+    pub interface: Option<String>,
+}
+
+/// Protocols that do not leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withheld {
+    /// Connections.
+    pub tcp: bool,
+    /// Datagrams.
+    pub udp: bool,
+    /// Echo.
+    pub icmp: bool,
+}
+
+impl Withheld {
+    /// Everything is carried.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A sandbox with resolvers of its own.

@@ -6,7 +6,7 @@
 //!
 //! Sources: connect(2), RFC 9293 §3.5 (simultaneous open).
 
-use crate::network::snapshot::HostLoopbackView;
+use crate::network::snapshot::{HostLoopbackView, Withheld};
 use crate::ports::{HostLoopback, Port, Proto};
 use socket2::SockRef;
 use std::collections::HashMap;
@@ -26,6 +26,15 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// Whether it is not carried.
+    pub fn is_among(self, withheld: Withheld) -> bool {
+        match self {
+            Self::Tcp(_) => withheld.tcp,
+            Self::Udp(_) => withheld.udp,
+            Self::Echo => withheld.icmp,
+        }
+    }
+
     fn is_open(self, open: &HostLoopback) -> bool {
         let (proto, port) = match self {
             Self::Tcp(port) => (Proto::Tcp, port),

@@ -14,9 +14,11 @@
 //! Sources: RFC 792, RFC 4443, RFC 5508 (ICMP through NAT), icmp(7).
 
 use super::event_loop::{Interest, Key, Owner, Readiness, Token};
+use super::exit;
 use super::flows::{Flows, Limits};
 use super::host_loopback::Asked;
 use super::offender;
+use super::rules::Rules;
 use super::wire::fragments::{Reassembly, split};
 use super::wire::icmp::{Echo, Family, Message, Notice};
 use super::wire::ip::{Addresses, Header, Packet};
@@ -254,7 +256,7 @@ impl Icmp {
     }
 
     fn open(&mut self, key: EchoKey, peer: IpAddr, cx: &mut Context<'_>) -> io::Result<Key> {
-        let host = ping_socket(peer)?;
+        let host = ping_socket(peer, cx.rules)?;
         let flow = EchoFlow {
             key,
             host,
@@ -357,7 +359,7 @@ fn family(destination: IpAddr) -> Family {
     }
 }
 
-fn ping_socket(destination: IpAddr) -> io::Result<OwnedFd> {
+fn ping_socket(destination: IpAddr, rules: &Rules) -> io::Result<OwnedFd> {
     let v6 = destination.is_ipv6();
     let (domain, protocol) = if v6 {
         (Domain::IPV6, Protocol::ICMPV6)
@@ -368,6 +370,7 @@ fn ping_socket(destination: IpAddr) -> io::Result<OwnedFd> {
     for report in [Report::Errors, Report::Ttl, Report::Tos] {
         udp::enable(socket.as_fd(), v6, report)?;
     }
+    exit::choose(&socket, destination, rules)?;
     socket.connect(&SockAddr::from(SocketAddr::new(destination, 0)))?;
     Ok(socket.into())
 }

@@ -4,7 +4,7 @@
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
 //! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
-//! ([`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
+//! ([`exit`], [`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
 //! [`socket_pool`], [`budget`]; then [`control`].
 //!
 //! Invariant: no byte from outside is read before the process has locked itself in.
@@ -13,6 +13,7 @@ pub mod budget;
 pub mod control;
 pub mod dns;
 pub mod event_loop;
+pub mod exit;
 pub mod flows;
 pub mod gate;
 pub mod host_loopback;

@@ -8,7 +8,6 @@ use super::wire::icmp::Notice;
 use super::wire::ip::{Packet, Protocol};
 use super::wire::reset::reset;
 use super::worker::Context;
-use crate::network::host_loopback::loopback_behind;
 use crate::sys::udp::{Origin, QueuedError};
 use std::io;
 use std::net::IpAddr;
@@ -18,8 +17,8 @@ pub fn tell(error: &QueuedError, offending: &Packet<'_>, cx: &mut Context<'_>) {
     let Some(notice) = notice(error) else { return };
     let host = offending.destination();
     let offender = match error.offender {
-        // The host's loopback goes by another address there.
-        Some(offender) if loopback_behind(host) == Some(offender) => Some(host),
+        // The host's loopback, say, goes by another address there.
+        Some(offender) if cx.rules.behind(host) == Some(offender) => Some(host),
         offender => offender.filter(|offender| is_fit(*offender, cx.rules)),
     };
     match offender {
@@ -36,7 +35,7 @@ pub fn refuse(refusal: Refusal, packet: &Packet<'_>, cx: &mut Context<'_>) {
         }
         Refusal::HostClosed => refuse_port(packet, cx),
         // Nobody to tell, or nothing that may be told about.
-        Refusal::UnknownSource | Refusal::Unspecified | Refusal::Multicast => {}
+        Refusal::UnknownSource | Refusal::Unspecified | Refusal::Multicast | Refusal::Withheld => {}
     }
 }
 

@@ -15,6 +15,7 @@ use crate::network::host_loopback::loopback_behind;
 use crate::network::snapshot::Snapshot;
 use ipnet::IpNet;
 use nix::sys::eventfd::EventFd;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -38,6 +39,8 @@ pub enum Refusal {
     Unspecified,
     /// More than one destination.
     Multicast,
+    /// Its protocol is not carried for anybody.
+    Withheld,
 }
 
 impl Refusal {
@@ -52,6 +55,7 @@ impl Refusal {
             Self::Link => "link",
             Self::Unspecified => "unspecified",
             Self::Multicast => "multicast",
+            Self::Withheld => "withheld",
         }
     }
 }
@@ -80,6 +84,8 @@ pub struct Rules {
     v6: Vec<Range<Ipv6Addr>>,
     /// What of the host's loopback is open.
     openings: Openings,
+    /// Addresses that stand for others.
+    stand_ins: HashMap<IpAddr, IpAddr>,
     /// What may come in.
     publishes: Arc<Table>,
 }
@@ -108,6 +114,8 @@ impl Rules {
             }
         }
         rules.openings = Openings::new(&snapshot.host_loopback);
+        let stand_ins = snapshot.stand_ins.iter();
+        rules.stand_ins = stand_ins.map(|s| (s.address, s.leads_to)).collect();
         rules.v4.sort_unstable();
         rules.v6.sort_unstable();
         rules.snapshot = Arc::new(snapshot);
@@ -131,7 +139,7 @@ impl Rules {
     }
 
     /// Whether a packet may leave for the world, and to which address: the one that it bears, unless
-    /// it is for the host's loopback.
+    /// that stands for another one.
     pub fn admit(
         &self,
         source: IpAddr,
@@ -141,6 +149,12 @@ impl Rules {
         let network = self.network_of(source).ok_or(Refusal::UnknownSource)?;
         if network.internal {
             return Err(Refusal::Internal);
+        }
+        if asked.is_among(self.snapshot.withheld) {
+            return Err(Refusal::Withheld);
+        }
+        if let Some(other) = self.stand_ins.get(&destination) {
+            return Ok(*other);
         }
         if let Some(loopback) = loopback_behind(destination) {
             let open = self.openings.admit(source, asked);
@@ -157,6 +171,14 @@ impl Rules {
     pub fn admits_as(&self, other: &Self) -> bool {
         (&self.networks, &self.v4, &self.v6) == (&other.networks, &other.v4, &other.v6)
             && self.openings == other.openings
+            && self.stand_ins == other.stand_ins
+            && self.snapshot.withheld == other.snapshot.withheld
+    }
+
+    /// Where packets to `destination` arrive under another address, if they do.
+    pub fn behind(&self, destination: IpAddr) -> Option<IpAddr> {
+        let stand_in = self.stand_ins.get(&destination).copied();
+        stand_in.or_else(|| loopback_behind(destination))
     }
 
     /// Whether an address lies in one of our networks.
@@ -286,7 +308,7 @@ impl RulesReader {
 mod tests {
     use super::*;
     use crate::network::host_loopback::{HOST_V4, HOST_V6};
-    use crate::network::snapshot::{HostLoopbackView, NetworkView};
+    use crate::network::snapshot::{HostLoopbackView, NetworkView, StandIn};
 
     fn network(name: &str, subnets: &[&str], internal: bool) -> NetworkView {
         NetworkView {
@@ -426,6 +448,39 @@ mod tests {
         let loopback = [127, 0, 0, 1].into();
         let by_name_only = admit(&rules, "10.89.0.2", loopback, 80);
         assert_eq!(by_name_only, Err(Refusal::Loopback));
+    }
+
+    #[test]
+    fn stand_ins_lead_elsewhere_for_everybody_of_ours() {
+        let mut snapshot = (**rules().snapshot()).clone();
+        let before = Rules::new(snapshot.clone());
+        snapshot.stand_ins = [("10.89.0.1", "127.0.0.1"), ("169.254.1.2", "203.0.113.2")]
+            .map(|(address, leads_to)| StandIn {
+                address: address.parse().unwrap(),
+                leads_to: leads_to.parse().unwrap(),
+            })
+            .into();
+        let rules = Rules::new(snapshot.clone());
+        assert!(!rules.admits_as(&before));
+        let admit = |source: &str, destination: &str| {
+            let asked = Asked::Udp(9);
+            rules.admit(source.parse().unwrap(), destination.parse().unwrap(), asked)
+        };
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert_eq!(admit("10.89.0.2", "10.89.0.1"), Ok(loopback));
+        let host = "203.0.113.2".parse().unwrap();
+        assert_eq!(admit("10.89.0.2", "169.254.1.2"), Ok(host));
+        assert_eq!(admit("10.89.0.2", "127.0.0.1"), Err(Refusal::Loopback));
+        assert_eq!(admit("10.0.0.1", "10.89.0.1"), Err(Refusal::UnknownSource));
+        assert_eq!(rules.behind("10.89.0.1".parse().unwrap()), Some(loopback));
+        assert_eq!(rules.behind(host), None);
+        snapshot.withheld.udp = true;
+        let silent = Rules::new(snapshot);
+        assert!(!silent.admits_as(&rules));
+        let from = "10.89.0.2".parse().unwrap();
+        let refused = Err(Refusal::Withheld);
+        assert_eq!(silent.admit(from, host, Asked::Udp(9)), refused);
+        assert_eq!(silent.admit(from, host, Asked::Tcp(9)), Ok(host));
     }
 
     #[test]

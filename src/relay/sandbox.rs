@@ -134,6 +134,11 @@ pub fn keep_net_raw_only() -> Result<(), SandboxError> {
     keep(&CapsHashSet::from([Capability::CAP_NET_RAW]))
 }
 
+/// Of the calling thread: what a port below 1024 takes.
+pub fn keep_bind_service_only() -> Result<(), SandboxError> {
+    keep(&CapsHashSet::from([Capability::CAP_NET_BIND_SERVICE]))
+}
+
 fn keep(capabilities: &CapsHashSet) -> Result<(), SandboxError> {
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;

@@ -19,6 +19,7 @@ const IFLA_INFO_DATA: u16 = 2;
 
 pub(super) const UP: u32 = libc::IFF_UP as u32;
 const RUNNING: u32 = libc::IFF_RUNNING as u32;
+const NOARP: u32 = libc::IFF_NOARP as u32;
 
 /// A link as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,22 @@ pub struct BridgePort<'a> {
     /// Its MAC address.
     pub peer_mac: MacAddr,
     /// Network namespace of the sandbox.
+    pub peer_netns: BorrowedFd<'a>,
+    /// Both ends, bytes.
+    pub mtu: u32,
+}
+
+/// A veth pair to be made: one end in this netns, the other in a namespace. Both have one MAC address, and
+/// neither asks for neighbours.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire<'a> {
+    /// The end here.
+    pub name: &'a IfName,
+    /// The end there.
+    pub peer_name: &'a IfName,
+    /// Of both ends.
+    pub mac: MacAddr,
+    /// Network namespace of the other end.
     pub peer_netns: BorrowedFd<'a>,
     /// Both ends, bytes.
     pub mtu: u32,
@@ -185,6 +202,32 @@ impl Netlink {
                 .end_nested();
         });
         self.request(message)
+    }
+
+    /// Make a veth pair of which every frame reaches the other end's host. The end here is up, the other
+    /// is left down; see [`Netlink::set_up_without_arp`].
+    pub fn add_wire(&mut self, wire: Wire<'_>) -> Result<(), Refused> {
+        let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let mut message = link_message(libc::RTM_NEWLINK, create, 0, UP | NOARP);
+        let attributes = message.attributes();
+        PushLinkAttrs::new(&mut *attributes)
+            .push_ifname_bytes(wire.name.as_str().as_bytes())
+            .push_address(&wire.mac.octets())
+            .push_mtu(wire.mtu)
+            .end_nested();
+        push_veth(attributes, |peer| {
+            peer.push_ifname_bytes(wire.peer_name.as_str().as_bytes())
+                .push_address(&wire.mac.octets())
+                .push_mtu(wire.mtu)
+                .push_net_ns_fd(wire.peer_netns.as_raw_fd() as u32)
+                .end_nested();
+        });
+        self.request(message)
+    }
+
+    /// Set a link up that asks for no neighbours: what it sends bears its own MAC address as destination.
+    pub fn set_up_without_arp(&mut self, index: u32) -> Result<(), Refused> {
+        self.request(link_message(libc::RTM_NEWLINK, 0, index, UP | NOARP))
     }
 
     /// Remove a link, and wait until the kernel has nothing of it left; already absent is success.

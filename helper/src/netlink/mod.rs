@@ -13,7 +13,7 @@ mod sub;
 
 pub use address::{add_address, addresses, remove_address};
 pub use bridge::NewBridge;
-pub use link::{BridgePort, Gone, Link, LinkKind};
+pub use link::{BridgePort, Gone, Link, LinkKind, Wire};
 pub use mossnet_netlink::{Message, Refused};
 pub use routing::{
     DefaultRoute, PrefixRoute, Route, RouteKind, Way, add_neighbour, add_prefix_route, add_route,

@@ -99,6 +99,8 @@ pub struct PrefixRoute {
 pub enum RouteKind {
     /// They go to this neighbour.
     Via(IpAddr),
+    /// They go out by the link: the destination is there.
+    Link,
     /// They are lost.
     Blackhole,
     /// They come back: no route to host.
@@ -117,10 +119,13 @@ pub fn add_prefix_route(
     fixed.rtm_family = family(route.destination.addr());
     fixed.rtm_dst_len = route.destination.prefix_len();
     fixed.rtm_protocol = STATIC;
-    fixed.rtm_scope = libc::RT_SCOPE_UNIVERSE;
+    fixed.rtm_scope = match (route.kind, route.destination) {
+        (RouteKind::Link, IpNet::V4(_)) => libc::RT_SCOPE_LINK,
+        _ => libc::RT_SCOPE_UNIVERSE,
+    };
     fixed.rtm_table = libc::RT_TABLE_MAIN;
     fixed.rtm_type = match route.kind {
-        RouteKind::Via(_) => libc::RTN_UNICAST,
+        RouteKind::Via(_) | RouteKind::Link => libc::RTN_UNICAST,
         RouteKind::Blackhole => libc::RTN_BLACKHOLE,
         RouteKind::Unreachable => libc::RTN_UNREACHABLE,
         RouteKind::Prohibit => libc::RTN_PROHIBIT,
@@ -131,8 +136,10 @@ pub fn add_prefix_route(
     if route.destination.prefix_len() > 0 {
         attributes = attributes.push_dst(route.destination.network());
     }
-    if let RouteKind::Via(gateway) = route.kind {
-        attributes = attributes.push_gateway(gateway).push_oif(index);
+    match route.kind {
+        RouteKind::Via(gateway) => attributes = attributes.push_gateway(gateway).push_oif(index),
+        RouteKind::Link => attributes = attributes.push_oif(index),
+        RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit => {}
     }
     if let Some(metric) = route.metric {
         attributes = attributes.push_priority(metric);

@@ -4,6 +4,7 @@
 //! * `gate`: the uplink pair, and the routes that lead to it.
 //! * `bridge`: bridges, and what extends them beyond the ports that one has.
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
+//! * `direct`: a single endpoint without a bridge, for a router that serves one namespace.
 //! * `guard`: endpoints are held to their own addresses.
 //! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
 //! * `shape`: endpoints are held to a bandwidth.
@@ -16,6 +17,7 @@
 //! Sources: design.md section 4.
 
 mod bridge;
+mod direct;
 mod endpoint;
 mod fast;
 mod gate;
@@ -25,6 +27,7 @@ pub(crate) mod ready;
 mod segment;
 mod shape;
 
+pub use direct::Direct;
 pub use gate::table_of;
 pub use segment::main_bridge;
 pub use shape::{Port, hold, turnaround};

@@ -12,7 +12,7 @@ mod pcapng;
 mod run;
 mod summary;
 
-pub use run::{Job, PacketFile, Tally, run};
+pub use run::{Job, PacketFile, Tally, run, run_here};
 
 use super::enter::EnterError;
 use super::network_types::NetworkInfo;

@@ -68,6 +68,11 @@ pub fn run(
     begun: impl FnOnce(),
 ) -> Result<Tally, CaptureError> {
     let _daemon_stays = enter_router(paths, info)?;
+    run_here(job, begun)
+}
+
+/// The same from inside the netns of the interfaces.
+pub fn run_here(job: &Job, begun: impl FnOnce()) -> Result<Tally, CaptureError> {
     let sources = open_all(job)?;
     give_up_capabilities().map_err(CaptureError::Privileges)?;
     let output = open_output(job.file.as_ref())?;

@@ -1,4 +1,4 @@
-//! `mossnet podman install|uninstall|status`: podman finds our netavark, aardvark-dns and rootlessport before others.
+//! `mossnet podman install|uninstall|status`: podman finds our netavark, aardvark-dns, pasta and rootlessport first.
 //!
 //! A drop-in of containers.conf(5) puts a directory with links to this program first. Invariants:
 //! nothing that somebody else wrote is changed; `uninstall` takes away exactly what `install` made; `status`
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The names that podman looks for.
-const NAMES: [&str; 3] = ["netavark", "aardvark-dns", "rootlessport"];
+const NAMES: [&str; 4] = ["netavark", "aardvark-dns", "pasta", "rootlessport"];
 /// The drop-in's name: read after those that distributions bring.
 const DROP_IN: &str = "50-mossnet.conf";
 /// How the drop-in begins, by which it is known again.

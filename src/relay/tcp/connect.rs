@@ -8,10 +8,11 @@
 use super::flow::{DESCRIPTORS, reset_on_close};
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::exit;
 use crate::relay::host_loopback::{Asked, is_own_peer};
 use crate::relay::offender;
 use crate::relay::pending::{FourTuple, Pending, Syn};
-use crate::relay::rules::Refusal;
+use crate::relay::rules::{Refusal, Rules};
 use crate::relay::slots::Slots;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::{ethernet, reset, tcp};
@@ -92,7 +93,7 @@ impl Connects {
             self.pending.forget(tuple, isn);
             return refuse(packet, Answer::Reset, cx);
         }
-        let host = host_socket(peer, packet.ttl());
+        let host = host_socket(peer, packet.ttl(), cx.rules);
         let started = host.and_then(|host| self.start(host, peer, (tuple, isn), frame, cx));
         if let Err(error) = started {
             cx.budget.release(DESCRIPTORS);
@@ -237,7 +238,7 @@ fn abandon(host: &OwnedFd, cx: &Context<'_>) {
 }
 
 /// A socket of the host netns, ready for a connect to `destination`.
-fn host_socket(destination: SocketAddr, ttl: u8) -> io::Result<OwnedFd> {
+fn host_socket(destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<OwnedFd> {
     let v6 = destination.is_ipv6();
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -253,6 +254,7 @@ fn host_socket(destination: SocketAddr, ttl: u8) -> io::Result<OwnedFd> {
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    exit::choose(&socket, destination.ip(), rules)?;
     Ok(socket.into())
 }
 

@@ -1,6 +1,7 @@
 //! One UDP flow: who talks to whom, its sockets, and how long it may be idle.
 
 use super::transmit::Segmentation;
+use crate::relay::exit;
 use crate::relay::host_loopback::{Asked, is_own_peer};
 use crate::relay::rules::{Refusal, Rules};
 use crate::relay::socket_pool::deepen;
@@ -94,7 +95,12 @@ struct Waiting {
 
 impl Flow {
     /// Opens the host side, to `peer`. `ttl`: of the first datagram.
-    pub(super) fn open(key: FlowKey, peer: SocketAddr, ttl: Option<u8>) -> io::Result<Self> {
+    pub(super) fn open(
+        key: FlowKey,
+        peer: SocketAddr,
+        ttl: Option<u8>,
+        rules: &Rules,
+    ) -> io::Result<Self> {
         let v6 = peer.is_ipv6();
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let kind = Type::DGRAM.nonblocking().cloexec();
@@ -118,6 +124,7 @@ impl Flow {
         }
         // Where that cannot be had, the kernel's own way: everything may be fragmented.
         let _ = udp::fragment(socket.as_fd(), v6, false);
+        exit::choose(&socket, peer.ip(), rules)?;
         socket.connect(&SockAddr::from(peer))?;
         let host = socket.into();
         if is_own_peer(&host) {
@@ -227,7 +234,7 @@ mod tests {
             client: "10.89.0.2:4000".parse().unwrap(),
             destination: SocketAddr::from(([127, 0, 0, 1], port)),
         };
-        Flow::open(key, key.destination, Some(64)).unwrap()
+        Flow::open(key, key.destination, Some(64), &Rules::default()).unwrap()
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl State {
         ttl: Option<u8>,
         cx: &mut Context<'_>,
     ) -> io::Result<Key> {
-        let flow = Flow::open(key, peer, ttl)?;
+        let flow = Flow::open(key, peer, ttl, cx.rules)?;
         let mut made = false;
         self.replies.enter(key.destination, || {
             made = true;

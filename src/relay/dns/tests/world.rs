@@ -167,7 +167,7 @@ pub fn snapshot(nameservers: Vec<IpAddr>, internal: bool) -> Snapshot {
         multihomed: Vec::new(),
         publishes: Vec::new(),
         host_loopback: Vec::new(),
-        own_resolvers: Vec::new(),
+        ..Snapshot::default()
     }
 }
 

@@ -79,6 +79,7 @@ fn world() -> Zones {
             clients: addresses(&["10.89.1.30"]),
             servers: addresses(&["192.0.2.99"]),
         }],
+        ..Snapshot::default()
     })
 }
 
