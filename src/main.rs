@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         Command::OciHook => compat::speak("oci-hook", of_root(root)),
         Command::Netavark(args) => compat::speak("netavark", args.words),
         Command::AardvarkDns(args) => compat::speak("aardvark-dns", args.words),
+        Command::Rootlessport(args) => compat::speak("rootlessport", args.words),
+        Command::Pasta(args) => compat::speak("pasta", args.words),
         command => cli::run(command, paths),
     }
 }

@@ -195,6 +195,12 @@ pub enum Command {
     /// Be podman's aardvark-dns: 'mossnet podman install' has it started by that name.
     #[command(disable_help_flag = true)]
     AardvarkDns(ForeignArgs),
+    /// Be podman's rootlessport: 'mossnet podman install' has podman start it by that name.
+    #[command(disable_help_flag = true)]
+    Rootlessport(ForeignArgs),
+    /// Be pasta, for podman, rootlesskit or by hand: 'mossnet pasta --config-net -- COMMAND'.
+    #[command(disable_help_flag = true)]
+    Pasta(ForeignArgs),
     /// Write the manual pages into a directory.
     #[command(hide = true)]
     Man {

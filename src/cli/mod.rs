@@ -137,7 +137,9 @@ async fn dispatch(command: Command, paths: Paths) -> Result<u8, CliError> {
         | Command::Cni
         | Command::OciHook
         | Command::Netavark(_)
-        | Command::AardvarkDns(_) => Err(CliError::NotHere),
+        | Command::AardvarkDns(_)
+        | Command::Rootlessport(_)
+        | Command::Pasta(_) => Err(CliError::NotHere),
     }
 }
 
