@@ -342,6 +342,10 @@ pub fn peer_command(kind: Kind, pid: i32) -> String {
     }
 }
 
+/// Begins a session. Where the kernel groups processes by session (sched_autogroup, sched(7)), what carries the
+/// traffic has its share beside the load generator's then, as mossnet's has, which begins its own.
+const ALONE: &str = "setsid";
+
 /// What pasta forwards to the host's name server.
 const PASTA_RESOLVER: &str = "169.254.53.53";
 
@@ -373,7 +377,8 @@ fn peer(world: &World, kind: Kind) -> Result<Contender, String> {
     holder.expect("made");
     let line = peer_command(kind, holder.pid());
     let words = line.split_whitespace();
-    let running = world.user(words).timeout(seconds(86_400)).start();
+    let running = world.user([ALONE]).then(words);
+    let running = running.timeout(seconds(86_400)).start();
     let prefix = inside(i64::from(holder.pid()));
     wait_for_route(&prefix);
     let pasta = kind.product == Product::Pasta;

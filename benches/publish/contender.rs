@@ -215,7 +215,9 @@ fn pasta(world: &World, name: &'static str, number: u8, mtu: &str) -> Option<Con
     let line = format!(
         "pasta -f -q --config-net -m {mtu} -t {first}-{last},{IPERF3} -u {UDP} -T none -U none {pid}"
     );
-    let running = host.user(world, line.split(' ')).start();
+    // A session of its own, as mossnet's: where the kernel groups processes by it (sched(7)), the
+    // carriers' shares are alike.
+    let running = host.user(world, ["setsid"]).then(line.split(' ')).start();
     let prefix = inside(pid);
     eventually(seconds(10), "a default route by pasta", || {
         let routes = Cmd::new(["ip", "-4", "route", "show", "default"]).under(&prefix);
@@ -289,7 +291,7 @@ fn rootlessport(
         "RootlessCNI": false,
     });
     let argv = [
-        "unshare", "-Ur", "--mount", "bash", "-c", SET_UP, "-", place,
+        "setsid", "unshare", "-Ur", "--mount", "bash", "-c", SET_UP, "-", place,
     ];
     let mut running = host.user(world, argv).stdin(config.to_string()).start();
     running.expect("is made");
