@@ -36,7 +36,7 @@ const SPLICE_LEN: usize = 1024 * 1024;
 const BULK_LEAST: usize = 8 * 1024;
 
 /// Bytes moved before other flows get their turn.
-const TURN: usize = 2 * 1024 * 1024;
+const TURN: usize = 256 * 1024;
 
 /// What the directions of one worker share.
 pub struct Scratch {
