@@ -16,13 +16,15 @@ use crate::netlink::{
     BridgePort, Link, LinkKind, Netlink, NewBridge, NewSub, PrefixRoute, Refused, SubKind,
     add_address, add_prefix_route, default_routes,
 };
+use crate::remover::Remover;
 use crate::request::Failure;
 use crate::router::{link_failure, ready, require_link};
 use crate::ruleset::{self, Families, Ruleset};
 use crate::sysctl;
 use ipnet::IpNet;
 use nix::errno::Errno;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Every network namespace calls its loopback so.
 const LOOPBACK: &str = "lo";
@@ -36,6 +38,8 @@ const MOST_ROUTES: usize = 128;
 pub struct Place {
     route: Netlink,
     families: Families,
+    /// Once a link was removed.
+    remover: Option<Remover>,
 }
 
 /// A bridge.
@@ -77,7 +81,11 @@ impl Place {
             ipv6: sysctl::has_ipv6(),
         };
         let route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
-        Ok(Self { route, families })
+        Ok(Self {
+            route,
+            families,
+            remover: None,
+        })
     }
 
     /// Whether the kernel has IPv6.
@@ -257,13 +265,28 @@ impl Place {
         result
     }
 
-    /// Remove a link; already absent is success.
+    /// Remove a link; already absent is success. From the main thread.
     pub fn remove(&mut self, name: &IfName) -> Result<(), Failure> {
         let Some(link) = self.link(name)? else {
             return Ok(());
         };
-        let removed = self.route.remove_link(link.index);
+        let removed = self.take_away(link.index);
         removed.map_err(|e| e.failure(format!("remove {name}")))
+    }
+
+    /// Our caller waits for our end, but not for the kernel's clearing up, which a process that outlives us
+    /// sees to.
+    fn take_away(&mut self, index: u32) -> Result<(), Refused> {
+        let Ok(netns) = File::open("/proc/thread-self/ns/net") else {
+            return self.route.remove_link(index);
+        };
+        if self.remover.is_none() {
+            self.remover = Remover::quiet(netns.as_fd()).ok();
+        }
+        match &mut self.remover {
+            Some(remover) => remover.remove(index, netns.as_fd()),
+            None => self.route.remove_link(index),
+        }
     }
 
     /// Remove a bridge unless somebody is on it; whether it is gone.
@@ -277,7 +300,7 @@ impl Place {
         if used || bridge.kind != LinkKind::Bridge {
             return Ok(false);
         }
-        let removed = self.route.remove_link(bridge.index);
+        let removed = self.take_away(bridge.index);
         removed.map_err(|e| e.failure(format!("remove bridge {name}")))?;
         Ok(true)
     }
@@ -295,7 +318,14 @@ impl Place {
 
 /// Remove a link of a container; already absent is success.
 pub fn remove_inside(name: &IfName, netns: BorrowedFd<'_>) -> Result<(), Failure> {
-    in_netns(netns, || Place::here()?.remove(name))
+    in_netns(netns, || {
+        let mut place = Place::here()?;
+        let Some(link) = place.link(name)? else {
+            return Ok(());
+        };
+        let removed = place.route.remove_link(link.index);
+        removed.map_err(|e| e.failure(format!("remove {name}")))
+    })
 }
 
 /// The addresses that this kernel can have.

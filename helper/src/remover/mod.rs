@@ -9,7 +9,9 @@
 //!
 //! Invariants: [`Remover::remove`] returns when the link is gone, whatever becomes of the remover:
 //! without one the helper asks the kernel itself, and has another started. The remover dies with the
-//! helper.
+//! helper: that does not break a request off which the kernel has begun to serve.
+//!
+//! The netavark drop-in has one, too, as long as it runs.
 //!
 //! Sources: rtnetlink(7), net/core/dev.c.
 
@@ -45,6 +47,8 @@ pub struct Remover {
     /// To the remover: indices of links go out; each with an error number comes back.
     orders: Option<OwnedFd>,
     start: bool,
+    /// Says nothing on our stderr: who reads that would wait for its end.
+    quiet: bool,
 }
 
 impl Remover {
@@ -57,7 +61,19 @@ impl Remover {
             netlink: Netlink::route()?,
             orders: None,
             start: false,
+            quiet: false,
         })
+    }
+
+    /// Of `netns`, the calling thread's, and started; for a process whose end somebody waits for.
+    ///
+    /// # Errors
+    /// As of `new` and `start`.
+    pub fn quiet(netns: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut remover = Self::new()?;
+        remover.quiet = true;
+        remover.start(netns)?;
+        Ok(remover)
     }
 
     /// Start the process, which enters `netns`; it is started again when it is missed. From the main
@@ -67,7 +83,12 @@ impl Remover {
     /// Those of socketpair(2), fork(2) and execve(2).
     pub fn start(&mut self, netns: BorrowedFd<'_>) -> io::Result<()> {
         self.start = true;
-        self.orders = Some(spawn(netns)?);
+        let stderr = if self.quiet {
+            Stdio::null()
+        } else {
+            Stdio::inherit()
+        };
+        self.orders = Some(spawn(netns, stderr)?);
         Ok(())
     }
 
@@ -94,6 +115,7 @@ impl Remover {
         }
         if self.start
             && let Err(error) = self.start(netns)
+            && !self.quiet
         {
             eprintln!("helper: start the remover of links: {error}");
         }
@@ -155,7 +177,7 @@ fn wait(orders: &OwnedFd, netlink: &Netlink, deadline: Instant) -> nix::Result<(
     }
 }
 
-fn spawn(netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn spawn(netns: BorrowedFd<'_>, stderr: Stdio) -> io::Result<OwnedFd> {
     let kind = SockType::SeqPacket;
     let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
     let mut command = Command::new(SELF);
@@ -163,6 +185,7 @@ fn spawn(netns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         .arg(WORD)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::from(netns.try_clone_to_owned()?))
+        .stderr(stderr)
         .env_clear();
     bind_to_parent(&mut command, Vec::new());
     // Its end is seen to with that of every other child.
