@@ -23,6 +23,9 @@ const SCRIPT: &str = "podman import image.tar bb >/dev/null
 podman run -d --name web -p 127.0.0.1:$PORT:80 --network lab bb timeout 100 sh -c 'while :; do echo served | nc -l -p 80; done'
 podman run --rm --network lab bb sh -c 'ip addr; ping -c1 -W5 web; cat /etc/resolv.conf'
 mossnet netns ls --format '{{.Networks}} {{.Name}}'
+box=$(mossnet netns create box --network lab:ip=172.31.11.77)
+podman run --rm --network ns:$box --dns 172.31.11.1 bb sh -c 'ip addr show eth0; ping -c1 -W5 web && echo joined'
+mossnet netns rm box >/dev/null
 echo ready
 read line
 podman rm -f -t0 web >/dev/null
@@ -135,6 +138,9 @@ fn podman_with_its_cni_backend() {
         "1 packets received",
         "nameserver 172.31.11.1",
         "[lab] cni-",
+        // A namespace that mossnet made, for a container of podman's.
+        "inet 172.31.11.77/24",
+        "joined",
     ] {
         assert!(seen.contains(word), "{word}: {seen}");
     }
