@@ -299,23 +299,22 @@ impl State {
             return;
         };
         let destination = flow.key.destination;
-        let made = if !self.replies.admit_own(destination) {
+        let made = if !self.replies.admits_own(destination) {
             Err(io::Error::other("others have enough of them"))
         } else if cx.budget.take(1, cx.now) {
-            own_socket(flow, id, cx).inspect_err(|_| {
-                cx.budget.release(1);
-                self.replies.forgo_own(destination);
-            })
+            own_socket(flow, id, cx).inspect_err(|_| cx.budget.release(1))
         } else {
-            self.replies.forgo_own(destination);
             Err(io::ErrorKind::QuotaExceeded.into())
         };
         flow.router = match made {
-            Ok(socket) => RouterSide::Own(Own {
-                socket,
-                segmentation: Segmentation::UNTRIED,
-                since: self.reads[usize::from(flow.v6())].begun,
-            }),
+            Ok(socket) => {
+                self.replies.count_own(destination);
+                RouterSide::Own(Own {
+                    socket,
+                    segmentation: Segmentation::UNTRIED,
+                    since: self.reads[usize::from(flow.v6())].begun,
+                })
+            }
             Err(error) => {
                 tracing::debug!(flow.client = %flow.key.client, flow.destination = %flow.key.destination, %error, "UDP flow stays with the listener");
                 RouterSide::Declined

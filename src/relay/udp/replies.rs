@@ -56,20 +56,16 @@ impl Replies {
         Ok(())
     }
 
-    /// Whether one more flow to `destination` may have a socket of its own; counts it if so.
-    pub(super) fn admit_own(&mut self, destination: SocketAddr) -> bool {
-        let Some(reply) = self.sockets.get_mut(&destination) else {
-            return false;
-        };
-        let admitted = reply.own < MAX_OWN;
-        reply.own += usize::from(admitted);
-        admitted
+    /// Whether one more flow to `destination` may have a socket of its own.
+    pub(super) fn admits_own(&self, destination: SocketAddr) -> bool {
+        let reply = self.sockets.get(&destination);
+        reply.is_some_and(|reply| reply.own < MAX_OWN)
     }
 
-    /// Takes an admission back that came to nothing.
-    pub(super) fn forgo_own(&mut self, destination: SocketAddr) {
+    /// Counts a flow that has got one.
+    pub(super) fn count_own(&mut self, destination: SocketAddr) {
         if let Some(reply) = self.sockets.get_mut(&destination) {
-            reply.own -= 1;
+            reply.own += 1;
         }
     }
 
@@ -141,18 +137,19 @@ mod tests {
         let mut replies = Replies::default();
         let destination = "192.0.2.1:53".parse().unwrap();
         let make = || Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.into());
-        assert!(!replies.admit_own(destination), "nobody is there");
+        assert!(!replies.admits_own(destination), "nobody is there");
         for _ in 0..=MAX_OWN {
             replies.enter(destination, make).unwrap();
         }
         for _ in 0..MAX_OWN {
-            assert!(replies.admit_own(destination));
+            assert!(replies.admits_own(destination));
+            replies.count_own(destination);
         }
-        assert!(!replies.admit_own(destination));
-        replies.forgo_own(destination);
-        assert!(replies.admit_own(destination) && !replies.admit_own(destination));
+        assert!(!replies.admits_own(destination));
         assert!(!replies.leave(destination, true));
-        assert!(replies.admit_own(destination), "another one's place");
+        assert!(replies.admits_own(destination), "another one's place");
+        replies.count_own(destination);
+        assert!(!replies.admits_own(destination));
     }
 
     #[test]
