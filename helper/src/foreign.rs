@@ -267,10 +267,18 @@ impl Place {
 
     /// Remove a link; already absent is success. From the main thread.
     pub fn remove(&mut self, name: &IfName) -> Result<(), Failure> {
+        self.remove_by(name, Self::take_away)
+    }
+
+    fn remove_by(
+        &mut self,
+        name: &IfName,
+        take_away: impl FnOnce(&mut Self, u32) -> Result<(), Refused>,
+    ) -> Result<(), Failure> {
         let Some(link) = self.link(name)? else {
             return Ok(());
         };
-        let removed = self.take_away(link.index);
+        let removed = take_away(self, link.index);
         removed.map_err(|e| e.failure(format!("remove {name}")))
     }
 
@@ -319,12 +327,8 @@ impl Place {
 /// Remove a link of a container; already absent is success.
 pub fn remove_inside(name: &IfName, netns: BorrowedFd<'_>) -> Result<(), Failure> {
     in_netns(netns, || {
-        let mut place = Place::here()?;
-        let Some(link) = place.link(name)? else {
-            return Ok(());
-        };
-        let removed = place.route.remove_link(link.index);
-        removed.map_err(|e| e.failure(format!("remove {name}")))
+        // The thread ends before a process of its own could.
+        Place::here()?.remove_by(name, |place, index| place.route.remove_link(index))
     })
 }
 

@@ -204,14 +204,16 @@ fn check_families(options: &Options, families: &[Family; 2]) -> Result<(), PlanE
     }
 }
 
+/// What the namespace may send from: its addresses alone.
+fn subnets(direct: &Direct) -> Vec<IpNet> {
+    let addresses = direct.addresses.iter();
+    addresses.map(|net| net.addr().into()).collect()
+}
+
 fn rules(direct: &Direct) -> NetworkRules {
     NetworkRules {
         bridge: direct.router_ifname.clone(),
-        subnets: direct
-            .addresses
-            .iter()
-            .map(|net| net.addr().into())
-            .collect(),
+        subnets: subnets(direct),
         gateways: direct.own.clone(),
         internal: false,
         uplink: UplinkKind::Relay,
@@ -259,11 +261,7 @@ fn snapshot(
         networks: vec![NetworkView {
             name: "pasta".to_owned(),
             bridge: direct.router_ifname.clone(),
-            subnets: direct
-                .addresses
-                .iter()
-                .map(|net| net.addr().into())
-                .collect(),
+            subnets: subnets(direct),
             gateways: shown,
             internal: false,
             dns: options.dns_host.clone(),
