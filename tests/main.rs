@@ -36,6 +36,7 @@ mod pasta;
 mod publish;
 mod rootlessport;
 mod run;
+mod rush;
 mod subids;
 mod uplink;
 mod walkthrough;

@@ -13,6 +13,7 @@ use crate::request::{
     SandboxSpec, UplinkKind,
 };
 use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
+use crate::rush::Followed;
 use crate::sandbox::{Sandboxes, adopt};
 use crate::sealed::Sealed;
 use crate::unsent;
@@ -42,6 +43,7 @@ pub struct Helper {
     sandboxes: Sandboxes,
     relay: Relay,
     uplinks: Uplinks,
+    rushes: Followed,
 }
 
 impl Helper {
@@ -57,12 +59,19 @@ impl Helper {
             sandboxes: Sandboxes::new(mapping),
             relay: Relay::new(relay, netns),
             uplinks: Uplinks::default(),
+            rushes: Followed::default(),
         })
     }
 
     /// The relay, for the event loop.
     pub fn relay(&mut self) -> &mut Relay {
         &mut self.relay
+    }
+
+    /// Do what the relay has said of rushes.
+    pub fn follow_rushes(&mut self) {
+        let said = self.relay.take_rushes();
+        self.rushes.follow(said, &self.router, &self.sandboxes);
     }
 
     /// Whether anything runs, or waits to, that the daemon asked for.
@@ -226,6 +235,7 @@ impl Helper {
             return Some(Event::Exited { id, status });
         }
         if self.relay.exited(pid, status, now) {
+            self.rushes.end_all(&self.router, &self.sandboxes);
             return None;
         }
         let kind = self.uplinks.exited(pid)?;

@@ -8,7 +8,8 @@
 //! Map, in the order in which a request passes through:
 //! `serve` (the socket and the event loop) → `act` (one request class each, with exactly the
 //! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
-//! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code).
+//! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code). What the relay says
+//! unasked goes through `rush`.
 
 pub mod act;
 pub mod alone;
@@ -27,6 +28,7 @@ pub mod remover;
 pub mod request;
 pub mod router;
 pub mod ruleset;
+mod rush;
 pub mod sandbox;
 pub mod sealed;
 pub mod serve;

@@ -86,6 +86,11 @@ impl Socket {
         Self::open(SockProtocol::NetlinkNetFilter, 0)
     }
 
+    /// A NETLINK_GENERIC socket in the calling thread's netns.
+    pub fn generic() -> nix::Result<Self> {
+        Self::open(SockProtocol::NetlinkGeneric, 0)
+    }
+
     fn open(protocol: SockProtocol, groups: u32) -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;

@@ -10,7 +10,8 @@
 //!
 //! Sockets say themselves where they listen; a new one takes the place of an old one. They are for
 //! the snapshot that follows: those that it does not name are closed. The relay's first message,
-//! unasked, is `ready` or an error text. End of file means exit.
+//! unasked, is `ready` or an error text; later it may say `rush ADDRESS` and `rush over ADDRESS`. End of file
+//! means exit.
 //!
 //! Invariant: a message that cannot be read leaves everything as it is.
 //!
@@ -96,6 +97,11 @@ impl Control {
             ));
         }
         Ok(Self(socket))
+    }
+
+    /// The same socket once more, for words that nobody asked for ([`super::rush`]).
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
     }
 
     /// Sends one message.

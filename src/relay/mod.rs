@@ -23,6 +23,7 @@ pub mod pending;
 pub mod publish;
 pub mod router_side;
 pub mod rules;
+pub mod rush;
 pub mod sandbox;
 pub mod seccomp;
 pub mod slots;
@@ -43,11 +44,13 @@ use pending::{Pending, limit_for};
 use publish::datagrams::Conversations;
 use router_side::{RouterSide, RouterSideError};
 use rules::SharedRules;
+use rush::Rushes;
 use sandbox::SandboxError;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
+use std::time::Instant;
 use worker::{Shared, Worker};
 
 /// Where the helper leaves the control socket.
@@ -107,7 +110,9 @@ pub fn run() -> ExitCode {
     };
     let (control, netns) = netns;
     let rules = Arc::new(SharedRules::default());
-    let result = start(netns, &rules).and_then(|budget| {
+    let line = control.duplicate().map_err(RelayError::Control);
+    let started = line.and_then(|line| start(netns, &rules, line));
+    let result = started.and_then(|budget| {
         control.say("ready").map_err(RelayError::Control)?;
         tracing::info!("relay ready");
         control.serve(&rules, &budget).map_err(RelayError::Control)
@@ -149,7 +154,11 @@ fn inherited() -> Result<(Control, OwnedFd), RelayError> {
 }
 
 /// Sets everything up, locks the process in, and lets the workers go.
-fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<Arc<FdBudget>, RelayError> {
+fn start(
+    netns: OwnedFd,
+    rules: &Arc<SharedRules>,
+    line: OwnedFd,
+) -> Result<Arc<FdBudget>, RelayError> {
     let nofile = raise_descriptor_limit().map_err(RelayError::Limit)?;
     // A worker that panics has left its flows in an unknown state: end the process, and let the
     // helper start another.
@@ -167,7 +176,8 @@ fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<Arc<FdBudget>, Rela
     sandbox::drop_capabilities()?;
     let locked_in = Arc::new(Barrier::new(workers + 1));
     let budget = Arc::new(FdBudget::new(nofile));
-    start_threads(side, rules, &budget, &locked_in)?;
+    let rushes = Arc::new(Rushes::new(Some(line), Instant::now()));
+    start_threads(side, rules, (&budget, rushes), &locked_in)?;
     seccomp::install()?;
     locked_in.wait();
     Ok(budget)
@@ -176,7 +186,7 @@ fn start(netns: OwnedFd, rules: &Arc<SharedRules>) -> Result<Arc<FdBudget>, Rela
 fn start_threads(
     side: RouterSide,
     rules: &Arc<SharedRules>,
-    budget: &Arc<FdBudget>,
+    (budget, rushes): (&Arc<FdBudget>, Arc<Rushes>),
     locked_in: &Arc<Barrier>,
 ) -> Result<(), RelayError> {
     let start = |what| move |source| RelayError::Start { what, source };
@@ -192,6 +202,7 @@ fn start_threads(
         },
         macs: side.macs,
         conversations: Conversations::default(),
+        rushes,
         workers: side.workers.len(),
     };
     for (number, sockets) in side.workers.into_iter().enumerate() {

@@ -15,6 +15,7 @@ use super::publish::Publish;
 use super::publish::datagrams::Conversations;
 use super::router_side::WorkerSockets;
 use super::rules::{Rules, RulesReader, SharedRules};
+use super::rush::Rushes;
 use super::socket_pool::SocketPool;
 use super::tcp::Tcp;
 use super::udp::{Listeners, Udp};
@@ -50,6 +51,8 @@ pub struct Context<'a> {
     pub inside: Option<&'a SocketPool>,
     /// Descriptors left; whoever makes a flow takes from it, and gives back when it closes them.
     pub budget: &'a FdBudget,
+    /// Who sends faster than we read.
+    pub rushes: &'a Rushes,
     /// Of this round of the loop.
     pub now: Instant,
 }
@@ -71,6 +74,8 @@ pub struct Shared {
     pub macs: UplinkMacs,
     /// UDP conversations in clients' names.
     pub conversations: Conversations,
+    /// Who sends faster than workers read.
+    pub rushes: Arc<Rushes>,
     /// How many workers there are.
     pub workers: usize,
 }
@@ -83,6 +88,7 @@ pub struct Worker {
     sender: GateSender,
     pool: SocketPool,
     budget: Arc<FdBudget>,
+    rushes: Arc<Rushes>,
     tcp: Tcp,
     udp: Udp,
     icmp: Icmp,
@@ -116,6 +122,7 @@ impl Worker {
             pool: &shared.pool,
             inside: None,
             budget: &shared.budget,
+            rushes: &shared.rushes,
             now,
         };
         let (v4, v6) = sockets.udp;
@@ -127,6 +134,7 @@ impl Worker {
             sender,
             pool: shared.pool.clone(),
             budget: Arc::clone(&shared.budget),
+            rushes: Arc::clone(&shared.rushes),
             tcp,
             udp,
             icmp: Icmp::new(now),
@@ -217,6 +225,7 @@ impl Worker {
         parts.udp.tick(&mut cx);
         parts.icmp.tick(&mut cx);
         parts.publish.tick(&mut cx);
+        cx.rushes.tick(now);
     }
 
     /// Ends what new rules do not admit.
@@ -243,6 +252,7 @@ impl Worker {
             pool: &self.pool,
             inside: None,
             budget: &self.budget,
+            rushes: &self.rushes,
             now,
         };
         (parts, context)

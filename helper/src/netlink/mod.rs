@@ -7,6 +7,7 @@
 mod address;
 mod bridge;
 mod link;
+mod offload;
 mod routing;
 mod shaping;
 mod sub;
@@ -15,6 +16,7 @@ pub use address::{add_address, addresses, remove_address};
 pub use bridge::NewBridge;
 pub use link::{BridgePort, Gone, Link, LinkKind, Wire};
 pub use mossnet_netlink::{Message, Refused};
+pub use offload::Feature;
 pub use routing::{
     DefaultRoute, PrefixRoute, Route, RouteKind, Way, add_neighbour, add_prefix_route, add_route,
     add_rule, default_routes, remove_route,
@@ -23,6 +25,7 @@ pub use shaping::Bucket;
 pub use sub::{NewSub, SubKind};
 
 use mossnet_netlink::Socket;
+use netlink_bindings::utils::push_header;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
@@ -67,6 +70,11 @@ impl Netlink {
         Socket::netfilter().map(Self)
     }
 
+    /// A NETLINK_GENERIC socket in the calling thread's netns.
+    pub fn generic() -> nix::Result<Self> {
+        Socket::generic().map(Self)
+    }
+
     /// Whether what has arrived tells that a link is gone. What could not be kept of it (ENOBUFS) is
     /// no error.
     pub fn heard_of(&mut self, gone: Gone) -> nix::Result<bool> {
@@ -85,4 +93,17 @@ impl DerefMut for Netlink {
     fn deref_mut(&mut self) -> &mut Socket {
         &mut self.0
     }
+}
+
+/// Append an attribute.
+fn value(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    push_header(bytes, kind, value.len() as u16);
+    bytes.extend(value);
+}
+
+/// Append an attribute that is a string, with the zero at its end.
+fn text(bytes: &mut Vec<u8>, kind: u16, text: &str) {
+    let mut terminated = text.as_bytes().to_vec();
+    terminated.push(0);
+    value(bytes, kind, &terminated);
 }

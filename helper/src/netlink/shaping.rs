@@ -1,12 +1,12 @@
-//! What holds traffic to a rate: token buckets, and a link through which traffic is led that has to be held
-//! where it comes in (rtnetlink(7), tc-tbf(8), linux/pkt_sched.h, linux/pkt_cls.h).
+//! What holds traffic to a rate: token buckets, a link through which traffic is led that has to be held
+//! where it comes in, and queues (rtnetlink(7), tc-tbf(8), tc-pfifo(8), linux/pkt_sched.h, linux/pkt_cls.h).
 
 use super::link::{UP, link_message};
-use super::{Message, Netlink, Refused};
+use super::{Message, Netlink, Refused, text, value};
 use crate::names::IfName;
 use mossnet_netlink::attribute;
 use netlink_bindings::rt_link::PushLinkAttrs;
-use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_header};
+use netlink_bindings::utils::{finalize_nested_header, push_nested_header};
 
 /// linux/rtnetlink.h.
 const TCA_KIND: u16 = 1;
@@ -17,6 +17,8 @@ const INGRESS: u32 = 0xffff_fff1;
 const INGRESS_HANDLE: u32 = 0xffff_0000;
 /// Of the bucket: `1:`.
 const HANDLE: u32 = 0x0001_0000;
+/// Of the queue, in ASCII `mo:`: nobody else's.
+const QUEUE_HANDLE: u32 = 0x6d6f_0000;
 /// Of the filter: the first to be asked.
 const PRIORITY: u32 = 1;
 /// struct tcmsg.
@@ -59,6 +61,22 @@ impl Netlink {
         value(bytes, TCA_TBF_BURST, &bucket.burst.to_ne_bytes());
         finalize_nested_header(bytes, options);
         self.request(message)
+    }
+
+    /// What leaves a link waits in a queue of as many packets where the other end takes no more. EEXIST where
+    /// there is a queue that somebody made.
+    pub fn add_queue(&mut self, index: u32, packets: u32) -> Result<(), Refused> {
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let mut message = control(libc::RTM_NEWQDISC, flags, index, QUEUE_HANDLE, ROOT, 0);
+        text(message.attributes(), TCA_KIND, "pfifo");
+        // struct tc_fifo_qopt
+        value(message.attributes(), TCA_OPTIONS, &packets.to_ne_bytes());
+        self.request(message)
+    }
+
+    /// Remove that queue; refused where it is not there, or is another one.
+    pub fn remove_queue(&mut self, index: u32) -> Result<(), Refused> {
+        self.request(control(libc::RTM_DELQDISC, 0, index, QUEUE_HANDLE, ROOT, 0))
     }
 
     /// The rate, bytes per second, to which what leaves a link is held.
@@ -150,17 +168,6 @@ fn everything() -> Vec<u8> {
 fn redirection(other: u32) -> Vec<u8> {
     let words = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, other];
     words.into_iter().flat_map(u32::to_ne_bytes).collect()
-}
-
-fn value(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    push_header(bytes, kind, value.len() as u16);
-    bytes.extend(value);
-}
-
-fn text(bytes: &mut Vec<u8>, kind: u16, text: &str) {
-    let mut terminated = text.as_bytes().to_vec();
-    terminated.push(0);
-    value(bytes, kind, &terminated);
 }
 
 /// Of a bucket of this link.

@@ -3,7 +3,7 @@
 //!
 //! The conversation: fd 3 of the relay is one end of a SOCK_SEQPACKET pair, fd 4 the router netns.
 //! The relay says `ready`, or what went wrong. What it is sent is a [`parcel`], and has been answered
-//! with `ok` or an error before the next one is sent.
+//! with `ok` or an error before the next one is sent. Unasked it may speak of a [`Rush`].
 //!
 //! Invariants: `accepted` is a snapshot that a relay has answered with `ok`, so that a text that
 //! kills or displeases it is never given again; every socket that it names is held, so that clients
@@ -11,6 +11,9 @@
 //! Sources: memfd_create(2), unix(7), prctl(2).
 
 mod parcel;
+mod rush;
+
+pub use rush::Rush;
 
 use crate::request::{ExitStatus, Failure, PortCount};
 use crate::sealed::Sealed;
@@ -21,6 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use nix::unistd::Pid;
 use parcel::{Counting, Held, Parcel, parcels};
+use rush::Rushes;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -52,6 +56,7 @@ pub struct Relay {
     /// When to start it again, and how the last one ended.
     restart: Option<(Instant, ExitStatus)>,
     delay: Duration,
+    rushes: Rushes,
 }
 
 /// A snapshot, and the keys of the sockets that it needs.
@@ -113,6 +118,7 @@ impl Relay {
             child: None,
             restart: None,
             delay,
+            rushes: Rushes::default(),
         }
     }
 
@@ -178,6 +184,11 @@ impl Relay {
                 None
             }
         }
+    }
+
+    /// What it has said of rushes since the last call.
+    pub fn take_rushes(&mut self) -> Vec<Rush> {
+        self.rushes.take()
     }
 
     /// Keep sockets for snapshots to come.
@@ -356,6 +367,10 @@ impl Relay {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Heard::Nothing),
             Err(errno) => return Err(Failure::kernel("hear the relay", errno)),
         };
+        if let Some(rush) = Rush::parse(&message) {
+            self.rushes.add(rush);
+            return Ok(Heard::Nothing);
+        }
         match (child.phase, message.as_str()) {
             (Phase::Starting, "ready") => match self.accepted.clone() {
                 Some(accepted) => self.give(&accepted).map(|()| Heard::Nothing),

@@ -4,6 +4,7 @@
 //! leaves no interface, record or overflow bridge behind.
 
 use super::ready;
+use super::rush::Inside;
 use super::segment::{Endpoint, MOST_ENDPOINTS, MOST_OVERFLOWS, Place};
 use super::shape::turnaround;
 use super::{Router, link_failure, require_link, usable};
@@ -109,6 +110,10 @@ impl Router {
                 .bandwidth
                 .outward
                 .and_then(|_| turnaround(&spec.router_ifname)),
+            inside: Inside {
+                sandbox: spec.sandbox.clone(),
+                ifname: spec.ifname.clone(),
+            },
         };
         let moves = self.segments.moves(&endpoint);
         let before = self

@@ -7,7 +7,7 @@
 //! * `direct`: a single endpoint without a bridge, for a router that serves one namespace.
 //! * `guard`: endpoints are held to their own addresses.
 //! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
-//! * `shape`: endpoints are held to a bandwidth.
+//! * `shape`: endpoints are held to a bandwidth. `rush`: what they send too fast is taken by a thread.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
 //!   no reading in.
 //!
@@ -24,11 +24,13 @@ mod gate;
 mod guard;
 mod kernel;
 pub(crate) mod ready;
+mod rush;
 mod segment;
 mod shape;
 
 pub use direct::Direct;
 pub use gate::table_of;
+pub use rush::{Inside, queue};
 pub use segment::main_bridge;
 pub use shape::{Port, hold, turnaround};
 

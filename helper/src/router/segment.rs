@@ -12,6 +12,7 @@
 //! counted; [`Segments::retain`] corrects that.
 
 use super::BRIDGE_PREFIX;
+use super::rush::Inside;
 use crate::names::{IfName, MacAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -85,6 +86,8 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// The link through which what it sends is led.
     pub turnaround: Option<IfName>,
+    /// The other end.
+    pub inside: Inside,
 }
 
 /// All segments with their endpoints.
@@ -257,6 +260,7 @@ pub fn main_bridge(name: &str) -> Option<IfName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::SandboxId;
 
     fn name(text: &str) -> IfName {
         text.parse().unwrap()
@@ -270,6 +274,10 @@ mod tests {
             mac: "02:00:00:00:00:01".parse().unwrap(),
             addresses: Vec::new(),
             turnaround: None,
+            inside: Inside {
+                sandbox: SandboxId::from([1; 32]),
+                ifname: "eth0".parse().unwrap(),
+            },
         }
     }
 

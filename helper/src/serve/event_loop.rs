@@ -93,6 +93,7 @@ impl EventLoop {
                 self.tell(Event::RelayRestarted { status });
             }
             self.helper.relay().tick(Instant::now());
+            self.helper.follow_rushes();
             if ready.writable && self.connection.as_mut().is_some_and(|c| !c.flush()) {
                 self.connection = None;
             }

@@ -1,10 +1,13 @@
 //! Mount trees as descriptors, so that a tree can be attached after its path is hidden or gone.
 //!
-//! Sources: open_tree(2), move_mount(2), mount_setattr(2), Linux 5.2 and 5.12.
+//! Sources: open_tree(2), move_mount(2), fsopen(2), fsmount(2), mount_setattr(2), Linux 5.2 and 5.12.
 
 use nix::NixPath;
 use nix::errno::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// linux/mount.h.
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 
 /// A detached copy of the mounts at `path` below `dir` (with everything mounted under it, where
 /// `recursive`), that can be attached elsewhere. An empty path stands for `dir` itself.
@@ -27,6 +30,38 @@ pub fn clone_tree(
     let fd = Errno::result(result)? as RawFd;
     // SAFETY: open_tree(2) has just installed this descriptor; nothing else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A tree of /sys that shows the calling thread's network namespace, attached nowhere. EPERM where our mount
+/// namespace shows a part of /sys only, as in a container.
+pub fn new_sysfs() -> nix::Result<OwnedFd> {
+    let cloexec: libc::c_uint = 1;
+    let name = c"sysfs";
+    // SAFETY: `name` outlives the call. 1 is FSOPEN_CLOEXEC (linux/mount.h).
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), cloexec) };
+    let context = Errno::result(context)? as RawFd;
+    // SAFETY: fsopen(2) has just installed this descriptor; nothing else knows of it.
+    let context = unsafe { OwnedFd::from_raw_fd(context) };
+    let (no_key, no_value, no_aux) = (0_usize, 0_usize, 0_i32);
+    // SAFETY: FSCONFIG_CMD_CREATE takes neither key nor value: both pointers are null.
+    let created = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            no_key,
+            no_value,
+            no_aux,
+        )
+    };
+    Errno::result(created)?;
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: fsmount(2) takes numbers only. 1 is FSMOUNT_CLOEXEC (linux/mount.h).
+    let tree =
+        unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), cloexec, attributes) };
+    let tree = Errno::result(tree)? as RawFd;
+    // SAFETY: fsmount(2) has just installed this descriptor; nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree) })
 }
 
 /// Attach a detached tree over `target`, which is not followed where it is a symbolic link.

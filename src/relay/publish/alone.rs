@@ -18,6 +18,7 @@ use crate::relay::flows::Limits;
 use crate::relay::gate::{GateSender, UplinkMacs};
 use crate::relay::pending::{Pending, limit_for};
 use crate::relay::rules::{Rules, RulesReader, SharedRules};
+use crate::relay::rush::Rushes;
 use crate::relay::sandbox::{self, SandboxError};
 use crate::relay::socket_pool::SocketPool;
 use crate::relay::tcp::Tcp;
@@ -145,6 +146,8 @@ fn shared(budget: FdBudget, pool: SocketPool, rules: &Arc<SharedRules>) -> Share
             up1: [0; 6],
         },
         conversations: Conversations::default(),
+        // Nobody is there who could do anything about it.
+        rushes: Arc::new(Rushes::new(None, Instant::now())),
         workers: 1,
     }
 }
@@ -185,6 +188,7 @@ struct Worker {
     pool: SocketPool,
     inside: SocketPool,
     budget: Arc<FdBudget>,
+    rushes: Arc<Rushes>,
     tcp: Tcp,
     publish: Publish,
     /// Readable when there are new rules.
@@ -208,6 +212,7 @@ impl Worker {
             pool: shared.pool.clone(),
             inside,
             budget: Arc::clone(&shared.budget),
+            rushes: Arc::clone(&shared.rushes),
             tcp,
             publish: Publish::new(0, shared, now),
             wake,
@@ -286,6 +291,7 @@ impl Worker {
             pool: &self.pool,
             inside: Some(&self.inside),
             budget: &self.budget,
+            rushes: &self.rushes,
             now,
         };
         act(&mut self.tcp, &mut self.publish, &mut cx);

@@ -17,6 +17,7 @@ use super::table::{Published, Table, Target};
 use super::towards;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::flows::{Flows, Limits};
+use crate::relay::rush;
 use crate::relay::udp::transmit::{Segmentation, Way, transmit};
 use crate::relay::worker::Context;
 use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Path, Received, Report};
@@ -164,9 +165,12 @@ impl Datagrams {
         let Some(flow) = self.state.flows.get(id) else {
             return;
         };
+        let container = flow.container.ip();
         match self.batch.receive(flow.router.as_fd()) {
-            Ok(_) => {
+            Ok(messages) => {
                 let datagrams: Vec<_> = self.batch.iter().map(|got| datagram(&got)).collect();
+                let (all, late) = (count(&datagrams) as usize, messages >= rush::LATE);
+                cx.rushes.heard(container, all, late, cx.now);
                 self.state.answer(id, &datagrams, cx);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queued_error(id, cx),

@@ -11,6 +11,7 @@ use crate::relay::event_loop::{Batch, Poller};
 use crate::relay::flows::Limits;
 use crate::relay::gate::GateSender;
 use crate::relay::rules::Rules;
+use crate::relay::rush::Rushes;
 use crate::relay::socket_pool::{SocketKind, SocketPool};
 use crate::relay::worker::Context;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -26,6 +27,7 @@ struct World {
     gate: GateSender,
     pool: SocketPool,
     budget: FdBudget,
+    rushes: Rushes,
     rules: Rules,
     now: Instant,
 }
@@ -96,6 +98,7 @@ impl World {
             gate: GateSender::nowhere(),
             pool: stocked(),
             budget: FdBudget::new(1000),
+            rushes: Rushes::new(None, now),
             rules: Rules::default(),
             now,
         }
@@ -109,6 +112,7 @@ impl World {
             pool: &self.pool,
             inside: None,
             budget: &self.budget,
+            rushes: &self.rushes,
             now: self.now,
         };
         act(&mut self.datagrams, &self.published, &mut cx);

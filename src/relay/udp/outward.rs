@@ -7,6 +7,7 @@ use super::{FLOW_BUFFER, State, Udp, about, enlarge};
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::offender;
 use crate::relay::rules::Refusal;
+use crate::relay::rush;
 use crate::relay::wire::icmp::Notice;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::udp as wire_udp;
@@ -35,7 +36,7 @@ impl Udp {
             let read = reads.begun;
             match self.batch.receive(listener.as_fd()) {
                 Ok(count) => {
-                    self.state.take_batch(&self.batch, cx);
+                    self.state.take_batch(&self.batch, count, cx);
                     if count == self.batch.slots() {
                         continue;
                     }
@@ -67,16 +68,22 @@ impl Udp {
         let RouterSide::Own(own) = &flow.router else {
             return;
         };
-        if let Err(error) = self.batch.receive(own.socket.as_fd()) {
-            tracing::trace!(%error, "UDP flow not read");
-            return;
-        }
+        let client = flow.key.client.ip();
+        let messages = match self.batch.receive(own.socket.as_fd()) {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::trace!(%error, "UDP flow not read");
+                return;
+            }
+        };
         let mut divisible = false;
         let taken = self.batch.iter();
         let datagrams: Vec<_> = taken
             .inspect(|received| divisible |= is_divisible(received))
             .map(|received| datagram(&received))
             .collect();
+        let late = messages >= rush::LATE;
+        cx.rushes.heard(client, count(&datagrams), late, cx.now);
         self.state.send_out(id, &datagrams, divisible, cx);
     }
 
@@ -106,9 +113,10 @@ struct Begun {
 
 impl State {
     /// Sorts a listener's batch by flow and sends it on.
-    fn take_batch(&mut self, batch: &Batch, cx: &mut Context<'_>) {
+    fn take_batch(&mut self, batch: &Batch, messages: usize, cx: &mut Context<'_>) {
         let mut run: Vec<Datagram<'_>> = Vec::new();
         let mut current: Option<Begun> = None;
+        let late = messages >= rush::LATE;
         for received in batch.iter() {
             let Some(key) = key(&received) else { continue };
             if current.is_none_or(|current| current.key != key) {
@@ -118,6 +126,7 @@ impl State {
                     divisible: false,
                 };
                 if let Some(before) = current.replace(begun) {
+                    (cx.rushes).heard(before.key.client.ip(), count(&run), late, cx.now);
                     self.forward(before, &run, cx);
                 }
                 run.clear();
@@ -128,6 +137,7 @@ impl State {
             run.push(datagram(&received));
         }
         if let Some(current) = current {
+            (cx.rushes).heard(current.key.client.ip(), count(&run), late, cx.now);
             self.forward(current, &run, cx);
         }
     }
