@@ -128,6 +128,8 @@ struct Table {
     per_source: HashMap<IpAddr, usize>,
     swept: Option<Instant>,
     complained: Option<Instant>,
+    /// Entries that are `Ready`.
+    ready: usize,
 }
 
 /// The shared table.
@@ -191,16 +193,23 @@ impl Pending {
         connected: Connected,
         now: Instant,
     ) -> Result<(), Connected> {
-        match self.table().entries.get_mut(&tuple) {
+        let mut table = self.table();
+        match table.entries.get_mut(&tuple) {
             Some(entry) if entry.isn == isn && matches!(entry.stage, Stage::Connecting) => {
                 entry.stage = Stage::Ready {
                     connected,
                     since: now,
                 };
+                table.ready += 1;
                 Ok(())
             }
             Some(_) | None => Err(connected),
         }
+    }
+
+    /// Whether a connection may wait to be accepted, by this worker or another one.
+    pub fn any_ready(&self) -> bool {
+        self.table().ready > 0
     }
 
     /// Forgets a connection whose host side failed.
@@ -225,10 +234,8 @@ impl Pending {
             return table.remove(&tuple);
         }
         let accepted = Stage::Accepted { since: now };
-        match std::mem::replace(&mut entry.stage, accepted) {
-            Stage::Ready { connected, .. } => Some(connected),
-            Stage::Connecting | Stage::Accepted { .. } => None,
-        }
+        let before = std::mem::replace(&mut entry.stage, accepted);
+        table.taken(before)
     }
 
     /// Whether nobody waits any more for a host-side connect: the container has stopped asking, or
@@ -308,8 +315,16 @@ impl Table {
                 count.remove();
             }
         }
-        match entry.stage {
-            Stage::Ready { connected, .. } => Some(connected),
+        self.taken(entry.stage)
+    }
+
+    /// The host side in a stage that is over.
+    fn taken(&mut self, stage: Stage) -> Option<Connected> {
+        match stage {
+            Stage::Ready { connected, .. } => {
+                self.ready -= 1;
+                Some(connected)
+            }
             Stage::Connecting | Stage::Accepted { .. } => None,
         }
     }
@@ -347,8 +362,9 @@ mod tests {
         assert!(pending.ready(tuple, 7, connected(), now).is_ok());
         assert!(matches!(pending.syn(tuple, 7, now), Syn::PassOn));
         assert!(pending.accept(tuple, Some(8), now).is_none());
+        assert!(pending.any_ready());
         assert!(pending.accept(tuple, Some(7), now).is_some());
-        assert!(pending.is_empty());
+        assert!(pending.is_empty() && !pending.any_ready());
     }
 
     #[test]
@@ -358,6 +374,7 @@ mod tests {
         let late = start + Duration::from_secs(1);
         pending.ready(tuple, 7, connected(), late).unwrap();
         assert!(pending.accept(tuple, None, late).is_some());
+        assert!(!pending.any_ready());
         assert!(matches!(pending.syn(tuple, 7, late), Syn::PassOn));
         assert!(pending.accept(tuple, Some(7), late).is_none());
         assert!(pending.sweep(late).is_empty());
@@ -421,6 +438,6 @@ mod tests {
         assert!(pending.sweep(now + READY_LIFETIME).is_empty());
         pending.ready(tuple, 7, connected(), now).unwrap();
         assert_eq!(pending.sweep(now + 2 * READY_LIFETIME).len(), 1);
-        assert!(pending.is_empty());
+        assert!(pending.is_empty() && !pending.any_ready());
     }
 }

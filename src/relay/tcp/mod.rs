@@ -198,7 +198,14 @@ impl Tcp {
             };
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             match SockRef::from(listener).accept4(flags) {
-                Ok((socket, client)) => self.accepted(socket.into(), &client, cx),
+                Ok((socket, client)) => {
+                    self.accepted(socket.into(), &client, cx);
+                    // An accept4(2) that finds nobody makes a socket and a file in vain. Whoever waits all the
+                    // same is told of again.
+                    if !self.pending.any_ready() {
+                        return;
+                    }
+                }
                 Err(error) => match error.raw_os_error() {
                     // Gone before we came.
                     Some(libc::ECONNABORTED | libc::EINTR) => {}
