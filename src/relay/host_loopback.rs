@@ -10,7 +10,7 @@ use crate::network::snapshot::{HostLoopbackView, Withheld};
 use crate::ports::{HostLoopback, Port, Proto};
 use socket2::SockRef;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -66,18 +66,18 @@ impl Openings {
     }
 }
 
-/// A socket that is connected to itself: nobody has the port, and the kernel happened to choose the
-/// very same for this end. To the container it is a closed port.
-pub fn is_own_peer(socket: &OwnedFd) -> bool {
-    let socket = SockRef::from(socket);
-    let ends = (socket.local_addr(), socket.peer_addr());
-    matches!(ends, (Ok(local), Ok(peer)) if local.as_socket() == peer.as_socket())
+/// Whether a socket that is connected to `peer` is so to itself: nobody has the port, and the kernel
+/// happened to choose the very same for this end. To the container it is a closed port.
+pub fn is_own_peer(socket: &OwnedFd, peer: SocketAddr) -> bool {
+    let local = SockRef::from(socket).local_addr();
+    let local = local.ok().and_then(|local| local.as_socket());
+    local.is_some_and(|local| (local.ip(), local.port()) == (peer.ip(), peer.port()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{SocketAddr, UdpSocket};
+    use std::net::UdpSocket;
 
     fn openings() -> Openings {
         let view = |open: &str, source: &str, other: &str| HostLoopbackView {
@@ -128,7 +128,7 @@ mod tests {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         let connected = |to: SocketAddr| {
             socket.connect(to).unwrap();
-            is_own_peer(&socket.try_clone().unwrap().into())
+            is_own_peer(&socket.try_clone().unwrap().into(), to)
         };
         assert!(connected(socket.local_addr().unwrap()));
         assert!(!connected(other.local_addr().unwrap()));

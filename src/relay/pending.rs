@@ -13,6 +13,8 @@
 //!
 //! Sources: RFC 9293 §3.10.7.4, RFC 6298 (retransmission), `tcp_syn_linear_timeouts`.
 
+use super::wire::ip::Packet;
+use super::wire::tcp::Segment;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +29,33 @@ pub struct FourTuple {
     pub client: SocketAddr,
     /// Where it wants to go.
     pub destination: SocketAddr,
+}
+
+impl FourTuple {
+    /// Those of a SYN.
+    pub fn of(packet: &Packet<'_>, segment: &Segment<'_>) -> Self {
+        Self {
+            client: SocketAddr::new(packet.source(), segment.source_port()),
+            destination: SocketAddr::new(packet.destination(), segment.destination_port()),
+        }
+    }
+}
+
+/// A connection's host side, connected.
+#[derive(Debug)]
+pub struct Connected {
+    /// The socket.
+    pub host: OwnedFd,
+    /// Its connect has ended with a reset, of which the socket does not tell a second time.
+    pub was_reset: bool,
+}
+
+impl Connected {
+    /// As a connect usually ends.
+    pub fn new(host: OwnedFd) -> Self {
+        let was_reset = false;
+        Self { host, was_reset }
+    }
 }
 
 /// What to do about a SYN.
@@ -49,8 +78,13 @@ pub enum Syn {
 #[derive(Debug)]
 enum Stage {
     Connecting,
-    Ready { host: OwnedFd, since: Instant },
-    Accepted { since: Instant },
+    Ready {
+        connected: Connected,
+        since: Instant,
+    },
+    Accepted {
+        since: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -94,6 +128,8 @@ struct Table {
     per_source: HashMap<IpAddr, usize>,
     swept: Option<Instant>,
     complained: Option<Instant>,
+    /// Entries that are `Ready`.
+    ready: usize,
 }
 
 /// The shared table.
@@ -124,7 +160,7 @@ impl Pending {
                     Stage::Ready { .. } | Stage::Accepted { .. } => Syn::PassOn,
                 };
             }
-            abandoned = table.remove(&tuple);
+            abandoned = table.remove(&tuple).map(|left| left.host);
         }
         let from_source = table
             .per_source
@@ -154,16 +190,26 @@ impl Pending {
         &self,
         tuple: FourTuple,
         isn: u32,
-        host: OwnedFd,
+        connected: Connected,
         now: Instant,
-    ) -> Result<(), OwnedFd> {
-        match self.table().entries.get_mut(&tuple) {
+    ) -> Result<(), Connected> {
+        let mut table = self.table();
+        match table.entries.get_mut(&tuple) {
             Some(entry) if entry.isn == isn && matches!(entry.stage, Stage::Connecting) => {
-                entry.stage = Stage::Ready { host, since: now };
+                entry.stage = Stage::Ready {
+                    connected,
+                    since: now,
+                };
+                table.ready += 1;
                 Ok(())
             }
-            Some(_) | None => Err(host),
+            Some(_) | None => Err(connected),
         }
+    }
+
+    /// Whether a connection may wait to be accepted, by this worker or another one.
+    pub fn any_ready(&self) -> bool {
+        self.table().ready > 0
     }
 
     /// Forgets a connection whose host side failed.
@@ -178,7 +224,7 @@ impl Pending {
 
     /// The host side that belongs to a connection just accepted. `isn` is unknown for one that was
     /// made from a SYN cookie.
-    pub fn accept(&self, tuple: FourTuple, isn: Option<u32>, now: Instant) -> Option<OwnedFd> {
+    pub fn accept(&self, tuple: FourTuple, isn: Option<u32>, now: Instant) -> Option<Connected> {
         let mut table = self.table();
         let entry = table.entries.get_mut(&tuple)?;
         if isn.is_some_and(|isn| isn != entry.isn) || !matches!(entry.stage, Stage::Ready { .. }) {
@@ -188,10 +234,8 @@ impl Pending {
             return table.remove(&tuple);
         }
         let accepted = Stage::Accepted { since: now };
-        match std::mem::replace(&mut entry.stage, accepted) {
-            Stage::Ready { host, .. } => Some(host),
-            Stage::Connecting | Stage::Accepted { .. } => None,
-        }
+        let before = std::mem::replace(&mut entry.stage, accepted);
+        table.taken(before)
     }
 
     /// Whether nobody waits any more for a host-side connect: the container has stopped asking, or
@@ -225,6 +269,7 @@ impl Pending {
             .collect();
         over.iter()
             .filter_map(|tuple| table.remove(tuple))
+            .map(|left| left.host)
             .collect()
     }
 
@@ -262,7 +307,7 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, tuple: &FourTuple) -> Option<OwnedFd> {
+    fn remove(&mut self, tuple: &FourTuple) -> Option<Connected> {
         let entry = self.entries.remove(tuple)?;
         if let MapEntry::Occupied(mut count) = self.per_source.entry(tuple.client.ip()) {
             *count.get_mut() -= 1;
@@ -270,8 +315,16 @@ impl Table {
                 count.remove();
             }
         }
-        match entry.stage {
-            Stage::Ready { host, .. } => Some(host),
+        self.taken(entry.stage)
+    }
+
+    /// The host side in a stage that is over.
+    fn taken(&mut self, stage: Stage) -> Option<Connected> {
+        match stage {
+            Stage::Ready { connected, .. } => {
+                self.ready -= 1;
+                Some(connected)
+            }
             Stage::Connecting | Stage::Accepted { .. } => None,
         }
     }
@@ -292,8 +345,9 @@ mod tests {
         }
     }
 
-    fn descriptor() -> OwnedFd {
-        std::os::unix::net::UnixStream::pair().unwrap().0.into()
+    fn connected() -> Connected {
+        let descriptor = std::os::unix::net::UnixStream::pair().unwrap().0;
+        Connected::new(descriptor.into())
     }
 
     #[test]
@@ -305,11 +359,12 @@ mod tests {
         ));
         assert!(matches!(pending.syn(tuple, 7, now), Syn::Connecting));
         assert!(pending.accept(tuple, Some(7), now).is_none());
-        assert!(pending.ready(tuple, 7, descriptor(), now).is_ok());
+        assert!(pending.ready(tuple, 7, connected(), now).is_ok());
         assert!(matches!(pending.syn(tuple, 7, now), Syn::PassOn));
         assert!(pending.accept(tuple, Some(8), now).is_none());
+        assert!(pending.any_ready());
         assert!(pending.accept(tuple, Some(7), now).is_some());
-        assert!(pending.is_empty());
+        assert!(pending.is_empty() && !pending.any_ready());
     }
 
     #[test]
@@ -317,8 +372,9 @@ mod tests {
         let (pending, start, tuple) = (pending(), Instant::now(), tuple("10.0.0.2:1000"));
         pending.syn(tuple, 7, start);
         let late = start + Duration::from_secs(1);
-        pending.ready(tuple, 7, descriptor(), late).unwrap();
+        pending.ready(tuple, 7, connected(), late).unwrap();
         assert!(pending.accept(tuple, None, late).is_some());
+        assert!(!pending.any_ready());
         assert!(matches!(pending.syn(tuple, 7, late), Syn::PassOn));
         assert!(pending.accept(tuple, Some(7), late).is_none());
         assert!(pending.sweep(late).is_empty());
@@ -335,9 +391,9 @@ mod tests {
             Syn::New { abandoned: None }
         ));
         assert!(pending.abandoned(tuple, 7, now));
-        assert!(pending.ready(tuple, 7, descriptor(), now).is_err());
+        assert!(pending.ready(tuple, 7, connected(), now).is_err());
         pending.forget(tuple, 7);
-        assert!(pending.ready(tuple, 8, descriptor(), now).is_ok());
+        assert!(pending.ready(tuple, 8, connected(), now).is_ok());
         assert!(matches!(
             pending.syn(tuple, 9, now),
             Syn::New { abandoned: Some(_) }
@@ -380,8 +436,8 @@ mod tests {
         let (pending, now, tuple) = (pending(), Instant::now(), tuple("10.0.0.2:1000"));
         pending.syn(tuple, 7, now);
         assert!(pending.sweep(now + READY_LIFETIME).is_empty());
-        pending.ready(tuple, 7, descriptor(), now).unwrap();
+        pending.ready(tuple, 7, connected(), now).unwrap();
         assert_eq!(pending.sweep(now + 2 * READY_LIFETIME).len(), 1);
-        assert!(pending.is_empty());
+        assert!(pending.is_empty() && !pending.any_ready());
     }
 }

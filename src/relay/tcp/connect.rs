@@ -7,11 +7,11 @@
 
 use super::flow::{DESCRIPTORS, reset_on_close};
 use super::refusal::Answer;
-use crate::relay::event_loop::{Interest, Key, Owner, Token};
+use crate::relay::event_loop::{Interest, Key, Owner, Readiness, Token};
 use crate::relay::exit;
 use crate::relay::host_loopback::{Asked, is_own_peer};
 use crate::relay::offender;
-use crate::relay::pending::{FourTuple, Pending, Syn};
+use crate::relay::pending::{Connected, FourTuple, Pending, Syn};
 use crate::relay::rules::{Refusal, Rules};
 use crate::relay::slots::Slots;
 use crate::relay::wire::ip::Packet;
@@ -33,12 +33,20 @@ const LOW_TTL: u8 = 32;
 /// established connections after two hours and more (RFC 5382 §5), many after minutes.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// What a SYN asks for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    tuple: FourTuple,
+    isn: u32,
+    /// Where the connection leads, be it called otherwise in the container.
+    peer: SocketAddr,
+}
+
 /// One attempt.
 #[derive(Debug)]
 struct Attempt {
     host: OwnedFd,
-    tuple: FourTuple,
-    isn: u32,
+    wanted: Wanted,
     /// As read at the gate, virtio-net header included.
     frame: Box<[u8]>,
 }
@@ -69,10 +77,7 @@ impl Connects {
         segment: &tcp::Segment<'_>,
         cx: &mut Context<'_>,
     ) {
-        let tuple = FourTuple {
-            client: SocketAddr::new(packet.source(), segment.source_port()),
-            destination: SocketAddr::new(packet.destination(), segment.destination_port()),
-        };
+        let tuple = FourTuple::of(packet, segment);
         let asked = Asked::Tcp(tuple.destination.port());
         let admitted = (cx.rules).admit(tuple.client.ip(), tuple.destination.ip(), asked);
         let peer = match admitted {
@@ -93,8 +98,9 @@ impl Connects {
             self.pending.forget(tuple, isn);
             return refuse(packet, Answer::Reset, cx);
         }
+        let wanted = Wanted { tuple, isn, peer };
         let host = host_socket(peer, packet.ttl(), cx.rules);
-        let started = host.and_then(|host| self.start(host, peer, (tuple, isn), frame, cx));
+        let started = host.and_then(|host| self.start(host, wanted, frame, cx));
         if let Err(error) = started {
             cx.budget.release(DESCRIPTORS);
             self.pending.forget(tuple, isn);
@@ -103,24 +109,31 @@ impl Connects {
         }
     }
 
-    /// `peer`: where the connection leads, be it called otherwise in the container.
     fn start(
         &mut self,
         host: OwnedFd,
-        peer: SocketAddr,
-        (tuple, isn): (FourTuple, u32),
+        wanted: Wanted,
         frame: &[u8],
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        match SockRef::from(&host).connect(&SockAddr::from(peer)) {
+        match SockRef::from(&host).connect(&SockAddr::from(wanted.peer)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             Err(error) => return Err(error),
         }
+        // With a peer on this machine the two kernels have often shaken hands by now. A connect that has
+        // failed by now says so by its event, like any other.
+        if SockRef::from(&host).peer_addr().is_ok() {
+            if is_own_peer(&host, wanted.peer) {
+                reset_on_close(&host);
+                return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+            }
+            self.connected(Connected::new(host), wanted, frame, cx);
+            return Ok(());
+        }
         let key = self.attempts.insert(Attempt {
             host,
-            tuple,
-            isn,
+            wanted,
             frame: frame.into(),
         });
         let Some(attempt) = self.attempts.get(key) else {
@@ -135,50 +148,62 @@ impl Connects {
     }
 
     /// A connect has come to an end.
-    pub fn ready(&mut self, key: Key, cx: &mut Context<'_>) {
+    pub fn ready(&mut self, key: Key, readiness: Readiness, cx: &mut Context<'_>) {
         let Some(attempt) = self.attempts.remove(key) else {
             return;
         };
-        match SockRef::from(&attempt.host).take_error() {
-            Ok(None) if is_own_peer(&attempt.host) => {
+        let outcome = if readiness.error() {
+            SockRef::from(&attempt.host).take_error()
+        } else {
+            Ok(None)
+        };
+        let was_reset = match outcome {
+            Ok(None) if is_own_peer(&attempt.host, attempt.wanted.peer) => {
                 let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
                 // Closed without a reset it would keep the port in TIME_WAIT.
                 reset_on_close(&attempt.host);
-                self.failed(&attempt, &refused, cx);
+                return self.failed(&attempt, &refused, cx);
             }
-            Ok(None) => self.connected(attempt, cx),
+            Ok(None) => false,
             // A peer that refuses gives another error: this one accepted, and reset at once. The
             // container gets its connection, and then the reset.
-            Ok(Some(error)) if is_reset(&error) => self.connected(attempt, cx),
-            Ok(Some(error)) | Err(error) => self.failed(&attempt, &error, cx),
-        }
-    }
-
-    fn connected(&mut self, attempt: Attempt, cx: &mut Context<'_>) {
+            Ok(Some(error)) if is_reset(&error) => true,
+            Ok(Some(error)) | Err(error) => return self.failed(&attempt, &error, cx),
+        };
         let Attempt {
             host,
-            tuple,
-            isn,
+            wanted,
             frame,
         } = attempt;
         // Another worker may accept the flow; a failure would leave it with a stale token here.
         if let Err(error) = cx.poller.remove(host.as_fd()) {
             tracing::debug!(%error, "connected socket not taken out of the epoll set");
         }
-        match self.pending.ready(tuple, isn, host, cx.now) {
-            Ok(()) => cx.gate.reinject(&frame),
-            Err(host) => abandon(&host, cx),
+        self.connected(Connected { host, was_reset }, wanted, &frame, cx);
+    }
+
+    fn connected(
+        &mut self,
+        connected: Connected,
+        wanted: Wanted,
+        frame: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        match (self.pending).ready(wanted.tuple, wanted.isn, connected, cx.now) {
+            Ok(()) => cx.gate.reinject(frame),
+            Err(connected) => abandon(&connected.host, cx),
         }
     }
 
     fn failed(&mut self, attempt: &Attempt, error: &io::Error, cx: &mut Context<'_>) {
-        self.pending.forget(attempt.tuple, attempt.isn);
+        let Wanted { tuple, isn, .. } = attempt.wanted;
+        self.pending.forget(tuple, isn);
         cx.budget.release(DESCRIPTORS);
         let queued = self.queued_error(attempt);
         let answer = Answer::to(error, queued);
         tracing::debug!(
-            flow.client = %attempt.tuple.client,
-            flow.destination = %attempt.tuple.destination,
+            flow.client = %tuple.client,
+            flow.destination = %tuple.destination,
             %error,
             "connect failed"
         );
@@ -201,12 +226,15 @@ impl Connects {
         let over: Vec<Key> = self
             .attempts
             .iter()
-            .filter(|(_, attempt)| self.pending.abandoned(attempt.tuple, attempt.isn, cx.now))
+            .filter(|(_, Attempt { wanted, .. })| {
+                (self.pending).abandoned(wanted.tuple, wanted.isn, cx.now)
+            })
             .map(|(key, _)| key)
             .collect();
         for key in over {
             if let Some(attempt) = self.attempts.remove(key) {
-                self.pending.forget(attempt.tuple, attempt.isn);
+                let Wanted { tuple, isn, .. } = attempt.wanted;
+                self.pending.forget(tuple, isn);
                 cx.budget.release(DESCRIPTORS);
             }
         }

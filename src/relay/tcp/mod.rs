@@ -24,7 +24,7 @@ mod tests;
 
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
 use super::host_loopback::Asked;
-use super::pending::{FourTuple, Pending};
+use super::pending::{Connected, FourTuple, Pending};
 use super::publish::listener::Counters;
 use super::slots::Slots;
 use super::wire::ip::Packet;
@@ -105,7 +105,7 @@ impl Tcp {
     pub fn ready(&mut self, token: Token, readiness: Readiness, cx: &mut Context<'_>) {
         match token.owner {
             Owner::TcpListener => self.accept(token.key, cx),
-            Owner::TcpConnect => self.connects.ready(token.key, cx),
+            Owner::TcpConnect => self.connects.ready(token.key, readiness, cx),
             Owner::TcpRouter => self.flow_ready(token.key, Side::Router, readiness, cx),
             Owner::TcpHost => self.flow_ready(token.key, Side::Host, readiness, cx),
             Owner::Gate
@@ -198,7 +198,14 @@ impl Tcp {
             };
             let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
             match SockRef::from(listener).accept4(flags) {
-                Ok((socket, client)) => self.accepted(socket.into(), &client, cx),
+                Ok((socket, client)) => {
+                    self.accepted(socket.into(), &client, cx);
+                    // An accept4(2) that finds nobody makes a socket and a file in vain. Whoever waits all the
+                    // same is told of again.
+                    if !self.pending.any_ready() {
+                        return;
+                    }
+                }
                 Err(error) => match error.raw_os_error() {
                     // Gone before we came.
                     Some(libc::ECONNABORTED | libc::EINTR) => {}
@@ -213,19 +220,14 @@ impl Tcp {
     }
 
     fn accepted(&mut self, router: OwnedFd, client: &SockAddr, cx: &mut Context<'_>) {
-        let destination = SockRef::from(&router).local_addr();
-        let tuple = destination
-            .ok()
-            .and_then(|destination| four_tuple(client, &destination));
-        let host = tuple.and_then(|tuple| {
-            let isn = initial_sequence(&router);
-            self.pending.accept(tuple, isn, cx.now)
-        });
-        let (Some(tuple), Some(host)) = (tuple, host) else {
+        let arrival = arrival(&router, client);
+        let connected = arrival.and_then(|(tuple, isn)| self.pending.accept(tuple, isn, cx.now));
+        let (Some((tuple, _)), Some(connected)) = (arrival, connected) else {
             // Nobody asked for it, or its host side was given up meanwhile.
             return reset_on_close(&router);
         };
-        if was_reset(&host) {
+        let Connected { host, was_reset } = connected;
+        if was_reset && is_empty(&host) {
             cx.budget.release(DESCRIPTORS);
             return reset_on_close(&router);
         }
@@ -366,21 +368,29 @@ fn four_tuple(client: &SockAddr, destination: &SockAddr) -> Option<FourTuple> {
     })
 }
 
-/// True if the host side was reset before the container was connected, and nothing came with it.
-fn was_reset(host: &OwnedFd) -> bool {
-    let host = SockRef::from(host);
+/// Nothing came from a host side before it was reset.
+fn is_empty(host: &OwnedFd) -> bool {
     let mut byte = [MaybeUninit::uninit()];
-    host.peer_addr().is_err() && !host.peek(&mut byte).is_ok_and(|count| count > 0)
+    !SockRef::from(host)
+        .peek(&mut byte)
+        .is_ok_and(|count| count > 0)
 }
 
-/// The initial sequence number of the SYN that made an accepted connection.
-fn initial_sequence(socket: &OwnedFd) -> Option<u32> {
-    let syn = sys::tcp::saved_syn(socket.as_fd()).ok()?;
-    syn_sequence(syn.bytes())
+/// What an accepted connection is, and the initial sequence number of its SYN; the SYN tells both. One
+/// that was made from a SYN cookie has none.
+fn arrival(router: &OwnedFd, client: &SockAddr) -> Option<(FourTuple, Option<u32>)> {
+    let kept = sys::tcp::saved_syn(router.as_fd()).ok();
+    let syn = kept.and_then(|syn| syn_of(syn.bytes()));
+    if let Some((tuple, isn)) = syn {
+        return Some((tuple, Some(isn)));
+    }
+    let destination = SockRef::from(router).local_addr().ok()?;
+    Some((four_tuple(client, &destination)?, None))
 }
 
-/// Sequence number in the headers of a SYN, from the IP header on; its data may be missing.
-pub fn syn_sequence(headers: &[u8]) -> Option<u32> {
+/// Ends and initial sequence number of a SYN, from its headers, beginning with IP's; its data may be missing.
+pub fn syn_of(headers: &[u8]) -> Option<(FourTuple, u32)> {
     let packet = Packet::parse(headers).ok()?;
-    Segment::of(&packet).ok().map(|segment| segment.sequence())
+    let segment = Segment::of(&packet).ok()?;
+    Some((FourTuple::of(&packet, &segment), segment.sequence()))
 }

@@ -348,7 +348,10 @@ fn sequence_numbers_are_read_from_saved_headers() {
     syn.extend([
         4, 0, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0,
     ]);
-    assert_eq!(syn_sequence(&syn), Some(0x0102_0304));
-    assert_eq!(syn_sequence(&syn[..30]), None);
-    assert_eq!(syn_sequence(&[]), None);
+    let (tuple, isn) = syn_of(&syn).unwrap();
+    assert_eq!(isn, 0x0102_0304);
+    let ends = [tuple.client, tuple.destination].map(|end| end.to_string());
+    assert_eq!(ends, ["10.0.0.2:1024", "192.0.2.1:80"]);
+    assert_eq!(syn_of(&syn[..30]), None);
+    assert_eq!(syn_of(&[]), None);
 }

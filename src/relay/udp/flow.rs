@@ -127,7 +127,7 @@ impl Flow {
         exit::choose(&socket, peer.ip(), rules)?;
         socket.connect(&SockAddr::from(peer))?;
         let host = socket.into();
-        if is_own_peer(&host) {
+        if is_own_peer(&host, peer) {
             return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
         }
         Ok(Self {
