@@ -40,7 +40,11 @@ fn helper_log() -> String {
 
 /// Whether a thread of the kernel takes what the only port of the router netns brings.
 fn threaded() -> bool {
-    let ports = inspect::router_interfaces("ve-");
+    is_threaded("ve-")
+}
+
+fn is_threaded(prefix: &str) -> bool {
+    let ports = inspect::router_interfaces(prefix);
     let port = ports.first().expect("a port");
     let script = format!("mount -t sysfs sysfs /sys && cat /sys/class/net/{port}/threaded");
     let text = inspect::in_router(["unshare", "-m", "sh", "-c", &script]).ok();
@@ -210,5 +214,30 @@ fn answers_of_a_published_port_may_rush_too() {
         }
         signal(world, "KILL");
         answers.wait();
+    });
+}
+
+#[test]
+fn the_pasta_drop_in_sees_it_too() {
+    World::test(|world| {
+        let server = Server::start();
+        let script = format!(
+            "cat >/run/p/flood.py <<'END'\nimport socket,struct\nTO='{SERVER}'\n{FLOOD}\nEND\n\
+             podmans $quiet_ports\n\
+             inside python3 /run/p/flood.py >/dev/null &\n\
+             flood=$!\necho up; read go; kill $flood\n\
+             echo calm; read go; kill $(cat /run/p/pid)"
+        );
+        let mut running = crate::pasta::sh(world, &script).open_stdin().start();
+        running.expect("up\n");
+        server.sees(1000);
+        // It says so on its standard error, which podman shows to nobody.
+        let mut port = || is_threaded("br-");
+        eventually(seconds(20), "a rush", &mut port);
+        running.write(b"\n");
+        running.expect("calm\n");
+        eventually(seconds(20), "its end", || !port());
+        running.write(b"\n");
+        running.wait().expect_code(0);
     });
 }

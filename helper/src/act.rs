@@ -6,13 +6,13 @@
 use crate::names::{IfName, SandboxId};
 use crate::namespace::IdMapping;
 use crate::privilege::{Class, with};
-use crate::relay::Relay;
+use crate::relay::{Relay, Rush};
 use crate::request::{
     BridgeSpec, DefaultRoute, EndpointSpec, Event, ExitStatus, Failure, FailureKind, Inventory,
     NetworkRules, PROTOCOL_VERSION, ProcessInfo, ProcessState, Reply, Request, SandboxNetns,
     SandboxSpec, UplinkKind,
 };
-use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Router};
+use crate::router::{BRIDGE_PREFIX, ENDPOINT_PREFIX, Inside, Router};
 use crate::rush::Followed;
 use crate::sandbox::{Sandboxes, adopt};
 use crate::sealed::Sealed;
@@ -43,7 +43,7 @@ pub struct Helper {
     sandboxes: Sandboxes,
     relay: Relay,
     uplinks: Uplinks,
-    rushes: Followed,
+    rushes: Followed<(IfName, Inside)>,
 }
 
 impl Helper {
@@ -71,7 +71,19 @@ impl Helper {
     /// Do what the relay has said of rushes.
     pub fn follow_rushes(&mut self) {
         let said = self.relay.take_rushes();
-        self.rushes.follow(said, &self.router, &self.sandboxes);
+        self.follow(said);
+    }
+
+    fn follow(&mut self, said: Vec<Rush>) {
+        let (router, sandboxes) = (&self.router, &self.sandboxes);
+        let switch = |(port, inside): &(IfName, Inside), begins| {
+            let netns = sandboxes.netns(&inside.sandbox)?;
+            with(Class::Visit, || {
+                router.rush(port, (&inside.ifname, netns), begins)
+            })
+        };
+        self.rushes
+            .follow(said, |address| router.rushing(address), switch);
     }
 
     /// Whether anything runs, or waits to, that the daemon asked for.
@@ -235,7 +247,7 @@ impl Helper {
             return Some(Event::Exited { id, status });
         }
         if self.relay.exited(pid, status, now) {
-            self.rushes.end_all(&self.router, &self.sandboxes);
+            self.follow(self.rushes.over());
             return None;
         }
         let kind = self.uplinks.exited(pid)?;

@@ -28,7 +28,7 @@ pub mod remover;
 pub mod request;
 pub mod router;
 pub mod ruleset;
-mod rush;
+pub mod rush;
 pub mod sandbox;
 pub mod sealed;
 pub mod serve;

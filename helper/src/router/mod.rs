@@ -30,7 +30,7 @@ mod shape;
 
 pub use direct::Direct;
 pub use gate::table_of;
-pub use rush::{Inside, queue};
+pub use rush::Inside;
 pub use segment::main_bridge;
 pub use shape::{Port, hold, turnaround};
 

@@ -49,46 +49,53 @@ impl Router {
         (!shaped).then(|| (name.clone(), endpoint.inside.clone()))
     }
 
-    /// What a port brings is taken by a thread of the kernel from now on.
-    pub fn begin_rush(&self, port: &IfName) -> Result<(), Failure> {
-        in_netns(self.netns.as_fd(), || {
-            let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
-            let index = require_link(&mut route, port.as_str())?;
-            let mut generic = Netlink::generic();
-            let generic = generic.as_mut();
-            let generic = generic.map_err(|e| Failure::kernel("open generic netlink", *e))?;
-            generic
-                .switch_on(index, &[Feature::Gro, Feature::UdpGro])
-                .map_err(|e| e.failure(format!("join datagrams that come in by {port}")))?;
-            set_threaded(port, true)
-        })
-    }
-
-    /// No longer.
-    pub fn end_rush(&self, port: &IfName) -> Result<(), Failure> {
-        in_netns(self.netns.as_fd(), || set_threaded(port, false))
+    /// What a port brings is taken by a thread of the kernel from now on, or no longer. `inside`: what the other
+    /// end is called in the container's netns.
+    pub fn rush(
+        &self,
+        port: &IfName,
+        inside: (&IfName, BorrowedFd<'_>),
+        begins: bool,
+    ) -> Result<(), Failure> {
+        let (ifname, container) = inside;
+        let here = self.netns.as_fd();
+        if begins {
+            in_netns(here, || {
+                put_together(port).and_then(|()| set_threaded(port, true))
+            })?;
+        } else {
+            in_netns(here, || set_threaded(port, false))?;
+        }
+        in_netns(container, || set_queue(ifname, begins))
     }
 }
 
-/// Have the container wait at its end, which is in `netns`, or no longer. A queue that somebody else made there
-/// is left alone.
-pub fn queue(inside: &Inside, netns: BorrowedFd<'_>, wanted: bool) -> Result<(), Failure> {
-    let ifname = &inside.ifname;
-    in_netns(netns, || {
-        let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
-        let index = require_link(&mut route, ifname.as_str())?;
-        if !wanted {
-            // Refused where it is not there, or is another one.
-            let _ = route.remove_queue(index);
-            return Ok(());
+/// Runs in the router netns. For good: it costs nothing where nothing comes that belongs together.
+fn put_together(port: &IfName) -> Result<(), Failure> {
+    let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
+    let index = require_link(&mut route, port.as_str())?;
+    let mut generic = Netlink::generic().map_err(|e| Failure::kernel("open generic netlink", e))?;
+    generic
+        .switch_on(index, &[Feature::Gro, Feature::UdpGro])
+        .map_err(|e| e.failure(format!("join datagrams that come in by {port}")))
+}
+
+/// Runs in the container's netns, which waits at its end, or no longer. A queue that somebody else made there is
+/// left alone.
+fn set_queue(ifname: &IfName, wanted: bool) -> Result<(), Failure> {
+    let mut route = Netlink::route().map_err(|e| Failure::kernel("open rtnetlink", e))?;
+    let index = require_link(&mut route, ifname.as_str())?;
+    if !wanted {
+        // Refused where it is not there, or is another one.
+        let _ = route.remove_queue(index);
+        return Ok(());
+    }
+    match route.add_queue(index, QUEUE) {
+        Err(refused) if refused.errno != Errno::EEXIST => {
+            Err(refused.failure(format!("give {ifname} of a container a queue")))
         }
-        match route.add_queue(index, QUEUE) {
-            Err(refused) if refused.errno != Errno::EEXIST => {
-                Err(refused.failure(format!("give {ifname} of a sandbox a queue")))
-            }
-            _ => Ok(()),
-        }
-    })
+        _ => Ok(()),
+    }
 }
 
 /// Runs in the router netns.

@@ -19,10 +19,13 @@ use crate::kernel::host::{RESOLV_CONF, entry_changed, resolver_changed};
 use crate::network::resolv::HostResolver;
 use crate::network::snapshot::Snapshot;
 use crate::ports::{Port, Proto};
+use crate::sys::readiness::watch;
+use mossnet_helper::IfName;
 use mossnet_helper::namespace::in_netns;
-use mossnet_helper::relay::Relay;
+use mossnet_helper::relay::{Relay, Rush};
 use mossnet_helper::request::{ExitStatus, Failure};
 use mossnet_helper::router::Router;
+use mossnet_helper::rush::Followed;
 use mossnet_helper::sealed::Sealed;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -30,7 +33,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
@@ -44,9 +47,11 @@ const SOUND: Duration = Duration::from_secs(5);
 /// Everything that serves.
 pub struct Instance {
     place: Place,
-    /// Holds the router netns.
-    _router: Router,
+    router: Router,
+    /// The ends of the pair.
+    ends: (IfName, IfName),
     relay: Relay,
+    rushes: Followed<()>,
     snapshot: Snapshot,
     targets: Vec<IpAddr>,
     /// Where names are answered.
@@ -139,7 +144,12 @@ impl Instance {
         };
         let mut instance = Self {
             place,
-            _router: router,
+            router,
+            ends: (
+                plan.direct.router_ifname.clone(),
+                plan.direct.ifname.clone(),
+            ),
+            rushes: Followed::default(),
             relay: Relay::new("/proc/self/exe".into(), netns),
             snapshot: plan.snapshot.clone(),
             targets: targets(&plan.direct),
@@ -216,6 +226,7 @@ impl Instance {
                 return Ok(0);
             }
             self.look()?;
+            self.follow(Vec::new());
             let ticks = self.modes.look() || !matches!(self.place.until, Until::Never);
             tokio::select! {
                 _ = signals.child.recv() => {}
@@ -232,9 +243,23 @@ impl Instance {
                     self.load()?;
                 }
                 () = gone(self.place.path()) => {}
+                () = says_something(self.relay.control()) => {
+                    // A relay in another one's place has been given all by us.
+                    let _status = self.relay.on_control();
+                }
                 () = sleep(LOOK), if ticks => {}
             }
         }
+    }
+
+    /// Does what the relay, or we in its name, say of rushes.
+    fn follow(&mut self, more: Vec<Rush>) {
+        let mut said = self.relay.take_rushes();
+        said.extend(more);
+        let (port, ifname) = &self.ends;
+        let (router, netns) = (&self.router, self.place.netns.as_fd());
+        let switch = |(): &(), begins| router.rush(port, (ifname, netns), begins);
+        self.rushes.follow(said, |_| Some(()), switch);
     }
 
     fn has_command(&self) -> bool {
@@ -278,6 +303,7 @@ impl Instance {
                     return Err(PastaError::Ended("the relay"));
                 }
                 self.started = now;
+                self.follow(self.rushes.over());
                 self.load()?;
             }
         }
@@ -348,13 +374,10 @@ fn code_of(status: ExitStatus) -> u8 {
 
 /// Resolves when something about the file has changed; never, where there is none to watch.
 async fn gone(path: Option<&Path>) {
-    let watched = match path {
-        Some(path) => entry_changed(path).await,
-        None => std::future::pending().await,
-    };
-    if watched.is_err() {
-        // Of /proc nothing is told: then it is looked at now and then.
-        std::future::pending::<()>().await;
+    let watched = control.and_then(|fd| watch(fd.try_clone_to_owned().ok()?).ok());
+    match &watched {
+        Some(watched) if watched.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

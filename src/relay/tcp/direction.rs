@@ -36,13 +36,23 @@ const SPLICE_LEN: usize = 1024 * 1024;
 const BULK_LEAST: usize = 8 * 1024;
 
 /// Bytes moved before other flows get their turn.
-const TURN: usize = 256 * 1024;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn(usize);
+
+impl Turn {
+    /// Nobody else is about.
+    pub const LONG: Self = Self(256 * 1024);
+    /// Others are: what they wait for takes several rounds, each of which waits for this.
+    pub const SHORT: Self = Self(64 * 1024);
+}
 
 /// What the directions of one worker share.
 pub struct Scratch {
     buffer: Box<[u8]>,
     /// Pipes for bulk directions.
     pub pipes: PipePool,
+    /// How long one may take.
+    pub turn: Turn,
 }
 
 impl Scratch {
@@ -51,6 +61,7 @@ impl Scratch {
         Self {
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
             pipes: PipePool::default(),
+            turn: Turn::LONG,
         }
     }
 
@@ -218,6 +229,11 @@ impl Direction {
         self.source_ready(true);
     }
 
+    /// Its bytes move by splice.
+    pub fn is_bulk(&self) -> bool {
+        self.mode == Mode::Bulk
+    }
+
     /// Bytes were read that are not written yet.
     pub fn holds(&self) -> bool {
         !matches!(self.held, Held::Nothing)
@@ -251,7 +267,8 @@ impl Direction {
         last: bool,
     ) -> Result<Pause, Broken> {
         let mut moved = 0;
-        while moved < TURN {
+        let Turn(most) = scratch.turn;
+        while moved < most {
             if !self.flush(destination, &mut scratch.pipes)? {
                 return Ok(Pause::Blocked);
             }
@@ -334,7 +351,13 @@ impl Direction {
             self.mode = Mode::Copy;
             return Ok(0);
         };
-        let result = retry(|| splice(source.as_fd(), pipe.write.as_fd(), SPLICE_LEN));
+        let Turn(most) = scratch.turn;
+        let asked = if scratch.turn == Turn::LONG {
+            SPLICE_LEN
+        } else {
+            most
+        };
+        let result = retry(|| splice(source.as_fd(), pipe.write.as_fd(), asked));
         let length = match result {
             Ok(length) if length > 0 => length,
             Ok(_) => {

@@ -103,6 +103,11 @@ impl Flow {
         }
     }
 
+    /// One of its directions moves by splice.
+    pub fn is_bulk(&self) -> bool {
+        self.inbound.is_bulk() || self.outbound.is_bulk()
+    }
+
     /// It holds bytes, which no event may be waited for.
     pub fn holds(&self) -> bool {
         self.inbound.holds() || self.outbound.holds()

@@ -32,7 +32,7 @@ use super::wire::tcp::Segment;
 use super::worker::Context;
 use crate::sys;
 use connect::Connects;
-use direction::{Early, Scratch};
+use direction::{Early, Scratch, Turn};
 use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
 use socket2::{SockAddr, SockRef};
 use std::collections::VecDeque;
@@ -47,6 +47,9 @@ const ACCEPT_BATCH: usize = 64;
 
 /// How often dying flows are looked after.
 const DYING_INTERVAL: Duration = Duration::from_millis(5);
+
+/// After an event of a flow that is not bulk, bulk ones take shorter turns for this long.
+const SMALL_IS_ABOUT: Duration = Duration::from_millis(10);
 
 /// Idle pipes are closed after this long without a bulk transfer.
 const PIPES_IDLE: Duration = Duration::from_secs(30);
@@ -63,6 +66,8 @@ pub struct Tcp {
     queue: VecDeque<Key>,
     dying: Vec<Key>,
     last_bulk: Option<Instant>,
+    /// When a flow that is not bulk last had something to do.
+    last_small: Option<Instant>,
 }
 
 impl Tcp {
@@ -87,6 +92,7 @@ impl Tcp {
             queue: VecDeque::new(),
             dying: Vec::new(),
             last_bulk: None,
+            last_small: None,
         })
     }
 
@@ -98,6 +104,7 @@ impl Tcp {
         segment: &Segment<'_>,
         cx: &mut Context<'_>,
     ) {
+        self.last_small = Some(cx.now);
         self.connects.first_syn(frame, packet, segment, cx);
     }
 
@@ -105,7 +112,10 @@ impl Tcp {
     pub fn ready(&mut self, token: Token, readiness: Readiness, cx: &mut Context<'_>) {
         match token.owner {
             Owner::TcpListener => self.accept(token.key, cx),
-            Owner::TcpConnect => self.connects.ready(token.key, readiness, cx),
+            Owner::TcpConnect => {
+                self.last_small = Some(cx.now);
+                self.connects.ready(token.key, readiness, cx);
+            }
             Owner::TcpRouter => self.flow_ready(token.key, Side::Router, readiness, cx),
             Owner::TcpHost => self.flow_ready(token.key, Side::Host, readiness, cx),
             Owner::Gate
@@ -134,6 +144,11 @@ impl Tcp {
 
     /// Goes on with flows that wait for no event; once a round of the loop.
     pub fn resume(&mut self, cx: &mut Context<'_>) {
+        let recently = |last: Instant| cx.now.saturating_duration_since(last) < SMALL_IS_ABOUT;
+        self.scratch.turn = match self.last_small {
+            Some(last) if recently(last) => Turn::SHORT,
+            Some(_) | None => Turn::LONG,
+        };
         for _ in 0..self.queue.len() {
             let Some(key) = self.queue.pop_front() else {
                 break;
@@ -261,6 +276,7 @@ impl Tcp {
     }
 
     fn begin(&mut self, flow: Flow, cx: &mut Context<'_>) -> Key {
+        self.last_small = Some(cx.now);
         let key = self.flows.insert(flow);
         let Some(flow) = self.flows.get(key) else {
             return key;
@@ -291,6 +307,9 @@ impl Tcp {
 
     fn flow_ready(&mut self, key: Key, side: Side, readiness: Readiness, cx: &mut Context<'_>) {
         if let Some(flow) = self.flows.get_mut(key) {
+            if !flow.is_bulk() {
+                self.last_small = Some(cx.now);
+            }
             let outcome = flow.ready(side, readiness, &mut self.scratch, cx.now);
             self.settle(key, outcome, cx);
         }
