@@ -374,6 +374,18 @@ fn code_of(status: ExitStatus) -> u8 {
 
 /// Resolves when something about the file has changed; never, where there is none to watch.
 async fn gone(path: Option<&Path>) {
+    let watched = match path {
+        Some(path) => entry_changed(path).await,
+        None => std::future::pending().await,
+    };
+    if watched.is_err() {
+        // Of /proc nothing is told: then it is looked at now and then.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when the relay has said something, or has hung up.
+async fn says_something(control: Option<BorrowedFd<'_>>) {
     let watched = control.and_then(|fd| watch(fd.try_clone_to_owned().ok()?).ok());
     match &watched {
         Some(watched) if watched.readable().await.is_ok() => {}

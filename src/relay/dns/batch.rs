@@ -78,16 +78,22 @@ impl Batch {
             // The room for what comes along is as large as last time's.
             self.headers = headers();
         }
-        self.full = match self.datagrams.len() {
-            SIZE => self.full.saturating_add(1),
-            _ => 0,
+        self.full = if self.is_full() {
+            self.full.saturating_add(1)
+        } else {
+            0
         };
         Ok(())
     }
 
+    /// As many came as there is room for, and perhaps there are more.
+    pub fn is_full(&self) -> bool {
+        self.datagrams.len() == SIZE
+    }
+
     /// What is to be answered of it, in order.
     pub fn fair(&self) -> impl Iterator<Item = (Datagram, &[u8])> {
-        let share = if self.full < FLOOD { SIZE } else { SHARE };
+        let flood = self.full >= FLOOD;
         let mut heard = HashMap::new();
         let messages = self.buffer.chunks_exact(MAX_QUERY);
         self.datagrams
@@ -95,10 +101,15 @@ impl Batch {
             .zip(messages)
             .filter_map(move |(datagram, message)| {
                 let datagram = (*datagram)?;
-                let count = heard.entry(datagram.client.ip()).or_insert(0_usize);
-                *count += 1;
                 let message = message.get(..datagram.length)?;
-                (*count <= share).then_some((datagram, message))
+                if flood {
+                    let count = heard.entry(datagram.client.ip()).or_insert(0_usize);
+                    *count += 1;
+                    if *count > SHARE {
+                        return None;
+                    }
+                }
+                Some((datagram, message))
             })
     }
 }

@@ -9,91 +9,117 @@
 //! network but not the network, hence the two levels.
 
 use mossnet_helper::IfName;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 /// Slots of one kind.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    shared: Rc<RefCell<Shared>>,
+    shared: Rc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     total: usize,
     per_client: usize,
-    used: usize,
-    by_network: HashMap<IfName, usize>,
-    by_client: HashMap<(IfName, IpAddr), usize>,
+    used: Cell<usize>,
+    networks: RefCell<HashMap<IfName, Rc<Network>>>,
+}
+
+/// What the clients of one network hold.
+#[derive(Debug)]
+struct Network {
+    used: Cell<usize>,
+    clients: RefCell<HashMap<IpAddr, usize>>,
 }
 
 /// One slot, free again when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    shared: Rc<RefCell<Shared>>,
-    client: (IfName, IpAddr),
+    shared: Rc<Shared>,
+    network: Rc<Network>,
+    client: IpAddr,
 }
 
 impl Limits {
     /// `total` slots for everybody, at most `per_client` for one address.
     pub fn new(total: usize, per_client: usize) -> Self {
         Self {
-            shared: Rc::new(RefCell::new(Shared {
+            shared: Rc::new(Shared {
                 total,
                 per_client,
-                used: 0,
-                by_network: HashMap::new(),
-                by_client: HashMap::new(),
-            })),
+                used: Cell::new(0),
+                networks: RefCell::default(),
+            }),
         }
     }
 
     /// A slot for `client` of the network with this bridge, or `None` where it has its share.
     pub fn take(&self, network: &IfName, client: IpAddr) -> Option<Slot> {
-        let mut shared = self.shared.borrow_mut();
-        let key = (network.clone(), client);
-        let of_network = shared.by_network.get(network).copied().unwrap_or(0);
-        let of_client = shared.by_client.get(&key).copied().unwrap_or(0);
-        let free = shared.total.saturating_sub(shared.used);
-        // The share of the network that other clients of it have left.
-        let free_in_network = free.saturating_sub(of_network);
-        if of_network >= free || of_client >= shared.per_client.min(free_in_network) {
-            return None;
+        let shared = &self.shared;
+        let free = shared.total.saturating_sub(shared.used.get());
+        let network = shared.network(network);
+        {
+            let mut clients = network.clients.borrow_mut();
+            let of_client = clients.entry(client).or_default();
+            // The share of the network that other clients of it have left.
+            let free_in_network = free.saturating_sub(network.used.get());
+            if free_in_network == 0 || *of_client >= shared.per_client.min(free_in_network) {
+                if *of_client == 0 {
+                    clients.remove(&client);
+                }
+                return None;
+            }
+            *of_client += 1;
         }
-        shared.used += 1;
-        *shared.by_network.entry(network.clone()).or_default() += 1;
-        *shared.by_client.entry(key.clone()).or_default() += 1;
+        network.used.set(network.used.get() + 1);
+        shared.used.set(shared.used.get() + 1);
         Some(Slot {
-            shared: Rc::clone(&self.shared),
-            client: key,
+            shared: Rc::clone(shared),
+            network,
+            client,
         })
     }
 
     #[cfg(test)]
     fn used(&self) -> usize {
-        self.shared.borrow().used
+        self.shared.used.get()
+    }
+}
+
+impl Shared {
+    fn network(&self, name: &IfName) -> Rc<Network> {
+        let mut networks = self.networks.borrow_mut();
+        if let Some(network) = networks.get(name) {
+            return Rc::clone(network);
+        }
+        // Those that are gone, or hold nothing, are as if they had never been.
+        networks.retain(|_, network| network.used.get() > 0);
+        let network = Rc::new(Network {
+            used: Cell::new(0),
+            clients: RefCell::default(),
+        });
+        networks.insert(name.clone(), Rc::clone(&network));
+        network
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut shared = self.shared.borrow_mut();
-        shared.used = shared.used.saturating_sub(1);
-        release(&mut shared.by_network, &self.client.0);
-        release(&mut shared.by_client, &self.client);
-    }
-}
-
-/// Counts one down and forgets holders of nothing, so that the table stays as small as its use.
-fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
+        let mut clients = self.network.clients.borrow_mut();
+        if let Entry::Occupied(mut count) = clients.entry(self.client) {
+            *count.get_mut() -= 1;
+            // Holders of nothing are forgotten, so that the table stays as small as its use.
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
+        let less = |used: &Cell<usize>| used.set(used.get().saturating_sub(1));
+        less(&self.network.used);
+        less(&self.shared.used);
     }
 }
 
@@ -132,8 +158,16 @@ mod tests {
         assert!(limits.take(&bridge(0), client(2)).is_some());
         drop(slots);
         assert_eq!(limits.used(), 0);
-        assert!(limits.shared.borrow().by_client.is_empty());
-        assert!(limits.shared.borrow().by_network.is_empty());
+        let clients = |limits: &Limits| limits.shared.network(&bridge(0)).clients.borrow().len();
+        assert_eq!(clients(&limits), 0);
         assert_eq!(greedy(&limits, 0, 1).len(), 4);
+        // Nor is anything kept of those who were refused, or of networks that hold nothing.
+        let full = Limits::new(0, 4);
+        assert!(full.take(&bridge(0), client(1)).is_none());
+        assert_eq!(clients(&full), 0);
+        for network in 0..20 {
+            drop(limits.take(&bridge(network), client(1)));
+        }
+        assert!(limits.shared.networks.borrow().len() <= 2);
     }
 }

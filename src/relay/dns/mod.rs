@@ -3,17 +3,20 @@
 //! Place: a thread of its own in the relay. Its listening sockets were made in the router netns; it
 //! runs in the host netns, where it asks the host's resolvers. Map, in the order in which a query
 //! passes through: `udp` with `batch`, `tcp` (transports) → `server` (one query) → `message` (wire) → `zone`
-//! (what we know) → `cache`, `limits`, `upstream` (what others know).
+//! (what we know) → `cache`, `limits`, `upstream` with `lanes` (what others know).
 //!
 //! Invariants: the network of a query is found by the address that it was sent to, only its own
 //! sandboxes are answered, and they learn names of networks that they are on; nothing here blocks, touches the file system, or grows without bound.
 //!
-//! Descriptors: at most 3 × 1024 for queries under way, 256 for TCP clients, and a handful; together
-//! at most a fifth of RLIMIT_NOFILE where that is small.
+//! Against forged answers (RFC 5452): 16 random bits of id and the kernel's choice of a port, some 15 bits;
+//! several ports at a time, each for 32 questions and a tenth of a second at most (`lanes`).
+//!
+//! Descriptors: at most 3 × 1024 for queries under way, 256 for TCP clients, four for each resolver asked
+//! just now, and a handful; together at most a fifth of RLIMIT_NOFILE where that is small.
 //!
 //! System calls of the running thread (for the relay's seccomp list): `epoll_wait`, `epoll_ctl`,
 //! `read`/`write` (eventfd), `recvmmsg`, `sendmsg`, `recvfrom`, `sendto`, `accept4`, `getsockname`,
-//! `socket` (AF_INET and AF_INET6; SOCK_DGRAM and SOCK_STREAM), `bind`, `connect`, `getsockopt`
+//! `socket` (AF_INET and AF_INET6; SOCK_DGRAM and SOCK_STREAM), `connect`, `getsockopt`
 //! (SO_ERROR), `setsockopt` (TCP_NODELAY), `shutdown`, `close`, `getrandom`, `futex`,
 //! `clock_gettime`, what malloc and the log need (`mmap`, `munmap`, `mremap`, `mprotect`, `madvise`,
 //! `brk`, `write`), and in debug builds `fcntl` (F_GETFD, before each close). A thread that starts
@@ -25,6 +28,7 @@
 mod batch;
 pub mod bound;
 mod cache;
+mod lanes;
 mod limits;
 pub mod message;
 mod server;

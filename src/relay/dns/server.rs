@@ -5,13 +5,15 @@
 //! what can be answered here is, even when every slot for forwarding is taken.
 
 use super::cache::Cache;
+use super::lanes::Heard;
 use super::limits::{Limits, Slot};
 use super::message::{ClientQuery, Rejection, lifetime, record};
-use super::upstream::{MAX_SERVERS, Upstream};
+use super::upstream::{Disappointment, MAX_SERVERS, Turns, Upstream};
 use super::zone::{Verdict, View, Zone, Zones};
 use crate::network::snapshot::Snapshot;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RData;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -92,13 +94,15 @@ struct State {
     snapshot: Arc<Snapshot>,
     zones: Zones,
     cache: Cache,
+    /// How often the resolvers have changed.
+    resolvers: u64,
 }
 
 /// What to do about a message.
 pub enum Step {
     /// Send this.
     Answer(Vec<u8>),
-    /// Await [`Server::forward`], then send what it gives.
+    /// Have [`Server::forward`] or [`Server::forward_datagram`] find an answer.
     Forward(Forward),
     /// Send nothing.
     Ignore,
@@ -111,8 +115,18 @@ pub struct Forward {
     /// The client's own resolvers: what they say is for it alone, and not kept.
     own: Option<Rc<[IpAddr]>>,
     via: Via,
+    /// Where an answer is kept, if it may be.
+    key: Option<Rc<[u8]>>,
+    /// [`State::resolvers`] when it was asked.
+    resolvers: u64,
     /// Held for as long as the query is under way.
     _slot: Slot,
+}
+
+impl Forward {
+    fn servers(&self) -> &[IpAddr] {
+        self.own.as_ref().unwrap_or(&self.zone.upstreams)
+    }
 }
 
 impl Server {
@@ -126,6 +140,7 @@ impl Server {
                 snapshot,
                 zones,
                 cache: Cache::default(),
+                resolvers: 0,
             }),
             upstream,
             queries: Limits::new(quotas.queries, quotas.queries_per_client),
@@ -171,11 +186,16 @@ impl Server {
 
     fn forward_or_cached(&self, query: ClientQuery, view: View, client: IpAddr, via: Via) -> Step {
         let (zone, own) = (view.zone, view.resolvers);
-        if let Some(key) = query.cache_key().filter(|_| own.is_none()) {
-            let state = self.state.borrow();
-            if let Some(answer) = state.cache.get(&zone.bridge, &key, Instant::now()) {
-                return Step::Answer(fit(&query, query.adopt(answer), via));
-            }
+        let key = match own {
+            None => query.cache_key(zone.bridge.as_str()),
+            Some(_) => None,
+        };
+        let state = self.state.borrow();
+        if let Some(key) = &key
+            && let Some(mut answer) = state.cache.get(key, Instant::now())
+        {
+            query.adopt(&mut answer);
+            return Step::Answer(fit(&query, &answer, via).into_owned());
         }
         let Some(slot) = self.queries.take(&zone.bridge, client) else {
             debug!(client.addr = %client, reason = "queries", "dns client over its share");
@@ -186,42 +206,63 @@ impl Server {
             zone,
             own,
             via,
+            key,
+            resolvers: state.resolvers,
             _slot: slot,
         })
     }
 
     /// Asks the outside resolvers; always ends in an answer.
     pub async fn forward(&self, forward: Forward) -> Vec<u8> {
-        let Forward {
-            query,
-            zone,
-            own,
-            via,
-            _slot,
-        } = forward;
-        let asked_of = Arc::clone(&self.state.borrow().snapshot);
-        let answer = self
-            .upstream
-            .ask(
-                &query,
-                own.as_ref().unwrap_or(&zone.upstreams),
-                via == Via::Tcp,
-            )
-            .await;
-        let Some(answer) = answer else {
-            return query.answer(ResponseCode::ServFail, &[]);
-        };
-        let key = query.cache_key().filter(|_| own.is_none());
-        if let (Some(key), Some(lifetime)) = (key, lifetime(&answer)) {
+        let turns = self.upstream.turns(forward.servers());
+        self.go_on(&forward, turns, Disappointment::None).await
+    }
+
+    /// The same for a client that asked with a datagram: `reply` gets the answer, perhaps at once.
+    pub fn forward_datagram(
+        self: &Rc<Self>,
+        forward: Forward,
+        reply: impl FnOnce(&[u8]) + 'static,
+    ) {
+        let turns = self.upstream.turns(forward.servers());
+        let query = Rc::clone(&forward.query);
+        let server = Rc::clone(self);
+        let listener = Box::new(move |heard: Heard<'_>| {
+            let disappointment = match heard {
+                Heard::Answer(answer) if server.upstream.accept(&turns, answer) => {
+                    return reply(&server.finish(&forward, answer));
+                }
+                Heard::Answer(excuse) => Disappointment::Excuse(excuse.to_vec()),
+                Heard::Failure(error) => Disappointment::Failure(error),
+                Heard::Silence(ticket) => Disappointment::Silence(ticket),
+            };
+            tokio::task::spawn_local(async move {
+                reply(&server.go_on(&forward, turns, disappointment).await);
+            });
+        });
+        self.upstream.tell_first(&turns, &query, listener);
+    }
+
+    async fn go_on(&self, forward: &Forward, turns: Turns, from: Disappointment) -> Vec<u8> {
+        let query = &forward.query;
+        let whole = forward.via == Via::Tcp;
+        match self.upstream.go_on(query, turns, from, whole).await {
+            Some(mut answer) => self.finish(forward, &mut answer).into_owned(),
+            None => query.answer(ResponseCode::ServFail, &[]),
+        }
+    }
+
+    /// Keeps an upstream's answer where it may be kept, and makes it the client's.
+    fn finish<'a>(&self, forward: &Forward, answer: &'a mut [u8]) -> Cow<'a, [u8]> {
+        if let (Some(key), Some(ttl)) = (&forward.key, lifetime(answer)) {
             let mut state = self.state.borrow_mut();
             // An answer of resolvers that have been replaced meanwhile must not outlive them.
-            if same_resolvers(&asked_of, &state.snapshot) {
-                state
-                    .cache
-                    .put(&zone.bridge, key, &answer, lifetime, Instant::now());
+            if forward.resolvers == state.resolvers {
+                state.cache.put(key, answer, ttl, Instant::now());
             }
         }
-        fit(&query, query.adopt(answer), via)
+        forward.query.adopt(answer);
+        fit(&forward.query, answer, forward.via)
     }
 
     /// What `client` may ask at `gateway`, by the newest rules.
@@ -231,6 +272,7 @@ impl Server {
         if !Arc::ptr_eq(&current, &state.snapshot) {
             if !same_resolvers(&current, &state.snapshot) {
                 state.cache.clear();
+                state.resolvers += 1;
             }
             state.zones = Zones::new(&current);
             state.snapshot = current;
@@ -259,10 +301,11 @@ fn answer_with(query: &ClientQuery, data: Vec<RData>, via: Via) -> Vec<u8> {
         .into_iter()
         .map(|data| record(&name, ENDPOINT_TTL, data))
         .collect();
-    fit(query, query.answer(ResponseCode::NoError, &records), via)
+    let answer = query.answer(ResponseCode::NoError, &records);
+    fit(query, &answer, via).into_owned()
 }
 
-fn fit(query: &ClientQuery, answer: Vec<u8>, via: Via) -> Vec<u8> {
+fn fit<'a>(query: &ClientQuery, answer: &'a [u8], via: Via) -> Cow<'a, [u8]> {
     let limit = match via {
         Via::Udp => query.udp_limit(),
         Via::Tcp => usize::from(u16::MAX),

@@ -37,11 +37,7 @@ impl UdpListener {
     pub async fn serve(self: Rc<Self>, server: Rc<Server>) {
         let mut batch = Batch::new();
         loop {
-            let received = self
-                .socket
-                .async_io(Interest::READABLE, || batch.receive(&self.socket))
-                .await;
-            match received {
+            match self.receive(&mut batch).await {
                 Ok(()) => {
                     for (datagram, message) in batch.fair() {
                         self.handle(&server, message, datagram);
@@ -59,6 +55,26 @@ impl UdpListener {
         }
     }
 
+    async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        loop {
+            self.socket.readable().await?;
+            let mut received = Ok(());
+            // WouldBlock stands for "wait for more" here: a batch that is not full was all there is.
+            let _ = self.socket.try_io(Interest::READABLE, || {
+                received = batch.receive(&self.socket);
+                match received {
+                    Ok(()) if batch.is_full() => Ok(()),
+                    Ok(()) => Err(io::ErrorKind::WouldBlock.into()),
+                    Err(ref error) => Err(error.kind().into()),
+                }
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+
     fn handle(self: &Rc<Self>, server: &Rc<Server>, message: &[u8], datagram: Datagram) {
         let Datagram {
             client, gateway, ..
@@ -67,11 +83,9 @@ impl UdpListener {
             Step::Ignore => {}
             Step::Answer(answer) => self.send(&answer, gateway, client),
             Step::Forward(forward) => {
-                let (listener, server) = (Rc::clone(self), Rc::clone(server));
-                tokio::task::spawn_local(async move {
-                    let answer = server.forward(forward).await;
-                    listener.send(&answer, gateway, client);
-                });
+                let listener = Rc::clone(self);
+                let reply = move |answer: &[u8]| listener.send(answer, gateway, client);
+                server.forward_datagram(forward, reply);
             }
         }
     }

@@ -115,22 +115,35 @@ fn only_the_answer_to_the_query_matches() {
     let mut other_type = answer.clone();
     other_type[query.question_end - 3] = 28;
     assert!(!query.matches(&other_type, id));
-    let failure = bare_answer(id, OpCode::Query, ResponseCode::ServFail);
-    assert!(query.matches(&failure, id));
-    assert!(!query.matches(&bare_answer(id, OpCode::Query, ResponseCode::NoError), id));
+    let bare = |code| bare_answer(answer.first_chunk().unwrap(), code);
+    assert!(query.matches(&bare(ResponseCode::ServFail), id));
+    assert!(!query.matches(&bare(ResponseCode::NoError), id));
 }
 
 #[test]
 fn answers_hold_for_their_shortest_ttl_and_age() {
     let query = query("www.example.com.");
     let mut answer = answer_of(&query, &[300, 60, 4000]);
-    let found = lifetime(&answer).unwrap();
-    assert_eq!((found.ttl, found.ttl_offsets.len()), (60, 3));
-    age(&mut answer, &found, 50);
-    assert_eq!(lifetime(&answer).unwrap().ttl, 10);
-    age(&mut answer, &found, 50);
-    assert_eq!(lifetime(&answer).unwrap().ttl, 0);
-    assert_eq!(lifetime(&answer_of(&query, &[u32::MAX])).unwrap().ttl, 0);
+    assert_eq!(lifetime(&answer), Some(60));
+    age(&mut answer, 50);
+    assert_eq!(lifetime(&answer), Some(10));
+    let ttls = |answer: &[u8]| -> Vec<_> {
+        let records = Message::from_vec(answer).unwrap().answers;
+        records.iter().map(|record| record.ttl).collect()
+    };
+    assert_eq!(ttls(&answer), [250, 10, 3950]);
+    age(&mut answer, 50);
+    assert_eq!(lifetime(&answer), Some(0));
+    assert_eq!(lifetime(&answer_of(&query, &[u32::MAX])), Some(0));
+    // What stands in an OPT record's place for a TTL are flags.
+    let bytes = query_bytes("www.example.com.", RecordType::A, Some(1232));
+    let query = ClientQuery::parse(&bytes).unwrap();
+    let mut answer = answer_of(&query, &[60]);
+    answer[2] |= FLAG_RESPONSE;
+    let edns = answer[answer.len() - 11..].to_vec();
+    age(&mut answer, 50);
+    assert_eq!(lifetime(&answer), Some(10));
+    assert_eq!(answer[answer.len() - 11..], edns);
 }
 
 #[test]
@@ -142,7 +155,7 @@ fn denials_hold_for_as_long_as_their_soa_says() {
     let soa = SOA::new(name.clone(), name.clone(), 1, 2, 3, 4, 30);
     let mut message = Message::from_vec(&query.answer(ResponseCode::NXDomain, &[])).unwrap();
     message.add_authority(record(&name, 3600, RData::SOA(soa)));
-    assert_eq!(lifetime(&message.to_vec().unwrap()).unwrap().ttl, 30);
+    assert_eq!(lifetime(&message.to_vec().unwrap()), Some(30));
     message.metadata.truncation = true;
     assert_eq!(lifetime(&message.to_vec().unwrap()), None);
 }
@@ -151,15 +164,33 @@ fn denials_hold_for_as_long_as_their_soa_says() {
 fn options_keep_an_answer_out_of_the_cache_and_flags_keep_it_apart() {
     let plain = query("www.example.com.");
     let spelt = query("WWW.example.com.");
-    assert_eq!(plain.cache_key(), spelt.cache_key());
+    let key = |query: &ClientQuery| query.cache_key("br-0");
+    assert_eq!(key(&plain), key(&spelt));
+    assert_ne!(key(&plain), plain.cache_key("br-1"));
     let edns = ClientQuery::parse(&query_bytes("www.example.com.", RecordType::A, Some(1232)));
-    assert_ne!(plain.cache_key(), edns.unwrap().cache_key());
+    assert_ne!(key(&plain), key(&edns.unwrap()));
     let mut message =
         Message::from_vec(&query_bytes("www.example.com.", RecordType::A, Some(1232))).unwrap();
     let cookie = hickory_proto::rr::rdata::opt::EdnsOption::Unknown(10, vec![0; 8]);
     message.edns.as_mut().unwrap().options_mut().insert(cookie);
     let personal = ClientQuery::parse(&message.to_vec().unwrap()).unwrap();
-    assert_eq!(personal.cache_key(), None);
+    assert_eq!(key(&personal), None);
+    let mut more =
+        Message::from_vec(&query_bytes("www.example.com.", RecordType::A, None)).unwrap();
+    let address = RData::A(A([192, 0, 2, 1].into()));
+    more.add_additional(record(&plain.spelt_name(), 1, address));
+    let more = ClientQuery::parse(&more.to_vec().unwrap()).unwrap();
+    assert_eq!(key(&more), None);
+}
+
+#[test]
+fn two_edns_records_are_one_too_many() {
+    let mut bytes = query_bytes("example.com.", RecordType::A, Some(1232));
+    let edns = bytes[bytes.len() - 11..].to_vec();
+    bytes.extend(edns);
+    bytes[11] = 2;
+    let rejection = ClientQuery::parse(&bytes).unwrap_err();
+    assert_eq!(code_of(rejection), ResponseCode::FormErr);
 }
 
 #[test]
@@ -168,11 +199,17 @@ fn a_cut_answer_keeps_code_question_and_edns() {
         ClientQuery::parse(&query_bytes("pool.example.", RecordType::A, Some(600))).unwrap();
     let long = answer_of(&query, &[60; 100]);
     assert!(long.len() > 600);
-    let short = query.fit(long.clone(), query.udp_limit());
+    let short = query.fit(&long, query.udp_limit());
     assert!(short.len() <= 600 && is_truncated(&short));
     let message = Message::from_vec(&short).unwrap();
     assert!(message.edns.is_some() && message.answers.is_empty() && message.queries.len() == 1);
-    assert_eq!(query.fit(long.clone(), 65_535), long);
+    assert_eq!(query.fit(&long, 65_535), long);
+}
+
+fn text_by_hickory(name: &Name) -> String {
+    let mut text = name.to_ascii();
+    text.make_ascii_lowercase();
+    text.strip_suffix('.').map(str::to_owned).unwrap_or(text)
 }
 
 /// A well-formed query with bytes changed, or bytes out of nowhere.
@@ -204,8 +241,12 @@ proptest! {
                 let answer = query.answer(ResponseCode::NXDomain, &[]);
                 let id = u16::from_be_bytes([bytes[0], bytes[1]]);
                 prop_assert!(query.matches(&answer, id));
-                prop_assert_eq!(&query.adopt(answer.clone()), &answer);
-                let _ = query.cache_key();
+                let mut adopted = answer.clone();
+                query.adopt(&mut adopted);
+                prop_assert_eq!(&adopted, &answer);
+                let _ = query.cache_key("br-0");
+                // Names that we read by ourselves are those that hickory reads.
+                prop_assert_eq!(query.name(), text_by_hickory(&query.spelt_name()));
             }
             Err(Rejection::Answer(answer)) => {
                 prop_assert!(answer[2] & FLAG_RESPONSE != 0);
@@ -220,12 +261,30 @@ proptest! {
     fn whatever_an_upstream_says_is_survived(bytes in messages(), limit in 512usize..4096) {
         let query = query("www.example.com.");
         let _ = query.matches(&bytes, 1);
-        let kept = lifetime(&bytes);
+        let before = lifetime(&bytes);
         let mut aged = bytes.clone();
-        if let Some(kept) = kept {
-            age(&mut aged, &kept, 7);
+        age(&mut aged, 7);
+        if let (Some(before), Some(after)) = (before, lifetime(&aged)) {
+            prop_assert!(after <= before && before - after <= 7);
         }
+        query.adopt(&mut aged);
         prop_assert_eq!(aged.len(), bytes.len());
-        prop_assert!(query.fit(query.adopt(bytes), limit).len() <= limit);
+        prop_assert!(query.fit(&aged, limit).len() <= limit);
+    }
+
+    #[test]
+    fn any_name_reads_as_hickory_has_it(
+        labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..12), 0..6),
+    ) {
+        let mut bytes = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in &labels {
+            bytes.push(label.len() as u8);
+            bytes.extend(label);
+        }
+        bytes.extend([0, 0, 1, 0, 1]);
+        let query = ClientQuery::parse(&bytes).unwrap();
+        prop_assert_eq!(query.name(), text_by_hickory(&query.spelt_name()));
+        let message = Message::from_vec(&bytes).unwrap();
+        prop_assert_eq!(message.queries[0].name(), &query.spelt_name());
     }
 }
