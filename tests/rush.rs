@@ -224,7 +224,7 @@ fn the_pasta_drop_in_sees_it_too() {
         let script = format!(
             "cat >/run/p/flood.py <<'END'\nimport socket,struct\nTO='{SERVER}'\n{FLOOD}\nEND\n\
              podmans $quiet_ports\n\
-             inside python3 /run/p/flood.py >/dev/null &\n\
+             nsenter --net=/run/p/ns python3 /run/p/flood.py >/dev/null &\n\
              flood=$!\necho up; read go; kill $flood\n\
              echo calm; read go; kill $(cat /run/p/pid)"
         );
