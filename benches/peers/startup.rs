@@ -7,10 +7,12 @@ use crate::contender::{
 use crate::results::Results;
 use crate::rounds::add;
 use crate::world::{Cmd, World, ip, seconds};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ROW: &str = "start-up to the first byte";
 const COLD: &str = "start-up to the first byte, nothing runs before";
+/// While the kernel takes the namespaces of one contender apart, the next one waits for it.
+const PAUSE: Duration = Duration::from_millis(500);
 /// A world of mossnet's own for the cold start.
 const COLD_ROOT: &str = "/run/world/cold";
 
@@ -36,6 +38,7 @@ const fn first(target: &str) -> [&str; 6] {
 }
 
 fn once(world: &World, kind: Kind, root: &str) -> Result<f64, String> {
+    std::thread::sleep(PAUSE);
     match kind.product {
         Product::Native => native(),
         Product::Mossnet => {
