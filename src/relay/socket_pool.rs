@@ -177,8 +177,9 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// Always there and always permitted (net.ipv4.tcp_allowed_congestion_control).
-const CONGESTION: &[u8] = b"reno";
+/// For connections that never leave the machine. Always there and always permitted
+/// (net.ipv4.tcp_allowed_congestion_control).
+pub(super) const CONGESTION: &[u8] = b"reno";
 
 /// What a fresh TCP socket of a network namespace has by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

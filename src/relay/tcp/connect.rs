@@ -128,7 +128,12 @@ impl Connects {
                 reset_on_close(&host);
                 return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
             }
-            self.connected(Connected::new(host), wanted, frame, cx);
+            let near = true;
+            let connected = Connected {
+                near,
+                ..Connected::new(host)
+            };
+            self.connected(connected, wanted, frame, cx);
             return Ok(());
         }
         let key = self.attempts.insert(Attempt {
@@ -179,7 +184,11 @@ impl Connects {
         if let Err(error) = cx.poller.remove(host.as_fd()) {
             tracing::debug!(%error, "connected socket not taken out of the epoll set");
         }
-        self.connected(Connected { host, was_reset }, wanted, &frame, cx);
+        let connected = Connected {
+            was_reset,
+            ..Connected::new(host)
+        };
+        self.connected(connected, wanted, &frame, cx);
     }
 
     fn connected(

@@ -241,12 +241,16 @@ impl Tcp {
             // Nobody asked for it, or its host side was given up meanwhile.
             return reset_on_close(&router);
         };
-        let Connected { host, was_reset } = connected;
+        let Connected {
+            host,
+            was_reset,
+            near,
+        } = connected;
         if was_reset && is_empty(&host) {
             cx.budget.release(DESCRIPTORS);
             return reset_on_close(&router);
         }
-        let key = self.begin(Flow::new(router, host), cx);
+        let key = self.begin(Flow::new(router, host).near(near), cx);
         tracing::debug!(
             flow.id = key.slot,
             flow.client = %tuple.client,
@@ -318,6 +322,9 @@ impl Tcp {
     fn settle(&mut self, key: Key, outcome: Outcome, cx: &mut Context<'_>) {
         if outcome != Outcome::Over && !self.watch_room(key, cx) {
             return self.close(key, cx);
+        }
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.pace_no_more();
         }
         match outcome {
             Outcome::Wait => {}
