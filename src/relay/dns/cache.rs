@@ -2,9 +2,8 @@
 //!
 //! Place: between `server` and `upstream`. Pure; the clock is passed in. Invariants: bounded in
 //! entries and bytes; networks do not share entries (their keys begin with it), so none learns what another
-//! asks; the whole is
-//! thrown away when the resolvers change (`server`). Kept briefly at most: after a VPN comes up the
-//! same name often has another address, and whoever resolves for the host caches too.
+//! asks; the whole is thrown away when the resolvers change (`server`). Kept briefly at most: after a VPN comes
+//! up the same name often has another address, and whoever resolves for the host caches too.
 //!
 //! Sources: RFC 2181 §5.2, RFC 2308, RFC 8767 §4 (caps).
 

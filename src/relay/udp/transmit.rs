@@ -2,6 +2,7 @@
 //!
 //! Invariant: datagrams leave in order; one that fails does not hold up those behind it.
 
+use crate::relay::rush::LATE;
 use crate::sys::udp::{Datagram, Join, MAX_BATCH, Path, send_joined};
 use std::io;
 use std::net::SocketAddr;
@@ -69,8 +70,6 @@ impl<'a> Way<'a> {
     }
 }
 
-/// So many datagrams were there at once: whoever reads them is late.
-const LATE: usize = 16;
 /// Put together of such. A receiver's default buffer (212,992 bytes) holds several times as many of
 /// full size.
 const JOINED_LATE: usize = 16;
