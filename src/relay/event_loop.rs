@@ -205,6 +205,11 @@ impl Batch {
         Self(Events::with_capacity(capacity))
     }
 
+    /// Nothing happened.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What happened, to whom.
     pub fn iter(&self) -> impl Iterator<Item = (Token, Readiness)> + '_ {
         self.0

@@ -10,6 +10,7 @@
 //! Invariant: no byte from outside is read before the process has locked itself in.
 
 pub mod budget;
+pub mod busy_poll;
 pub mod control;
 pub mod dns;
 pub mod event_loop;
@@ -37,6 +38,7 @@ pub use crate::wire;
 use crate::error::one_line;
 use crate::sys;
 use budget::FdBudget;
+use busy_poll::WindowError;
 use control::Control;
 use flows::Limits as UdpLimits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -50,7 +52,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use worker::{Shared, Worker};
 
 /// Where the helper leaves the control socket.
@@ -79,6 +81,9 @@ pub enum RelayError {
     /// Descriptor limit.
     #[error("raise the limit of open files")]
     Limit(#[source] io::Error),
+    /// What the environment says of waiting.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// Sockets of the router netns.
     #[error(transparent)]
     RouterSide(#[from] RouterSideError),
@@ -159,6 +164,7 @@ fn start(
     rules: &Arc<SharedRules>,
     line: OwnedFd,
 ) -> Result<Arc<FdBudget>, RelayError> {
+    let window = busy_poll::window()?;
     let nofile = raise_descriptor_limit().map_err(RelayError::Limit)?;
     // A worker that panics has left its flows in an unknown state: end the process, and let the
     // helper start another.
@@ -177,7 +183,7 @@ fn start(
     let locked_in = Arc::new(Barrier::new(workers + 1));
     let budget = Arc::new(FdBudget::new(nofile));
     let rushes = Arc::new(Rushes::new(Some(line), Instant::now()));
-    start_threads(side, rules, (&budget, rushes), &locked_in)?;
+    start_threads(side, rules, (&budget, rushes, window), &locked_in)?;
     seccomp::install()?;
     locked_in.wait();
     Ok(budget)
@@ -186,7 +192,7 @@ fn start(
 fn start_threads(
     side: RouterSide,
     rules: &Arc<SharedRules>,
-    (budget, rushes): (&Arc<FdBudget>, Arc<Rushes>),
+    (budget, rushes, busy_poll): (&Arc<FdBudget>, Arc<Rushes>, Duration),
     locked_in: &Arc<Barrier>,
 ) -> Result<(), RelayError> {
     let start = |what| move |source| RelayError::Start { what, source };
@@ -204,6 +210,7 @@ fn start_threads(
         conversations: Conversations::default(),
         rushes,
         workers: side.workers.len(),
+        busy_poll,
     };
     for (number, sockets) in side.workers.into_iter().enumerate() {
         let worker = Worker::new(number, sockets, &shared).map_err(start("a worker"))?;

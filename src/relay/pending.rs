@@ -48,18 +48,14 @@ pub struct Connected {
     pub host: OwnedFd,
     /// Its connect has ended with a reset, of which the socket does not tell a second time.
     pub was_reset: bool,
-    /// The peer is on this machine: the kernels had shaken hands when connect(2) returned.
-    pub near: bool,
 }
 
 impl Connected {
     /// As a connect usually ends.
     pub fn new(host: OwnedFd) -> Self {
-        let (was_reset, near) = (false, false);
         Self {
             host,
-            was_reset,
-            near,
+            was_reset: false,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! sockets, so that datagrams which were there before a flow got its own socket stay in order.
 
 use super::budget::FdBudget;
+use super::busy_poll::BusyPoll;
 use super::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
 use super::flows::Limits;
 use super::gate::{Arrival, Gate, GateSender, UplinkMacs, classify};
@@ -78,11 +79,14 @@ pub struct Shared {
     pub rushes: Arc<Rushes>,
     /// How many workers there are.
     pub workers: usize,
+    /// How long each looks for events before it sleeps.
+    pub busy_poll: Duration,
 }
 
 /// One worker, not yet running.
 pub struct Worker {
     poller: Poller,
+    busy_poll: BusyPoll,
     rules: RulesReader,
     gate: Gate,
     sender: GateSender,
@@ -129,6 +133,7 @@ impl Worker {
         let udp = Udp::new(Listeners { v4, v6 }, shared.udp, &mut cx)?;
         Ok(Self {
             poller,
+            busy_poll: BusyPoll::new(shared.busy_poll),
             rules,
             gate,
             sender,
@@ -151,7 +156,7 @@ impl Worker {
         loop {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
             let patience = self.tcp.patience().unwrap_or(until_tick).min(until_tick);
-            if let Err(error) = self.poller.wait(&mut batch, Some(patience)) {
+            if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
             let now = Instant::now();

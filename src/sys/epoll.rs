@@ -25,6 +25,11 @@ impl Events {
         }
     }
 
+    /// The last wait brought none.
+    pub fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
     /// (event bits, data) of the last wait.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         // By value: the struct is packed on x86-64.

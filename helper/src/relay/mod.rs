@@ -297,7 +297,7 @@ impl Relay {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .env_clear();
-        command.envs(std::env::vars_os().filter(|(name, _)| is_diagnostic(name)));
+        command.envs(std::env::vars_os().filter(|(name, _)| is_for_relay(name)));
         bind_to_parent(
             &mut command,
             vec![(theirs, CONTROL_FD), (router, ROUTER_FD)],
@@ -455,8 +455,8 @@ impl Relay {
     }
 }
 
-/// Variables that the relay may see: what to log.
-fn is_diagnostic(name: &std::ffi::OsStr) -> bool {
+/// Variables that the relay may see: what to log, how to wait.
+fn is_for_relay(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG")
+    name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG") || name == "MOSSNET_BUSY_POLL"
 }

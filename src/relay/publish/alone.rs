@@ -13,6 +13,7 @@ use super::listener::{Listener, ListenerError};
 use super::table::{Listeners, Table};
 use crate::network::snapshot::Snapshot;
 use crate::relay::budget::FdBudget;
+use crate::relay::busy_poll::{self, BusyPoll, WindowError};
 use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
 use crate::relay::flows::Limits;
 use crate::relay::gate::{GateSender, UplinkMacs};
@@ -40,6 +41,9 @@ pub enum AloneError {
     /// More sockets than open files.
     #[error("no room for {0} published ports: the limit of open files (ulimit -Hn) is reached")]
     NoRoom(usize),
+    /// What the environment says of waiting.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// setns(2).
     #[error("enter the network namespace of the container's network")]
     Enter(#[source] io::Error),
@@ -89,7 +93,7 @@ impl Ports {
         let inside = start_pool(places.inside)?;
         let bridges = places.bridges.map(start_pool).transpose()?;
         let pool = bridges.unwrap_or_else(|| inside.clone());
-        let shared = shared(budget, pool, &rules);
+        let shared = shared(budget, pool, &rules, busy_poll::window()?);
         let start = |what| move |source| AloneError::Start { what, source };
         let worker = Worker::new(&shared, inside, now).map_err(start("a worker"))?;
         let begin = Arc::new(Barrier::new(2));
@@ -130,7 +134,12 @@ impl Ports {
     }
 }
 
-fn shared(budget: FdBudget, pool: SocketPool, rules: &Arc<SharedRules>) -> Shared {
+fn shared(
+    budget: FdBudget,
+    pool: SocketPool,
+    rules: &Arc<SharedRules>,
+    busy_poll: Duration,
+) -> Shared {
     let udp_flows = (budget.limit() / 2).max(64);
     Shared {
         rules: Arc::clone(rules),
@@ -149,6 +158,7 @@ fn shared(budget: FdBudget, pool: SocketPool, rules: &Arc<SharedRules>) -> Share
         // Nobody is there who could do anything about it.
         rushes: Arc::new(Rushes::new(None, Instant::now())),
         workers: 1,
+        busy_poll,
     }
 }
 
@@ -183,6 +193,7 @@ fn start_pool(netns: OwnedFd) -> Result<SocketPool, AloneError> {
 /// A worker with published ports only.
 struct Worker {
     poller: Poller,
+    busy_poll: BusyPoll,
     rules: RulesReader,
     sender: GateSender,
     pool: SocketPool,
@@ -207,6 +218,7 @@ impl Worker {
         let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller)?;
         Ok(Self {
             poller,
+            busy_poll: BusyPoll::new(shared.busy_poll),
             rules,
             sender: GateSender::nowhere(),
             pool: shared.pool.clone(),
@@ -226,7 +238,7 @@ impl Worker {
         let mut last_event = Instant::now();
         loop {
             let patience = self.patience(next_tick);
-            if let Err(error) = self.poller.wait(&mut batch, patience) {
+            if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
             let now = Instant::now();
@@ -251,9 +263,9 @@ impl Worker {
         }
     }
 
-    fn patience(&self, next_tick: Instant) -> Option<Duration> {
+    fn patience(&self, next_tick: Instant) -> Duration {
         let until_tick = next_tick.saturating_duration_since(Instant::now());
-        Some(self.tcp.patience().unwrap_or(until_tick).min(until_tick))
+        self.tcp.patience().unwrap_or(until_tick).min(until_tick)
     }
 
     fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) {

@@ -6,6 +6,7 @@
 //! pending table with the socket, or are given back.
 
 use super::flow::{DESCRIPTORS, reset_on_close};
+use super::pacing::Aside;
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Readiness, Token};
 use crate::relay::exit;
@@ -111,11 +112,12 @@ impl Connects {
 
     fn start(
         &mut self,
-        host: OwnedFd,
+        host: (OwnedFd, Aside),
         wanted: Wanted,
         frame: &[u8],
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
+        let (host, control) = host;
         match SockRef::from(&host).connect(&SockAddr::from(wanted.peer)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -128,13 +130,11 @@ impl Connects {
                 reset_on_close(&host);
                 return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
             }
-            let near = true;
-            let connected = Connected {
-                near,
-                ..Connected::new(host)
-            };
-            self.connected(connected, wanted, frame, cx);
+            self.connected(Connected::new(host), wanted, frame, cx);
             return Ok(());
+        }
+        if let Err(error) = control.give_back(&host) {
+            tracing::debug!(%error, "the host's congestion control not given back");
         }
         let key = self.attempts.insert(Attempt {
             host,
@@ -275,7 +275,7 @@ fn abandon(host: &OwnedFd, cx: &Context<'_>) {
 }
 
 /// A socket of the host netns, ready for a connect to `destination`.
-fn host_socket(destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<OwnedFd> {
+fn host_socket(destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<(OwnedFd, Aside)> {
     let v6 = destination.is_ipv6();
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -292,7 +292,8 @@ fn host_socket(destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<Ow
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     exit::choose(&socket, destination.ip(), rules)?;
-    Ok(socket.into())
+    let control = Aside::put(&socket)?;
+    Ok((socket.into(), control))
 }
 
 fn refuse(packet: &Packet<'_>, answer: Answer, cx: &mut Context<'_>) {

@@ -17,7 +17,6 @@ use super::direction::{Broken, Direction, Early, Pause, Phase, Scratch};
 use super::pipe_pool::PipePool;
 use crate::relay::event_loop::Readiness;
 use crate::relay::publish::listener::Counters;
-use crate::relay::socket_pool::CONGESTION;
 use crate::sys;
 use socket2::SockRef;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -77,8 +76,6 @@ pub struct Flow {
     pub watched: bool,
     /// Sides (router, host) of which room to write is watched, too.
     room_watched: [bool; 2],
-    /// The host side's peer is on this machine, and the host's congestion control rules it still.
-    near: bool,
 }
 
 impl Flow {
@@ -94,23 +91,6 @@ impl Flow {
             queued: false,
             watched: false,
             room_watched: [false; 2],
-            near: false,
-        }
-    }
-
-    /// The same; `near`: the host side's peer is on this machine.
-    #[must_use]
-    pub fn near(self, near: bool) -> Self {
-        Self { near, ..self }
-    }
-
-    /// Once bytes flow in bulk to a peer on this machine, no network lies between: what paces for one (bbr)
-    /// only holds up. Not before, for it is dear for those that carry little. Towards the world the host's own
-    /// choice stays.
-    pub fn pace_no_more(&mut self) {
-        if self.near && self.outbound.is_bulk() {
-            self.near = false;
-            let _ = SockRef::from(&self.host).set_tcp_congestion(CONGESTION);
         }
     }
 

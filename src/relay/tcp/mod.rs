@@ -16,6 +16,7 @@
 pub mod connect;
 pub mod direction;
 pub mod flow;
+pub mod pacing;
 pub mod pipe_pool;
 pub mod refusal;
 
@@ -241,16 +242,12 @@ impl Tcp {
             // Nobody asked for it, or its host side was given up meanwhile.
             return reset_on_close(&router);
         };
-        let Connected {
-            host,
-            was_reset,
-            near,
-        } = connected;
+        let Connected { host, was_reset } = connected;
         if was_reset && is_empty(&host) {
             cx.budget.release(DESCRIPTORS);
             return reset_on_close(&router);
         }
-        let key = self.begin(Flow::new(router, host).near(near), cx);
+        let key = self.begin(Flow::new(router, host), cx);
         tracing::debug!(
             flow.id = key.slot,
             flow.client = %tuple.client,
@@ -322,9 +319,6 @@ impl Tcp {
     fn settle(&mut self, key: Key, outcome: Outcome, cx: &mut Context<'_>) {
         if outcome != Outcome::Over && !self.watch_room(key, cx) {
             return self.close(key, cx);
-        }
-        if let Some(flow) = self.flows.get_mut(key) {
-            flow.pace_no_more();
         }
         match outcome {
             Outcome::Wait => {}
