@@ -13,6 +13,8 @@
 //!
 //! * Looking begins when several waits in a row were shorter than the window, and ends with the first that are longer. A peer
 //!   further away than the window (most of any network), or a pair of messages now and then, is slept for.
+//! * What comes in mass (bulk transfers, datagrams faster than they are read) is slept for: while the worker
+//!   sleeps more of it gathers, to be moved at once.
 //! * Where the processor does not come back from others within [`LOST`], the machine has other work. Then nothing is
 //!   gained: no processor is idle, and since Linux 6.18 a yield gives up the whole rest of a time slice. So there is no looking
 //!   for [`PAUSE`].
@@ -124,6 +126,11 @@ impl BusyPoll {
         }
     }
 
+    /// What was there could have waited: a bulk transfer, several datagrams at once.
+    pub fn mass_came(&mut self) {
+        self.credit = 0;
+    }
+
     fn looks(&mut self, now: Instant) -> bool {
         self.paused_until = self.paused_until.filter(|until| now < *until);
         self.paused_until.is_none() && self.credit >= CREDIT_NEEDED
@@ -181,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_in_mass_is_slept_for() {
+        let now = Instant::now();
+        let mut poll = after([SHORT; 16]);
+        poll.mass_came();
+        assert!(!poll.looks(now));
+        poll.waited(SHORT);
+        assert!(!poll.looks(now));
+    }
+
+    #[test]
     fn who_loses_the_processor_leaves_it_to_others_for_a_while() {
         let now = Instant::now();
         let mut poll = after([SHORT; 16]);
@@ -208,6 +225,19 @@ mod tests {
         poll.wait(&poller, &mut batch, Duration::from_secs(60))
             .unwrap();
         assert_eq!(batch.iter().count(), 1);
+    }
+
+    #[test]
+    fn without_a_window_it_only_sleeps() {
+        let poller = Poller::new().unwrap();
+        let mut batch = Batch::with_capacity(4);
+        let mut poll = BusyPoll::new(Duration::ZERO);
+        for _ in 0..10 {
+            poll.waited(Duration::ZERO);
+            let patience = Duration::from_millis(1);
+            poll.wait(&poller, &mut batch, patience).unwrap();
+        }
+        assert!(!poll.looks(Instant::now()));
     }
 
     #[test]

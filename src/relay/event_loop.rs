@@ -1,6 +1,6 @@
 //! Readiness: epoll with typed tokens.
 //!
-//! On the path: every worker waits here, then hands each event to the part that owns its token.
+//! On the path: every worker waits here ([`busy_poll`](super::busy_poll) says how), then hands each event to the part that owns its token.
 //!
 //! Invariant: a token names a slot *and* its generation, so that an event still queued for a
 //! descriptor that was closed cannot reach what moved into its slot since.

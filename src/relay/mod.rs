@@ -3,7 +3,7 @@
 //!
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
-//! ([`event_loop`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
+//! ([`event_loop`], [`busy_poll`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
 //! ([`exit`], [`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
 //! [`socket_pool`], [`budget`]; then [`control`].
 //!

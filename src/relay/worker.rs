@@ -188,6 +188,9 @@ impl Worker {
         }
         let (parts, mut cx) = self.split(now);
         parts.tcp.resume(&mut cx);
+        if self.tcp.moved_bulk() | self.udp.took_several() | self.publish.took_several() {
+            self.busy_poll.mass_came();
+        }
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod rush;
 
 pub use rush::Rush;
 
-use crate::request::{ExitStatus, Failure, PortCount};
+use crate::request::{ExitStatus, Failure, FailureKind, PortCount};
 use crate::sealed::Sealed;
 use crate::sys::child::bind_to_parent;
 use nix::errno::Errno;
@@ -396,10 +396,11 @@ impl Relay {
             }
             (Phase::Starting, _) => {
                 self.hang_up();
-                Err(Failure::kernel(
-                    format!("the relay cannot start: {message}"),
-                    Errno::EPIPE,
-                ))
+                // It has said why; that its socket is closed by now says nothing more.
+                Err(
+                    Failure::invalid(format!("the relay cannot start: {message}"))
+                        .of_kind(FailureKind::Kernel),
+                )
             }
             (Phase::Serving | Phase::Ending, _) => {
                 eprintln!("helper: the relay says, unasked: {message}");

@@ -249,6 +249,9 @@ impl Worker {
                 self.dispatch(token, readiness, now);
             }
             self.with(now, |tcp, _, cx| tcp.resume(cx));
+            if self.tcp.moved_bulk() | self.publish.took_several() {
+                self.busy_poll.mass_came();
+            }
             if now >= next_tick {
                 self.with(now, |tcp, publish, cx| {
                     tcp.tick(cx);

@@ -141,6 +141,11 @@ impl Datagrams {
         }
     }
 
+    /// Datagrams have come faster than they were read, since this was asked last.
+    pub fn took_several(&mut self) -> bool {
+        self.batch.took_several()
+    }
+
     /// Reads what clients sent to a published port.
     pub fn listener_ready(&mut self, published: &Arc<Published>, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {

@@ -129,6 +129,11 @@ impl Publish {
         }
     }
 
+    /// Datagrams have come faster than they were read, since this was asked last.
+    pub fn took_several(&mut self) -> bool {
+        self.datagrams.took_several()
+    }
+
     /// Once a second or so.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
         self.connections.tick(cx);

@@ -67,6 +67,8 @@ pub struct Tcp {
     queue: VecDeque<Key>,
     dying: Vec<Key>,
     last_bulk: Option<Instant>,
+    /// See [`Tcp::moved_bulk`].
+    moved_bulk: bool,
     /// When a flow that is not bulk last had something to do.
     last_small: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl Tcp {
             queue: VecDeque::new(),
             dying: Vec::new(),
             last_bulk: None,
+            moved_bulk: false,
             last_small: None,
         })
     }
@@ -130,6 +133,11 @@ impl Tcp {
             | Owner::PublishClient
             | Owner::PublishUdp => {}
         }
+    }
+
+    /// A bulk transfer has gone on, since this was asked last.
+    pub fn moved_bulk(&mut self) -> bool {
+        std::mem::take(&mut self.moved_bulk)
     }
 
     /// How long the worker may wait for events.
@@ -308,8 +316,9 @@ impl Tcp {
 
     fn flow_ready(&mut self, key: Key, side: Side, readiness: Readiness, cx: &mut Context<'_>) {
         if let Some(flow) = self.flows.get_mut(key) {
-            if !flow.is_bulk() {
-                self.last_small = Some(cx.now);
+            match flow.is_bulk() {
+                true => self.moved_bulk = true,
+                false => self.last_small = Some(cx.now),
             }
             let outcome = flow.ready(side, readiness, &mut self.scratch, cx.now);
             self.settle(key, outcome, cx);

@@ -128,6 +128,11 @@ impl Udp {
         })
     }
 
+    /// Datagrams have come faster than they were read, since this was asked last.
+    pub fn took_several(&mut self) -> bool {
+        self.batch.took_several()
+    }
+
     /// How many flows there are.
     pub fn flows(&self) -> usize {
         self.state.flows.len()

@@ -16,6 +16,8 @@ pub struct Batch {
     slots: Box<[Slot]>,
     slot_len: usize,
     filled: usize,
+    /// See [`Batch::took_several`].
+    several: bool,
 }
 
 /// What one datagram leaves besides its data.
@@ -72,6 +74,7 @@ impl Batch {
             slots: vec![empty; slots].into_boxed_slice(),
             slot_len,
             filled: 0,
+            several: false,
         }
     }
 
@@ -113,7 +116,16 @@ impl Batch {
             slot.note(&header.msg_hdr, header.msg_len as usize);
         }
         self.filled = taken.min(count);
+        self.several |= match self.slots.first() {
+            Some(only) if self.filled == 1 => only.holds_several(),
+            _ => self.filled > 1,
+        };
         Ok(self.filled)
+    }
+
+    /// A call has taken more than one datagram, since this was asked last.
+    pub fn took_several(&mut self) -> bool {
+        std::mem::take(&mut self.several)
     }
 
     /// How many messages one call can take.
@@ -161,6 +173,11 @@ impl Slot {
 
     fn source(&self) -> Option<SocketAddr> {
         address::decode(self.name.get(..self.name_len)?)
+    }
+
+    fn holds_several(&self) -> bool {
+        let segment = self.control().segment;
+        segment.is_some_and(|size| usize::from(size) < self.data_len)
     }
 
     fn received<'a>(&self, buffer: &'a [u8]) -> Received<'a> {
