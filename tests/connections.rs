@@ -259,3 +259,41 @@ fn an_idle_flow_stays_open() {
         assert_eq!(python(world, &script).ok(), "alive\n");
     });
 }
+
+/// The congestion controls of the host's connections to `destination`.
+fn controls(world: &World, destination: &str) -> Vec<String> {
+    let list = ["ss", "-tinH", "state", "all", "dst", destination];
+    let text = world.host(list).ok();
+    let words = text.split_whitespace();
+    words
+        .filter(|word| ["bbr", "reno", "cubic"].contains(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_hosts_congestion_control_rules_all_but_peers_on_this_machine() {
+    World::test(|world| {
+        let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let own = own.trim();
+        servers::tcp("server", 7000, servers::echo);
+        world.sleeper("busy", "");
+        let script = format!(
+            "import socket,sys\n\
+             near=[socket.create_connection(('{SERVER}',7000)) for _ in range(20)]\n\
+             far=socket.socket()\nfar.setblocking(False)\nfar.connect_ex(('{BLACK_HOLE}',80))\n\
+             print('both',flush=True)\nsys.stdin.read()"
+        );
+        let both = world.mossnet(["exec", "-i", "busy", "--", "python3", "-c", &script]);
+        let mut both = both.open_stdin().timeout(seconds(60)).start();
+        both.expect("both");
+        eventually(seconds(10), "a connect under way", || {
+            controls(world, BLACK_HOLE) == [own]
+        });
+        let near = if own.starts_with("bbr") { "reno" } else { own };
+        let found = controls(world, SERVER);
+        assert_eq!(found.len(), 20);
+        // Where others keep the machine busy, a handshake may take its time even here.
+        assert!(found.iter().any(|control| control == near), "{found:?}");
+    });
+}

@@ -73,6 +73,12 @@ const HOOK_EXAMPLE: &str = "Example, in config.json:\n  \
     \"annotations\": {\"org.mossnet.networks\": \"mynet\"},\n  \
     \"hooks\": {\"createRuntime\": [{\"path\": \"/usr/local/bin/mossnet\", \"args\": [\"mossnet-oci-hook\"]}]}";
 
+const DAEMON_ENVIRONMENT: &str = "Environment, also of a command that starts a daemon:\n  \
+    MOSSNET_POOL=172.30.0.0/16   prefixes for new networks, instead of 10.89.0.0/16\n  \
+    MOSSNET_BUSY_POLL=0          how long the relay looks for the next event before it sleeps, while\n  \
+    \x20                            they follow each other closely: 100 microseconds; 0: it sleeps at once\n  \
+    MOSSNET_LOG=debug            what is logged, of daemon, helper and relay";
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -159,6 +165,7 @@ pub enum Command {
     /// Run the daemon in the foreground, as for systemd.
     ///
     /// Other commands start a daemon by themselves when there is none.
+    #[command(after_long_help = DAEMON_ENVIRONMENT)]
     Daemon(DaemonArgs),
     /// Show the daemon's processes and places.
     Info(FormatArg),

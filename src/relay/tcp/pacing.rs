@@ -6,7 +6,7 @@
 //! processor what the worker sends from another, so that segments overtake each other and the window shrinks.
 //!
 //! So a host side is made without, and gets the host's own as soon as connect(2) has come back without a connection: only with
-//! a peer on this machine the two kernels have shaken hands by then. bbr begins when the connection is there.
+//! a peer on this machine the two kernels have shaken hands by then. bbr learns of the first round trip as it comes.
 
 use crate::relay::socket_pool::CONGESTION;
 use socket2::{SockRef, Socket};
@@ -35,5 +35,47 @@ impl Aside {
             Some(control) => SockRef::from(socket).set_tcp_congestion(&control),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Type};
+
+    fn with(control: &[u8]) -> Option<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_tcp_congestion(control).ok()?;
+        Some(socket)
+    }
+
+    fn control(socket: &OwnedFd) -> String {
+        let name = SockRef::from(socket).tcp_congestion().unwrap();
+        String::from_utf8_lossy(&name)
+            .trim_end_matches('\0')
+            .to_owned()
+    }
+
+    #[test]
+    fn one_that_paces_is_put_aside_and_given_back() {
+        let Some(socket) = with(b"bbr") else {
+            println!("SKIP: this kernel lets us choose no congestion control that paces");
+            return;
+        };
+        let aside = Aside::put(&socket).unwrap();
+        let socket = OwnedFd::from(socket);
+        assert_eq!(control(&socket), "reno");
+        aside.give_back(&socket).unwrap();
+        assert_eq!(control(&socket), "bbr");
+    }
+
+    #[test]
+    fn others_stay() {
+        let socket = with(b"reno").unwrap();
+        let aside = Aside::put(&socket).unwrap();
+        assert!(aside.0.is_none());
+        let socket = OwnedFd::from(socket);
+        aside.give_back(&socket).unwrap();
+        assert_eq!(control(&socket), "reno");
     }
 }
