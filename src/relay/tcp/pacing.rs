@@ -25,8 +25,8 @@ impl Aside {
             return Ok(Self(None));
         }
         socket.set_tcp_congestion(CONGESTION)?;
-        let name = control.iter().copied().take_while(|byte| *byte != 0);
-        Ok(Self(Some(name.collect())))
+        // The zero bytes after the name do no harm: the kernel reads as far as the first.
+        Ok(Self(Some(control)))
     }
 
     /// Gives it back: the peer is not on this machine.

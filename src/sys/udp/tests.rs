@@ -120,6 +120,27 @@ fn segments_arrive_as_datagrams_and_with_gro_as_one() {
 }
 
 #[test]
+fn it_is_told_once_that_several_datagrams_came_together() {
+    let (from, to, address) = pair(false);
+    enable(to.as_fd(), false, Report::Segments).unwrap();
+    let mut batch = Batch::new(8, 65_535);
+    let mut come = |datagrams: &[Datagram<'_>]| {
+        send(from.as_fd(), to_address(address), datagrams).unwrap();
+        batch.receive(to.as_fd()).unwrap();
+        (batch.took_several(), batch.took_several())
+    };
+    let one = Datagram::plain(b"x");
+    let joined = Datagram {
+        segment: Some(1000),
+        ..Datagram::plain(&[5; 2009])
+    };
+    assert_eq!(come(&[one]), (false, false));
+    assert_eq!(come(&[one, one]), (true, false));
+    assert_eq!(come(&[joined]), (true, false));
+    assert_eq!(come(&[one]), (false, false));
+}
+
+#[test]
 fn a_closed_port_is_found_in_the_error_queue() {
     for v6 in [false, true] {
         let (from, to, address) = pair(v6);
