@@ -260,10 +260,9 @@ fn an_idle_flow_stays_open() {
     });
 }
 
-/// The congestion controls of the host's connections to `destination`.
-fn controls(world: &World, destination: &str) -> Vec<String> {
-    let list = ["ss", "-tinH", "state", "all", "dst", destination];
-    let text = world.host(list).ok();
+/// The congestion controls of the host's connections that ss(8) finds by `filter`.
+pub(crate) fn controls(world: &World, filter: [&str; 4]) -> Vec<String> {
+    let text = world.host(["ss", "-tinH"].into_iter().chain(filter)).ok();
     let words = text.split_whitespace();
     words
         .filter(|word| ["bbr", "reno", "cubic"].contains(word))
@@ -288,10 +287,10 @@ fn the_hosts_congestion_control_rules_all_but_peers_on_this_machine() {
         let mut both = both.open_stdin().timeout(seconds(60)).start();
         both.expect("both");
         eventually(seconds(10), "a connect under way", || {
-            controls(world, BLACK_HOLE) == [own]
+            controls(world, ["state", "all", "dst", BLACK_HOLE]) == [own]
         });
         let near = if own.starts_with("bbr") { "reno" } else { own };
-        let found = controls(world, SERVER);
+        let found = controls(world, ["state", "all", "dst", SERVER]);
         assert_eq!(found.len(), 20);
         // Where others keep the machine busy, a handshake may take its time even here.
         assert!(found.iter().any(|control| control == near), "{found:?}");

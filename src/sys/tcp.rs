@@ -3,7 +3,9 @@
 //! Sources: tcp(7), linux/tcp.h.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// Most bytes of a kept SYN: IPv6 header with options, and a full TCP header.
 const SAVED_SYN_LEN: usize = 512;
@@ -74,4 +76,48 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
         return Err(io::Error::last_os_error());
     }
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// The round trip that the kernel has measured so far, smoothed (`TCP_INFO`): of a connection that was just
+/// accepted, from its SYN-ACK to the ACK. `None` where it has measured none: a SYN-ACK that was sent twice, SYN cookies.
+pub fn round_trip(socket: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of what the pointer leads to.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all fields are integers, for which any bytes will do; what the kernel left out is zero.
+    let microseconds = unsafe { info.assume_init() }.tcpi_rtt;
+    Ok((microseconds > 0).then(|| Duration::from_micros(microseconds.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_connection_over_the_loopback_has_a_short_round_trip() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let rounds = (0..20).map(|_| {
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            round_trip(accepted.as_fd()).unwrap().unwrap()
+        });
+        let shortest = rounds.min().unwrap();
+        assert!(shortest < Duration::from_millis(1), "{shortest:?}");
+        assert_eq!(round_trip(listener.as_fd()).unwrap(), None);
+        assert!(round_trip(std::fs::File::open("/").unwrap().as_fd()).is_err());
+    }
 }

@@ -1,6 +1,8 @@
 //! How published connections begin and end, and what they survive.
 
 use super::*;
+use crate::connections::controls;
+use crate::world::installed;
 use std::io::ErrorKind;
 
 fn echoed(stream: &mut TcpStream, text: &[u8]) {
@@ -238,5 +240,38 @@ fn a_stalled_client_delays_nobody() {
             echoed(&mut connect("server", at(HOST, 8081)), b"hello");
         }
         assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn the_hosts_congestion_control_rules_clients_elsewhere_only() {
+    if !installed("tc") {
+        return;
+    }
+    World::test(|world| {
+        let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let own = own.trim();
+        let mut relay = BareRelay::start(&[false]);
+        let targets = relay.sandbox("box", 1);
+        servers::tcp("box", 80, servers::echo);
+        relay.publish("8080:80", &targets);
+        relay.publish("8081:80", &targets);
+        let client = |port| {
+            let mut stream = connect("server", at(HOST, port));
+            echoed(&mut stream, b"here?");
+            stream
+        };
+        let _here: Vec<TcpStream> = (0..20).map(|_| client(8080)).collect();
+        // As far as the moon: each packet takes a tenth of a second.
+        let slow = "tc qdisc add dev eth0 root tbf rate 8kbit burst 100 latency 10s";
+        world.server(slow.split(' ')).ok();
+        let _far = client(8081);
+        let near = if own.starts_with("bbr") { "reno" } else { own };
+        let found = controls(world, ["state", "established", "sport", ":8080"]);
+        assert_eq!(found.len(), 20);
+        // Where others keep the machine busy, a handshake may take its time even here.
+        assert!(found.iter().any(|control| control == near), "{found:?}");
+        let found = controls(world, ["state", "established", "sport", ":8081"]);
+        assert_eq!(found, [own]);
     });
 }

@@ -93,6 +93,7 @@ impl Connections {
             counters.refuse();
             return reset_on_close(&host);
         }
+        published.listener().pace(&host);
         let led = tcp.first_bytes(&host).and_then(|first| {
             let target = published.target(client.ip());
             let target = target.ok_or(io::ErrorKind::NotFound)?;

@@ -6,6 +6,7 @@
 //! Sources: tcp(7), ip(7), ipv6(7), socket(7).
 
 use crate::ports::{HostAddr, Port, Proto};
+use crate::relay::tcp::pacing::Aside;
 use crate::sys::udp::{self, Report};
 use serde::Serialize;
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
@@ -114,6 +115,8 @@ impl Counters {
 pub struct Listener {
     socket: OwnedFd,
     bound: Bound,
+    /// What its connections do not inherit.
+    control: Aside,
     /// Of its whole life, whatever it leads to.
     pub counters: std::sync::Arc<Counters>,
     /// Bits of what was told once.
@@ -148,13 +151,17 @@ impl Listener {
             },
             port: Port::new(address.port()).ok_or(ListenerError::Kind)?,
         };
-        match proto {
+        let control = match proto {
             Proto::Tcp => prepare_tcp(&options)?,
-            Proto::Udp => prepare_udp(&socket, v6, both)?,
-        }
+            Proto::Udp => {
+                prepare_udp(&socket, v6, both)?;
+                Aside::default()
+            }
+        };
         Ok(Self {
             socket,
             bound,
+            control,
             counters: std::sync::Arc::default(),
             told: AtomicU8::new(0),
             refused: AtomicU8::new(BY_NOBODY),
@@ -169,6 +176,14 @@ impl Listener {
     /// The descriptor.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Lets the host's own congestion control rule a connection just accepted, unless its client is on this
+    /// machine.
+    pub fn pace(&self, accepted: &OwnedFd) {
+        if let Err(error) = self.control.give_back_to_far(accepted) {
+            tracing::debug!(publish.listener = %self.bound, %error, "the host's congestion control not given back");
+        }
     }
 
     /// The last datagrams to be refused were so at the container's address of this family.
@@ -188,11 +203,12 @@ impl Listener {
     }
 }
 
-fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<()> {
+fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<Aside> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    Aside::put_for_accepted(socket)
 }
 
 fn prepare_udp(socket: &OwnedFd, v6: bool, both: bool) -> io::Result<()> {
