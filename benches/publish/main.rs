@@ -65,10 +65,14 @@ fn measure(world: &World, rounds: u64, duration: u64) {
     let rows = list("MOSSNET_BENCH_ROWS");
     let mut results = Results::default();
     for round in 1..=rounds {
-        for contender in &mut contenders {
-            println!("round {round} of {rounds}: {}", contender.name);
-            measure_one(contender, &rows, duration, &mut results);
+        println!("round {round} of {rounds}");
+        for measure in measures(&rows) {
+            for contender in &mut contenders {
+                measure_one(contender, &measure, duration, &mut results);
+            }
         }
+        // Who comes first measures lower in some rows.
+        contenders.rotate_left(1);
     }
     print!("{}", results.table());
     goals::tell(&results);
@@ -131,18 +135,40 @@ pub const DATAGRAMS: [(&str, &str, &str, u32); 5] = [
     ),
 ];
 
-fn measure_one(contender: &mut Contender, rows: &str, duration: u64, results: &mut Results) {
-    let wanted = |row: &str| rows.is_empty() || rows.split(',').any(|part| row.starts_with(part));
+/// What a contender is asked for at a time.
+enum Measure {
+    Stream(&'static str, &'static str),
+    Exchange(&'static str, &'static str, u32),
+    Datagrams(&'static str, &'static str, &'static str, u32),
+}
+
+/// Those of the rows that begin with a part of `wanted`; all for none.
+fn measures(wanted: &str) -> Vec<Measure> {
+    let streams = STREAMS.map(|(row, flags)| (row, Measure::Stream(row, flags)));
+    let exchanges = EXCHANGES.map(|(row, kind, count)| (row, Measure::Exchange(row, kind, count)));
+    let datagrams =
+        DATAGRAMS.map(|(row, lost, kind, bytes)| (row, Measure::Datagrams(row, lost, kind, bytes)));
+    let all = streams.into_iter().chain(exchanges).chain(datagrams);
+    let begins =
+        |row: &str| wanted.is_empty() || wanted.split(',').any(|part| row.starts_with(part));
+    all.filter(|(row, _)| begins(row))
+        .map(|(_, measure)| measure)
+        .collect()
+}
+
+fn measure_one(contender: &mut Contender, measure: &Measure, duration: u64, results: &mut Results) {
     let name = contender.name;
-    for (row, flags) in STREAMS.into_iter().filter(|(row, ..)| wanted(row)) {
-        results.add(row, "Gbit/s", name, contender.iperf3(duration, flags));
-    }
-    for (row, kind, count) in EXCHANGES.into_iter().filter(|(row, ..)| wanted(row)) {
-        results.add(row, "1/s", name, contender.load(kind, count, duration));
-    }
-    for (row, lost, kind, bytes) in DATAGRAMS.into_iter().filter(|(row, ..)| wanted(row)) {
-        let (rate, loss) = contender.datagrams(kind, bytes, duration).unzip();
-        results.add(row, "1/s", name, rate);
-        results.add(lost, "%", name, loss);
+    match *measure {
+        Measure::Stream(row, flags) => {
+            results.add(row, "Gbit/s", name, contender.iperf3(duration, flags));
+        }
+        Measure::Exchange(row, kind, count) => {
+            results.add(row, "1/s", name, contender.load(kind, count, duration));
+        }
+        Measure::Datagrams(row, lost, kind, bytes) => {
+            let (rate, loss) = contender.datagrams(kind, bytes, duration).unzip();
+            results.add(row, "1/s", name, rate);
+            results.add(lost, "%", name, loss);
+        }
     }
 }
