@@ -106,6 +106,9 @@ pub const EXCHANGES: [(&str, &str, u32); 4] = [
 /// The load of which everybody carries the same; what counts is what is lost.
 pub const PACED: &str = "paced-out";
 
+/// 64 datagrams under way; each answer lets the next one go.
+pub const ECHO: &str = "echo";
+
 /// Row, row of its loss, kind of load, bytes.
 pub const DATAGRAMS: [(&str, &str, &str, u32); 5] = [
     (
@@ -126,11 +129,11 @@ pub const DATAGRAMS: [(&str, &str, &str, u32); 5] = [
         "flood-out",
         1400,
     ),
-    ("UDP echo, 64 bytes", "UDP echo, 64 bytes, lost", "echo", 64),
+    ("UDP echo, 64 bytes", "UDP echo, 64 bytes, lost", ECHO, 64),
     (
         "UDP echo, 1,400 bytes",
         "UDP echo, 1,400 bytes, lost",
-        "echo",
+        ECHO,
         1400,
     ),
 ];

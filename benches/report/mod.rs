@@ -1,5 +1,8 @@
-//! What `attach` and `publish` do with their numbers: medians, ratios to the first contender, a table for
+//! What `attach`, `publish` and `uplink` do with their numbers: medians, ratios to the first contender, a table for
 //! people and JSON for programs.
+//!
+//! A ratio is the median of the rounds' ratios, not the ratio of medians: a machine that others slow down for half
+//! a minute slows all contenders of a round, and a ratio of medians may compare one round with another.
 
 mod median;
 
@@ -45,20 +48,18 @@ impl Results {
         median(values.iter().copied().flatten().collect())
     }
 
-    /// Markdown: medians, and in brackets the ratio to the first contender (of per cents, none).
+    /// Markdown: medians, and in brackets [ratios](Self::ratio) to the first contender (of per cents, none).
     pub fn table(&self) -> String {
         let mut text = format!("\n| | {} |\n|---|", self.contenders.join(" | "));
         text.push_str(&"---|".repeat(self.contenders.len()));
         for (metric, unit) in &self.metrics {
             let _ = write!(text, "\n| {metric}, {unit} |");
-            let base = self
-                .contenders
-                .first()
-                .and_then(|first| self.median(metric, first));
             for contender in &self.contenders {
-                let cell = match (self.median(metric, contender), base) {
-                    (Some(value), Some(base)) if *unit != "%" => {
-                        format!("{} ({:.2})", shown(value), value / base)
+                let first = self.contenders.first();
+                let ratio = first.and_then(|first| self.ratio(metric, contender, first));
+                let cell = match (self.median(metric, contender), ratio) {
+                    (Some(value), Some(ratio)) if *unit != "%" => {
+                        format!("{} ({ratio:.2})", shown(value))
                     }
                     (Some(value), _) => shown(value),
                     (None, _) => "failed".to_owned(),
@@ -70,9 +71,16 @@ impl Results {
         text
     }
 
-    /// Ratio of medians between two contenders.
+    /// Ratio of two contenders: the median of what it was in those rounds in which neither failed.
     pub fn ratio(&self, metric: &'static str, of: &'static str, to: &'static str) -> Option<f64> {
-        Some(self.median(metric, of)? / self.median(metric, to)?)
+        let [of, to] = [of, to].map(|contender| self.values.get(&(metric, contender)));
+        let rounds = of?.iter().zip(to?);
+        median(
+            rounds
+                .filter_map(|(of, to)| Some((*of)? / (*to)?))
+                .filter(|ratio| ratio.is_finite())
+                .collect(),
+        )
     }
 
     /// Every single value, the medians, their ratios, what the machine was, and `conditions`.
@@ -110,6 +118,11 @@ impl Results {
 
 /// A positive number out of the environment.
 pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A positive number that need not be whole, out of the environment.
+pub fn fraction(name: &str, default: f64) -> f64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 

@@ -7,6 +7,11 @@ pub const ROOTFUL: &str = "rootful bridge, masquerade";
 pub const KERNEL: &str = "mossnet --uplink kernel";
 const RELAY: &str = "mossnet, relay";
 
+/// Processors of the client and of the server, for `taskset -c`. Where the scheduler puts them, which is
+/// nobody's merit, makes a difference of a half.
+const CLIENT: &str = "0";
+const SERVER: &str = "1";
+
 const GRANTS: &str =
     "[[grant]]\nuser = 1000\nverbs = [\"uplink\"]\nsubnets = [\"10.200.0.0/16\"]\n";
 
@@ -34,9 +39,12 @@ impl Contender {
     }
 
     /// Its rate: per second, or of streams in Gbit/s; nothing when it failed.
-    pub fn load(&self, kind: &str, count: usize, duration: u64) -> Option<f64> {
+    pub fn load(&self, kind: &str, count: usize, duration: f64) -> Option<f64> {
         let (count, duration) = (count.to_string(), duration.to_string());
         let argv = [
+            "taskset",
+            "-c",
+            CLIENT,
             "/run/world/bin/itself",
             "load",
             kind,
@@ -77,9 +85,11 @@ pub fn all(world: &World) -> Vec<Contender> {
     netns::within("server", || {
         netns::sysctl("net/ipv4/ip_local_port_range", "1024 65535");
         netns::sysctl("net/ipv4/tcp_tw_reuse", "1");
+        netns::sysctl("net/ipv4/tcp_congestion_control", "reno");
     });
     netns::sysctl("net/ipv4/ip_local_port_range", "1024 65535");
     netns::sysctl("net/ipv4/tcp_tw_reuse", "1");
+    forget_connections();
     serve(world);
     vec![
         rootful(),
@@ -88,9 +98,14 @@ pub fn all(world: &World) -> Vec<Contender> {
     ]
 }
 
+/// In the netns of a host: connections that have ended would fill the table of those that are tracked.
+fn forget_connections() {
+    netns::sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "5");
+}
+
 /// Ends with the world.
 fn serve(world: &World) {
-    let server = world.server(["/run/world/bin/itself", "serve"]);
+    let server = world.server(["taskset", "-c", SERVER, "/run/world/bin/itself", "serve"]);
     let mut running: Running = server.timeout(seconds(86_400)).start();
     running.expect("serves");
     std::mem::forget(running);
@@ -110,7 +125,10 @@ fn rootful() -> Contender {
         "link set lo up\naddr add 10.90.0.2/24 dev eth0\nlink set eth0 up\n\
          route add default via 10.90.0.1\n",
     );
-    netns::within("rootful", || netns::sysctl("net/ipv4/ip_forward", "1"));
+    netns::within("rootful", || {
+        netns::sysctl("net/ipv4/ip_forward", "1");
+        forget_connections();
+    });
     let rules = "table ip engine {\n\
         chain after { type nat hook postrouting priority srcnat;\n\
         ip saddr 10.90.0.0/24 oifname != \"br0\" masquerade\n}\n\

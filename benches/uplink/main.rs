@@ -3,13 +3,14 @@
 //! Job: `cargo bench --bench uplink`, as root: `mossnet-helper` is installed in the world with real file
 //! capabilities (`cargo build --release --workspace` makes it). A container of each contender asks the
 //! same server, in the netns of another host; rounds are interleaved, so that a noisy minute hits
-//! everybody; the table shows medians and their ratio to the rootful bridge, and a line for each goal says
+//! everybody; the table shows medians and ratios to the rootful bridge, and a line for each goal says
 //! whether it was reached. Invariants: the rootful bridge is in a host netns of its own, with nothing but
-//! what it needs; every contender has the same kind of cable to the server, and reno inside.
+//! what it needs; every contender has the same kind of cable to the server, and reno at both ends; client
+//! and server have a processor each.
 //!
 //! * `contender`: who they are. The load generator is `benches/load`.
 //!
-//! `MOSSNET_BENCH_ROUNDS` (7), `MOSSNET_BENCH_SECONDS` (1) for each measurement,
+//! `MOSSNET_BENCH_ROUNDS` (21), `MOSSNET_BENCH_SECONDS` (0.5) for each measurement,
 //! `MOSSNET_BENCH_ROWS=requests,TCP` for some rows, `MOSSNET_BENCH_JSON=FILE`.
 
 // A benchmark that panics is a benchmark that failed.
@@ -30,7 +31,7 @@ mod load;
 mod contender;
 
 use contender::{Contender, KERNEL, ROOTFUL};
-use report::{Results, number};
+use report::{Results, fraction, number};
 use std::process::ExitCode;
 use std::time::Duration;
 use world::{Powers, World, enter};
@@ -61,9 +62,10 @@ fn main() -> ExitCode {
         println!("it takes root to play the administrator: nothing is measured");
         return ExitCode::SUCCESS;
     }
-    let rounds = number("MOSSNET_BENCH_ROUNDS", 7);
-    let duration = number("MOSSNET_BENCH_SECONDS", 1);
-    let deadline = Duration::from_secs(60 + rounds * (duration + 2) * 40);
+    // Rates of one second differ as much as those of half: many short rounds tell more.
+    let rounds = number("MOSSNET_BENCH_ROUNDS", 21);
+    let duration = fraction("MOSSNET_BENCH_SECONDS", 0.5);
+    let deadline = Duration::from_secs(60 + rounds * (duration.ceil() as u64 + 2) * 40);
     let builder = World::builder().privileged().deadline(deadline.as_secs());
     let text = enter::enter_live(deadline, "uplink", Powers::Root, || {
         builder.run_here(|world| measure(world, rounds, duration));
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn measure(world: &World, rounds: u64, duration: u64) {
+fn measure(world: &World, rounds: u64, duration: f64) {
     let rows = std::env::var("MOSSNET_BENCH_ROWS").unwrap_or_default();
     let wanted = |row: &str| rows.is_empty() || rows.split(',').any(|part| row.starts_with(part));
     let contenders = contender::all(world);

@@ -9,7 +9,6 @@ use super::segment::{Endpoint, Segment};
 use crate::names::{IfName, MacAddr};
 use crate::request::{NetworkRules, UplinkKind};
 use crate::ruleset::{self, Ends, MOST, Port, Ruleset};
-use std::collections::BTreeSet;
 
 /// What it is made of, and what was made.
 #[derive(Debug, Default)]
@@ -73,21 +72,20 @@ impl Router {
                 Some((&network.bridge, segment.mac?))
             })
             .collect();
-        let is_fast = |endpoint: &Endpoint| {
-            routers
-                .iter()
-                .any(|(bridge, _)| **bridge == endpoint.bridge)
-        };
-        let ports: Vec<Port> = (self.segments.named())
-            .filter(|(_, endpoint)| is_fast(endpoint))
-            .take(MOST)
-            .map(|(name, endpoint)| Port {
+        let port = |name: &IfName, endpoint: &Endpoint| {
+            let mut of_bridge = routers.iter();
+            let (_, router) = of_bridge.find(|(bridge, _)| **bridge == endpoint.bridge)?;
+            Some(Port {
                 name: name.to_string(),
+                router: *router,
                 owner: super::guard::owner(endpoint),
             })
+        };
+        let ports: Vec<Port> = (self.segments.named())
+            .filter_map(|(name, endpoint)| port(name, endpoint))
+            .take(MOST)
             .collect();
-        let macs: BTreeSet<MacAddr> = routers.iter().map(|(_, mac)| *mac).collect();
         let networks = &self.fast.networks;
-        (!ports.is_empty()).then(|| ruleset::fast(&ports, ends, macs, networks, self.families))
+        (!ports.is_empty()).then(|| ruleset::fast(&ports, ends, networks, self.families))
     }
 }

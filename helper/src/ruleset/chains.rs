@@ -103,7 +103,7 @@ fn raw_prerouting(routed: bool) -> Chain {
         rules.push(vec![Clause::IifNotIn(SetId::Tracked), Clause::Untracked]);
     }
     Chain {
-        name: "raw_prerouting",
+        name: "raw_prerouting".into(),
         base: Some(base(Hook::Prerouting, Priority::Raw)),
         devices: Vec::new(),
         rules,
@@ -113,7 +113,7 @@ fn raw_prerouting(routed: bool) -> Chain {
 fn raw_output() -> Chain {
     let rules = vec![vec![Clause::Untracked]];
     Chain {
-        name: "raw_output",
+        name: "raw_output".into(),
         base: Some(base(Hook::Output, Priority::Raw)),
         devices: Vec::new(),
         rules,
@@ -125,7 +125,7 @@ fn leave_by(name: &'static str, mark: u32) -> Chain {
     let mut rules = stays_here();
     rules.push(vec![Clause::SetMark(mark), Clause::Accept]);
     Chain {
-        name,
+        name: name.into(),
         base: None,
         devices: Vec::new(),
         rules,
@@ -189,7 +189,7 @@ fn prerouting(ways: Ways) -> Chain {
     rules.extend(datagrams());
     // Everything else (SYN, ICMP) is routed to up0.
     Chain {
-        name: "prerouting",
+        name: "prerouting".into(),
         base: Some(base(Hook::Prerouting, Priority::Mangle)),
         devices: Vec::new(),
         rules,
@@ -273,7 +273,7 @@ fn input(ways: Ways) -> Chain {
         ..base(Hook::Input, Priority::Filter)
     };
     Chain {
-        name: "input",
+        name: "input".into(),
         base: Some(base),
         devices: Vec::new(),
         rules,
@@ -332,7 +332,7 @@ fn forward(ways: Ways) -> Chain {
         ..base(Hook::Forward, Priority::Filter)
     };
     Chain {
-        name: "forward",
+        name: "forward".into(),
         base: Some(base),
         devices: Vec::new(),
         rules,
@@ -348,7 +348,7 @@ fn postrouting() -> Chain {
         ..base(Hook::Postrouting, Priority::Srcnat)
     };
     Chain {
-        name: "postrouting",
+        name: "postrouting".into(),
         base: Some(base),
         devices: Vec::new(),
         rules,

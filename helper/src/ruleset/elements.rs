@@ -66,10 +66,6 @@ pub(super) fn elements(elements: &Elements) -> Vec<Element> {
             .iter()
             .map(|port| Element::plain(port.to_be_bytes().to_vec()))
             .collect(),
-        Elements::Stations(macs) => macs
-            .iter()
-            .map(|mac| Element::plain(mac.octets().to_vec()))
-            .collect(),
         Elements::At4(all) => all
             .iter()
             .map(|(address, place)| placed(address.octets().to_vec(), *place))

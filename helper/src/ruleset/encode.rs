@@ -162,7 +162,7 @@ pub fn encode(ruleset: &Ruleset) -> Batch {
     }
     for chain in &ruleset.chains {
         for rule in &chain.rules {
-            push_rule(&mut batch, chain.name, rule);
+            push_rule(&mut batch, &chain.name, rule);
         }
     }
     batch.end()
@@ -264,7 +264,6 @@ fn key_type(elements: &Elements) -> (u32, u32, u32) {
             0,
         ),
         Elements::Ports(_) => (data_type::SERVICE, 2, 0),
-        Elements::Stations(_) => (data_type::ETHER, 6, 0),
         Elements::At4(_) => (data_type::IPV4, 4, SetFlags::Map as u32),
         Elements::At6(_) => (data_type::IPV6, 16, SetFlags::Map as u32),
     }
@@ -282,7 +281,6 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
         | Elements::Own4(_)
         | Elements::Own6(_)
         | Elements::Ports(_)
-        | Elements::Stations(_)
         | Elements::At4(_)
         | Elements::At6(_) => NETWORK_ORDER,
     };

@@ -106,11 +106,6 @@ impl<'a> Writer<'a> {
                 self.load_daddr(family, SECOND);
                 self.look_up(set, false);
             }
-            Clause::NotDaddr(family, set) => self.not_daddr(family, set),
-            Clause::EtherTo(set) => self.ether_to(set),
-            Clause::Readdress { to, from } => self.readdress(to, from),
-            Clause::SendBy(index) => self.send_by(index),
-            Clause::SendTo(family) => self.send_to(family),
             Clause::HopsBelow(family, hops) => self.hops_below(family, hops),
             Clause::DontFragment => self.dont_fragment(),
             Clause::Mark(mark) => self.marked(mark),
@@ -125,6 +120,7 @@ impl<'a> Writer<'a> {
             Clause::Untracked => self.named(c"notrack"),
             Clause::Nat(nat) => self.nat(nat),
             Clause::Answer(answer) => self.answer(answer),
+            Clause::Fast(step) => self.step(step),
         }
     }
 

@@ -21,14 +21,9 @@ const ICMP_HEADER: u32 = 8;
 
 impl Writer<'_> {
     pub(super) fn ether(&mut self, kind: EtherType) {
-        let number = match kind {
-            EtherType::Ipv4 => libc::ETH_P_IP,
-            EtherType::Ipv6 => libc::ETH_P_IPV6,
-            EtherType::Arp => libc::ETH_P_ARP,
-        };
         self.family = kind.family();
         self.load_payload(PayloadBase::LinkLayerHeader, ETHER_TYPE, 2, FIRST);
-        self.compare(CmpOps::Eq, &(number as u16).to_be_bytes());
+        self.compare(CmpOps::Eq, &kind.number().to_be_bytes());
     }
 
     pub(super) fn foreign_mac(&mut self) {

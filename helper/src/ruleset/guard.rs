@@ -164,7 +164,7 @@ fn enter() -> Chain {
         ],
     ];
     Chain {
-        name: "enter",
+        name: "enter".into(),
         base: Some(Base {
             kind: ChainKind::Filter,
             hook: Hook::Prerouting,
@@ -199,7 +199,7 @@ fn errors() -> Chain {
         vec![Clause::Ether(kind), source, quoted, Clause::Accept]
     };
     Chain {
-        name: "errors",
+        name: "errors".into(),
         base: None,
         devices: Vec::new(),
         rules: vec![
@@ -239,7 +239,7 @@ fn neighbours() -> Chain {
         vec![Clause::Drop],
     ];
     Chain {
-        name: "neighbours",
+        name: "neighbours".into(),
         base: None,
         devices: Vec::new(),
         rules,

@@ -1,11 +1,13 @@
 //! What a ruleset consists of. Only what mossnet uses: each clause has one meaning, one text, one
 //! encoding.
 
+use super::fast::Step;
 use super::nat::{Map, Nat};
 use super::ports::Answer;
 pub use super::table::TableFamily;
 use crate::names::MacAddr;
 use ipnet::{Ipv4Net, Ipv6Net};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -44,8 +46,6 @@ pub enum SetId {
     Slirp,
     /// Bridges whose traffic the host's kernel carries.
     Kernel,
-    /// MAC addresses of the bridges whose traffic the host's kernel carries.
-    Routers,
     /// Where IPv4 addresses are: the endpoint's MAC address and port.
     At4,
     /// The same for IPv6 addresses.
@@ -89,7 +89,6 @@ impl SetId {
             Self::Pasta => "pasta",
             Self::Slirp => "slirp",
             Self::Kernel => "kernel",
-            Self::Routers => "routers",
             Self::At4 => "at4",
             Self::At6 => "at6",
             Self::Tracked => "tracked",
@@ -139,8 +138,6 @@ pub enum Elements {
     Own6(BTreeSet<(u32, MacAddr, Ipv6Addr)>),
     /// `inet_service`.
     Ports(BTreeSet<u16>),
-    /// `ether_addr`.
-    Stations(BTreeSet<MacAddr>),
     /// A map: `ipv4_addr : ether_addr . iface_index`.
     At4(BTreeMap<Ipv4Addr, (MacAddr, u32)>),
     /// A map: `ipv6_addr : ether_addr . iface_index`.
@@ -151,7 +148,7 @@ pub enum Elements {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     /// Name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Where it is called from; absent: by [`Clause::Goto`] only.
     pub base: Option<Base>,
     /// Interfaces that it hangs at, with [`Hook::Ingress`].
@@ -278,21 +275,6 @@ pub enum Clause {
     NotForHost,
     /// Destination in a set of prefixes.
     Daddr(Family, SetId),
-    /// Destination in none of a set of prefixes.
-    NotDaddr(Family, SetId),
-    /// To a MAC address of a set.
-    EtherTo(SetId),
-    /// Give the frame this destination and this source.
-    Readdress {
-        /// Destination.
-        to: MacAddr,
-        /// Source.
-        from: MacAddr,
-    },
-    /// Send it out of the interface with this index.
-    SendBy(u32),
-    /// Send it to the MAC address and out of the interface that a map has for its destination.
-    SendTo(Family),
     /// Interface and destination in a set of pairs.
     IifDaddr(Family, SetId),
     /// TTL or hop limit below.
@@ -323,6 +305,8 @@ pub enum Clause {
     Nat(Nat),
     /// What the ports of one container take.
     Answer(Answer),
+    /// What the fast path asks and does.
+    Fast(Step),
 }
 
 impl Clause {
@@ -330,8 +314,6 @@ impl Clause {
     pub fn is_ipv6(&self) -> bool {
         match self {
             Self::Daddr(family, _)
-            | Self::NotDaddr(family, _)
-            | Self::SendTo(family)
             | Self::IifDaddr(family, _)
             | Self::HopsBelow(family, _)
             | Self::Saddr(family, _)
@@ -339,6 +321,7 @@ impl Clause {
             | Self::Tproxy(family) => *family == Family::V6,
             Self::L4(protocol) | Self::NotL4(protocol) => *protocol == Protocol::Icmpv6,
             Self::Ether(kind) => *kind == EtherType::Ipv6,
+            Self::Fast(step) => step.is_ipv6(),
             Self::Own(own) => own.is_ipv6(),
             Self::Nat(nat) => nat.is_ipv6(),
             Self::Answer(answer) => answer.is_ipv6(),
@@ -349,9 +332,6 @@ impl Clause {
             | Self::IifIn(_)
             | Self::IifNotIn(_)
             | Self::ForeignMac
-            | Self::EtherTo(_)
-            | Self::Readdress { .. }
-            | Self::SendBy(_)
             | Self::Icmp(..)
             | Self::UdpFrom(_)
             | Self::Oif(_)
@@ -384,6 +364,16 @@ pub enum EtherType {
 }
 
 impl EtherType {
+    /// As the header has it (ETH_P_*).
+    pub fn number(self) -> u16 {
+        let number = match self {
+            Self::Ipv4 => libc::ETH_P_IP,
+            Self::Ipv6 => libc::ETH_P_IPV6,
+            Self::Arp => libc::ETH_P_ARP,
+        };
+        number as u16
+    }
+
     /// The family of packets in such frames.
     pub fn family(self) -> Option<Family> {
         match self {

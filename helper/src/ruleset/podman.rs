@@ -77,7 +77,7 @@ pub fn podman(segments: &[Segment], forwards: &[Forward], families: Families) ->
 
 fn chain(name: &'static str, base: Option<Base>, rules: Vec<Rule>) -> Chain {
     Chain {
-        name,
+        name: name.into(),
         base,
         devices: Vec::new(),
         rules,

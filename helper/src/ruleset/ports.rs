@@ -136,7 +136,7 @@ pub fn ports_inside(process: u32) -> Ruleset {
 
 fn chain((name, hook, kind): (&'static str, Hook, ChainKind), rules: Vec<Rule>) -> Chain {
     Chain {
-        name,
+        name: name.into(),
         base: Some(Base {
             kind,
             hook,

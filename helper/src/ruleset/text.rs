@@ -44,7 +44,6 @@ impl Display for Set {
             Elements::Own4(_) => ("iface_index . ether_addr . ipv4_addr", false),
             Elements::Own6(_) => ("iface_index . ether_addr . ipv6_addr", false),
             Elements::Ports(_) => ("inet_service", false),
-            Elements::Stations(_) => ("ether_addr", false),
             Elements::At4(_) => ("ipv4_addr : ether_addr . iface_index", false),
             Elements::At6(_) => ("ipv6_addr : ether_addr . iface_index", false),
         };
@@ -65,7 +64,6 @@ impl Display for Set {
             Elements::Own4(claims) => claims.iter().map(claim).collect(),
             Elements::Own6(claims) => claims.iter().map(claim).collect(),
             Elements::Ports(ports) => ports.iter().map(ToString::to_string).collect(),
-            Elements::Stations(macs) => macs.iter().map(ToString::to_string).collect(),
             Elements::At4(all) => all.iter().map(place).collect(),
             Elements::At6(all) => all.iter().map(place).collect(),
         };
@@ -176,16 +174,6 @@ impl Display for Clause {
             Self::TcpOpens(false) => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
             Self::NotForHost => f.write_str("meta pkttype != host"),
             Self::Daddr(family, set) => write!(f, "{} daddr @{}", family.header(), set.name()),
-            Self::NotDaddr(family, set) => {
-                write!(f, "{} daddr != @{}", family.header(), set.name())
-            }
-            Self::EtherTo(set) => write!(f, "ether daddr @{}", set.name()),
-            Self::Readdress { to, from } => {
-                write!(f, "ether daddr set {to} ether saddr set {from}")
-            }
-            Self::SendBy(index) => write!(f, "fwd to {index}"),
-            Self::SendTo(Family::V4) => f.write_str("fwd to ip daddr map @at4"),
-            Self::SendTo(Family::V6) => f.write_str("fwd to ip6 daddr map @at6"),
             Self::IifDaddr(family, set) => iif_daddr(f, *family, *set),
             Self::HopsBelow(Family::V4, hops) => write!(f, "ip ttl < {hops}"),
             Self::HopsBelow(Family::V6, hops) => write!(f, "ip6 hoplimit < {hops}"),
@@ -203,6 +191,7 @@ impl Display for Clause {
             Self::Untracked => f.write_str("notrack"),
             Self::Nat(nat) => write!(f, "{nat}"),
             Self::Answer(answer) => write!(f, "{answer}"),
+            Self::Fast(step) => write!(f, "{step}"),
         }
     }
 }

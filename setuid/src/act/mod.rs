@@ -20,7 +20,7 @@ pub use refusal::Refusal;
 use crate::accounts::Accounts;
 use crate::caller::Caller;
 use crate::kernel::link::Link as KernelLink;
-use crate::kernel::nft::{self, host_table, port_table};
+use crate::kernel::nft::{self, Watch, host_table, port_table};
 use crate::kernel::{Host, NamespaceId};
 use crate::policy::{Policy, Rights};
 use crate::record::{self, LinkKind, Store};
@@ -219,17 +219,19 @@ impl<'a> Session<'a> {
     fn apply_rules(&mut self, kind: LinkKind) -> Result<()> {
         let record = &self.store.record;
         let links = record.links.iter().filter(|link| link.kind == kind);
-        let table = match kind {
-            LinkKind::Veth => return Ok(()),
+        match kind {
+            LinkKind::Veth => Ok(()),
             LinkKind::Bridge => {
                 let ports = links.map(|link| nft::Port {
                     name: link.name.clone(),
                     mac: link.inside_mac,
                     addresses: link.prefixes.clone(),
                 });
-                port_table(&ports.collect::<Vec<_>>())
+                let table = port_table(&ports.collect::<Vec<_>>());
+                Ok(self.host.replace_table(&table)?)
             }
             LinkKind::Uplink => {
+                let all_made = links.clone().all(|link| link.index != 0);
                 let uplinks = links.map(|link| nft::Uplink {
                     name: link.name.clone(),
                     subnets: link.prefixes.clone(),
@@ -239,10 +241,25 @@ impl<'a> Session<'a> {
                     let mark = socket.mark();
                     Some(nft::Published { mark, target })
                 });
-                host_table(&uplinks.collect::<Vec<_>>(), &published.collect::<Vec<_>>())
+                let (uplinks, published) = (uplinks.collect(), published.collect());
+                self.apply_uplink_rules(uplinks, published, all_made)
             }
-        };
-        Ok(self.host.replace_table(&table)?)
+        }
+    }
+
+    fn apply_uplink_rules(
+        &mut self,
+        uplinks: Vec<nft::Uplink>,
+        published: Vec<nft::Published>,
+        all_made: bool,
+    ) -> Result<()> {
+        // A kernel before Linux 5.10 refuses, and any does where a link has just gone. Then nothing is changed.
+        let at_links = host_table(&uplinks, &published, Watch::Ingress);
+        if all_made && self.host.replace_table(&at_links).is_ok() {
+            return Ok(());
+        }
+        let everywhere = host_table(&uplinks, &published, Watch::Prerouting);
+        Ok(self.host.replace_table(&everywhere)?)
     }
 }
 

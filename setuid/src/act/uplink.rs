@@ -75,7 +75,8 @@ impl Session<'_> {
         }
     }
 
-    /// Charge first, let the rules stand before the link, and the link before its routes.
+    /// Charge first, let the rules stand before the link, and the link before its routes. Once it is there, the rules may
+    /// hang at it.
     fn make_uplink(&mut self, uplink: &Uplink, router: &OwnedFd, namespace: i32) -> Result<Link> {
         let id = self.store.record.number();
         let mut link = Link {
@@ -109,6 +110,7 @@ impl Session<'_> {
                 .index;
             session.prepare(&link)?;
             session.note(id, link.index)?;
+            session.apply_rules(LinkKind::Uplink)?;
             session.repair_routes(&link)?;
             Ok(link)
         })

@@ -1,7 +1,8 @@
 //! `table inet mossnet_host`: what uplinks may do in the host.
 //!
 //! * What comes by an uplink must come from its own subnets (or from the router's link-local address, for
-//!   neighbour discovery): nobody's address is forged.
+//!   neighbour discovery): nobody's address is forged. Where the kernel can ([`Watch`]), only what comes by an uplink
+//!   is asked for that, and not what comes for one.
 //! * Uplinks do not reach each other, and nobody else reaches what is behind one, but for answers and
 //!   published ports. The host itself does, by address: its packets are not forwarded.
 //! * What leaves for the world is masqueraded.
@@ -15,6 +16,7 @@ use super::expression::{
 use super::{Chain, Family, Hook, Map, Table};
 use ipnet::IpNet;
 use mossnet_netlink::IfName;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// How the names of all uplinks begin.
@@ -38,7 +40,22 @@ pub struct Published {
     pub target: SocketAddr,
 }
 
+/// Where the sources of what comes by uplinks are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// As a packet comes in by one of the links, all of which are there (Linux 5.10).
+    Ingress,
+    /// As any packet comes in, before its connection is looked for. The links may come later.
+    Prerouting,
+}
+
 /// NF_INET_*, and priorities of linux/netfilter_ipv4.h.
+/// NF_INET_INGRESS.
+const INGRESS: Hook = Hook {
+    kind: "filter",
+    number: 5,
+    priority: 0,
+};
 const RAW: Hook = Hook {
     kind: "filter",
     number: 0,
@@ -68,7 +85,7 @@ const TRANSLATED: u32 = 32;
 const LOCAL: u32 = libc::RTN_LOCAL as u32;
 
 /// The table for these; none: no table.
-pub fn host_table(uplinks: &[Uplink], published: &[Published]) -> Table {
+pub fn host_table(uplinks: &[Uplink], published: &[Published], watch: Watch) -> Table {
     let family = Family::Inet;
     if uplinks.is_empty() {
         let (maps, chains) = (Vec::new(), Vec::new());
@@ -79,7 +96,11 @@ pub fn host_table(uplinks: &[Uplink], published: &[Published]) -> Table {
         };
     }
     let maps = vec![map(MAP_V4, published), map(MAP_V6, published)];
-    let chains = vec![sources(uplinks), ports(), isolation(), masquerade(uplinks)];
+    let mut chains = match watch {
+        Watch::Ingress => uplinks.iter().map(sources_of).collect(),
+        Watch::Prerouting => vec![sources(uplinks)],
+    };
+    chains.extend([ports(), isolation(), masquerade(uplinks)]);
     Table {
         family,
         maps,
@@ -123,6 +144,21 @@ fn rule(parts: &[&[E]]) -> Vec<E> {
     parts.concat()
 }
 
+/// What comes by this uplink comes from behind it.
+fn sources_of(uplink: &Uplink) -> Chain {
+    let subnets = uplink.subnets.iter();
+    let mut rules: Vec<Vec<E>> = subnets
+        .map(|subnet| rule(&[&within(subnet, SOURCE), &[E::Accept]]))
+        .collect();
+    rules.extend(otherwise());
+    Chain {
+        name: Cow::Owned(format!("sources_{}", uplink.name)),
+        hook: INGRESS,
+        device: Some(uplink.name.clone()),
+        rules,
+    }
+}
+
 /// What comes by an uplink comes from behind it.
 fn sources(uplinks: &[Uplink]) -> Chain {
     let other = link_begins(Meta::Input, Is::Different, PREFIX);
@@ -133,7 +169,18 @@ fn sources(uplinks: &[Uplink]) -> Chain {
             rules.push(rule(&[&input, &within(subnet, SOURCE), &[E::Accept]]));
         }
     }
-    // fe80::/10, for neighbour discovery and no further: it is never forwarded.
+    rules.extend(otherwise());
+    Chain {
+        name: "sources".into(),
+        hook: RAW,
+        device: None,
+        rules,
+    }
+}
+
+/// What comes from elsewhere is dropped, but for neighbour discovery.
+fn otherwise() -> [Vec<E>; 2] {
+    // fe80::/10 and no further: it is never forwarded.
     let discovery = [
         E::Payload(expression::Header::Network, SOURCE[1], 2),
         E::Mask(vec![0xff, 0xc0]),
@@ -141,13 +188,7 @@ fn sources(uplinks: &[Uplink]) -> Chain {
         E::Accept,
     ];
     let icmp = transport(libc::IPPROTO_ICMPV6);
-    rules.push(rule(&[&family(true), &icmp, &discovery]));
-    rules.push(vec![E::Drop]);
-    Chain {
-        name: "sources",
-        hook: RAW,
-        rules,
-    }
+    [rule(&[&family(true), &icmp, &discovery]), vec![E::Drop]]
 }
 
 fn ports() -> Chain {
@@ -165,7 +206,8 @@ fn ports() -> Chain {
         }
     }
     Chain {
-        name: "ports",
+        name: "ports".into(),
+        device: None,
         hook: DESTINATION,
         rules,
     }
@@ -191,7 +233,8 @@ fn isolation() -> Chain {
         rule(&[&output, &[E::Drop]]),
     ];
     Chain {
-        name: "isolation",
+        name: "isolation".into(),
+        device: None,
         hook: FORWARD,
         rules,
     }
@@ -202,7 +245,8 @@ fn masquerade(uplinks: &[Uplink]) -> Chain {
     let subnets = uplinks.iter().flat_map(|uplink| &uplink.subnets);
     let rules = subnets.map(|subnet| rule(&[&outside, &within(subnet, SOURCE), &[E::Masquerade]]));
     Chain {
-        name: "masquerade",
+        name: "masquerade".into(),
+        device: None,
         hook: SOURCE_NAT,
         rules: rules.collect(),
     }

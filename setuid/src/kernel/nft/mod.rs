@@ -8,7 +8,7 @@ mod expression;
 mod host;
 mod port;
 
-pub use host::{PREFIX as UPLINK_PREFIX, Published, Uplink, host_table};
+pub use host::{PREFIX as UPLINK_PREFIX, Published, Uplink, Watch, host_table};
 pub use port::{PREFIX as PORT_PREFIX, Port, port_table};
 
 use super::{Host, KernelError, Result};
@@ -16,7 +16,8 @@ use crate::attribute::{nest, put, put_text};
 use crate::privilege;
 use caps::Capability;
 use expression::Expression;
-use mossnet_netlink::Message;
+use mossnet_netlink::{IfName, Message};
+use std::borrow::Cow;
 
 /// Of both tables.
 pub const TABLE: &str = "mossnet_host";
@@ -35,6 +36,7 @@ mod nfta {
     pub const CHAIN_TYPE: u16 = 7;
     pub const HOOK_NUMBER: u16 = 1;
     pub const HOOK_PRIORITY: u16 = 2;
+    pub const HOOK_DEVICE: u16 = 3;
     pub const RULE_TABLE: u16 = 1;
     pub const RULE_CHAIN: u16 = 2;
     pub const RULE_EXPRESSIONS: u16 = 4;
@@ -76,8 +78,10 @@ struct Hook {
 /// A base chain that accepts what no rule stops.
 #[derive(Debug)]
 struct Chain {
-    name: &'static str,
+    name: Cow<'static, str>,
     hook: Hook,
+    /// The link whose packets it sees, at the ingress hook.
+    device: Option<IfName>,
     rules: Vec<Vec<Expression>>,
 }
 
@@ -230,10 +234,13 @@ const ACCEPT: u32 = 1;
 fn push_chain(batch: &mut Batch, chain: &Chain) {
     batch.push(libc::NFT_MSG_NEWCHAIN, libc::NLM_F_CREATE, |out| {
         put_text(out, nfta::CHAIN_TABLE, TABLE);
-        put_text(out, nfta::CHAIN_NAME, chain.name);
+        put_text(out, nfta::CHAIN_NAME, &chain.name);
         nest(out, nfta::CHAIN_HOOK, |out| {
             put(out, nfta::HOOK_NUMBER, &chain.hook.number.to_be_bytes());
             put(out, nfta::HOOK_PRIORITY, &chain.hook.priority.to_be_bytes());
+            if let Some(device) = &chain.device {
+                put_text(out, nfta::HOOK_DEVICE, device.as_str());
+            }
         });
         put(out, nfta::CHAIN_POLICY, &ACCEPT.to_be_bytes());
         put_text(out, nfta::CHAIN_TYPE, chain.hook.kind);
@@ -242,7 +249,7 @@ fn push_chain(batch: &mut Batch, chain: &Chain) {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
         batch.push(libc::NFT_MSG_NEWRULE, flags, |out| {
             put_text(out, nfta::RULE_TABLE, TABLE);
-            put_text(out, nfta::RULE_CHAIN, chain.name);
+            put_text(out, nfta::RULE_CHAIN, &chain.name);
             nest(out, nfta::RULE_EXPRESSIONS, |out| {
                 for expression in rule {
                     nest(out, nfta::LIST_ELEMENT, |out| expression.encode(out));

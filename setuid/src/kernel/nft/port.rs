@@ -56,7 +56,8 @@ pub fn port_table(ports: &[Port]) -> Table {
     rules.extend(ports.iter().flat_map(allowed));
     rules.push(vec![E::Drop]);
     let chain = Chain {
-        name: "enter",
+        name: "enter".into(),
+        device: None,
         hook: ENTER,
         rules,
     };

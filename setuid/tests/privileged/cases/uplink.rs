@@ -63,7 +63,11 @@ pub fn containers_reach_the_world(world: &World) {
     remote.ip("route add fd00:89:0:1::/64 via 2001:db8::1");
     remote.inside(|| expect_silence(at("10.89.1.2:80")));
     remote.inside(|| expect_silence(at("[fd00:89:0:1::2]:80")));
-    // Addresses that are not of the uplink go nowhere, not to the host itself either.
+    // Addresses that are not of the uplink go nowhere, not to the host itself either. They are looked at where
+    // they come in: what comes for a container passes no such rule.
+    let rules = output(Command::new("nft").args(["list", "table", "inet", "mossnet_host"]));
+    assert!(rules.contains(&format!("chain sources_{}", made.host.name)));
+    assert!(!rules.contains("priority raw"), "{rules}");
     serve_datagrams(at("192.0.2.1:7002"));
     let own = router.inside(|| seen_by_datagram(address("10.89.1.2"), at("192.0.2.1:7002")));
     assert_eq!(own.as_deref(), Some("10.89.1.2"));
