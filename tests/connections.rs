@@ -260,6 +260,14 @@ fn an_idle_flow_stays_open() {
     });
 }
 
+/// The host's congestion control: of connections to elsewhere, and with peers on this machine.
+pub(crate) fn far_and_near() -> (String, String) {
+    let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    let own = own.trim().to_owned();
+    let near = if own.starts_with("bbr") { "reno" } else { &own };
+    (own.clone(), near.to_owned())
+}
+
 /// The congestion controls of the host's connections that ss(8) finds by `filter`.
 pub(crate) fn controls(world: &World, filter: [&str; 4]) -> Vec<String> {
     let text = world.host(["ss", "-tinH"].into_iter().chain(filter)).ok();
@@ -273,8 +281,7 @@ pub(crate) fn controls(world: &World, filter: [&str; 4]) -> Vec<String> {
 #[test]
 fn the_hosts_congestion_control_rules_all_but_peers_on_this_machine() {
     World::test(|world| {
-        let own = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
-        let own = own.trim();
+        let (own, near) = far_and_near();
         servers::tcp("server", 7000, servers::echo);
         world.sleeper("busy", "");
         let script = format!(
@@ -287,12 +294,11 @@ fn the_hosts_congestion_control_rules_all_but_peers_on_this_machine() {
         let mut both = both.open_stdin().timeout(seconds(60)).start();
         both.expect("both");
         eventually(seconds(10), "a connect under way", || {
-            controls(world, ["state", "all", "dst", BLACK_HOLE]) == [own]
+            controls(world, ["state", "all", "dst", BLACK_HOLE]) == [own.as_str()]
         });
-        let near = if own.starts_with("bbr") { "reno" } else { own };
         let found = controls(world, ["state", "all", "dst", SERVER]);
         assert_eq!(found.len(), 20);
         // Where others keep the machine busy, a handshake may take its time even here.
-        assert!(found.iter().any(|control| control == near), "{found:?}");
+        assert!(found.contains(&near), "{found:?}");
     });
 }

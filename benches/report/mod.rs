@@ -117,13 +117,9 @@ impl Results {
 }
 
 /// A positive number out of the environment.
-pub fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// A positive number that need not be whole, out of the environment.
-pub fn fraction(name: &str, default: f64) -> f64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+pub fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
+    let read = |text: String| text.parse().ok().expect("a number");
+    std::env::var(name).map_or(default, read)
 }
 
 fn shown(value: f64) -> String {

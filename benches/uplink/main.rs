@@ -31,7 +31,7 @@ mod load;
 mod contender;
 
 use contender::{Contender, KERNEL, ROOTFUL};
-use report::{Results, fraction, number};
+use report::{Results, number};
 use std::process::ExitCode;
 use std::time::Duration;
 use world::{Powers, World, enter};
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
     // Rates of one second differ as much as those of half: many short rounds tell more.
     let rounds = number("MOSSNET_BENCH_ROUNDS", 21);
-    let duration = fraction("MOSSNET_BENCH_SECONDS", 0.5);
+    let duration: f64 = number("MOSSNET_BENCH_SECONDS", 0.5);
     let deadline = Duration::from_secs(60 + rounds * (duration.ceil() as u64 + 2) * 40);
     let builder = World::builder().privileged().deadline(deadline.as_secs());
     let text = enter::enter_live(deadline, "uplink", Powers::Root, || {

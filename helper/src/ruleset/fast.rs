@@ -160,23 +160,28 @@ fn base() -> Base {
     }
 }
 
-/// A link-local source is for the link alone.
-fn routed(port: &Port, family: Family) -> impl Iterator<Item = IpAddr> {
-    let is_routed = move |address: &&IpAddr| match (family, address) {
-        (Family::V4, IpAddr::V4(_)) => true,
-        (Family::V6, IpAddr::V6(address)) => !address.is_unicast_link_local(),
-        _ => false,
+/// IPv4 first, which most packets are. A link-local source is for the link alone.
+fn routed(port: &Port) -> Vec<IpAddr> {
+    let is_routed = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
     };
-    port.owner.addresses.iter().filter(is_routed).copied()
+    let all = port.owner.addresses.iter().copied();
+    let mut addresses: Vec<IpAddr> = all.filter(is_routed).collect();
+    addresses.sort_unstable();
+    addresses
 }
 
 /// `outside`: goes to none of our networks, nor where routing would refuse; of packets from this address.
 fn out(port: &Port, ends: Ends, outside: &dyn Fn(&IpAddr) -> Vec<Step>) -> Chain {
-    let rule = |kind, from: IpAddr| -> Rule {
+    let rule = |from: IpAddr| -> Rule {
         let head = Step::Head {
             to: port.router,
             from: port.owner.mac,
-            kind,
+            kind: match from {
+                IpAddr::V4(_) => EtherType::Ipv4,
+                IpAddr::V6(_) => EtherType::Ipv6,
+            },
         };
         let readdress = Step::Readdress {
             to: ends.host,
@@ -187,13 +192,11 @@ fn out(port: &Port, ends: Ends, outside: &dyn Fn(&IpAddr) -> Vec<Step>) -> Chain
         steps.extend([readdress, Step::SendBy(ends.index)]);
         steps.into_iter().map(Clause::Fast).collect()
     };
-    let v4 = routed(port, Family::V4).map(|from| rule(EtherType::Ipv4, from));
-    let v6 = routed(port, Family::V6).map(|from| rule(EtherType::Ipv6, from));
     Chain {
         name: format!("out_{}", port.name).into(),
         base: Some(base()),
         devices: vec![port.name.clone()],
-        rules: v4.chain(v6).collect(),
+        rules: routed(port).into_iter().map(rule).collect(),
     }
 }
 
@@ -201,8 +204,10 @@ fn arrive() -> Chain {
     const BOTH: [(Family, EtherType); 2] =
         [(Family::V4, EtherType::Ipv4), (Family::V6, EtherType::Ipv6)];
     // What the host sends bears no VLAN tag.
-    let rule = |(family, kind)| [Step::Protocol(kind), Step::SendTo(family)];
-    let rule = |which| rule(which).map(Clause::Fast).into();
+    let rule = |(family, kind)| -> Rule {
+        let steps = [Step::Protocol(kind), Step::SendTo(family)];
+        steps.map(Clause::Fast).into()
+    };
     Chain {
         name: "arrive".into(),
         base: Some(base()),
@@ -239,7 +244,7 @@ fn sets(ports: &[Port], near4: Vec<Ipv4Net>, near6: Vec<Ipv6Net>) -> Vec<Set> {
     let (mut at4, mut at6) = (BTreeMap::new(), BTreeMap::new());
     for port in ports {
         let place = (port.owner.mac, port.owner.index);
-        for address in routed(port, Family::V4).chain(routed(port, Family::V6)) {
+        for address in routed(port) {
             match address {
                 IpAddr::V4(address) => drop(at4.insert(address, place)),
                 IpAddr::V6(address) => drop(at6.insert(address, place)),
