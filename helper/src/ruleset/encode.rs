@@ -300,7 +300,11 @@ fn push_set(batch: &mut Batch, id: u32, set: &Set) {
             if flags & SetFlags::Map as u32 != 0 {
                 described = described
                     .push_data_type(MAC_INDEX)
-                    .push_data_len(MAC_INDEX_LENGTH);
+                    .push_data_len(MAC_INDEX_LENGTH)
+                    // Made anew whenever it changes: of a known size, it is the kernel's quickest kind.
+                    .nested_desc()
+                    .push_size(elements(&set.elements).len() as u32)
+                    .end_nested();
             }
             described.push_id(id).push_userdata(&order).end_nested();
         },

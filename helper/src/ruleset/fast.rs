@@ -36,6 +36,10 @@ const THIRD: u32 = 10;
 /// Most ports: the table is made anew as a whole whenever one comes or goes.
 pub const MOST: usize = 256;
 
+/// Most addresses of one family that are compared one after the other to find a port; the look-up in a map costs as much
+/// as four.
+const FEW_PORTS: usize = 4;
+
 /// Most IPv4 prefixes that are compared one after the other; more of them are a set, whose look-up costs as much as
 /// ten. IPv6 addresses are too long for the comparisons that the kernel is quick at.
 const FEW: usize = 8;
@@ -56,6 +60,8 @@ pub enum Step {
     Protocol(EtherType),
     /// Source of an IP packet.
     From(IpAddr),
+    /// Destination of an IP packet.
+    To(IpAddr),
     /// Destination not in this prefix.
     NotTo(Ipv4Net),
     /// Destination in none of the prefixes of this family's set.
@@ -67,6 +73,8 @@ pub enum Step {
         /// Source.
         from: MacAddr,
     },
+    /// Give the frame this destination.
+    Deliver(MacAddr),
     /// Send it out of the interface with this index.
     SendBy(u32),
     /// Send it to the MAC address and out of the interface that a map has for its destination.
@@ -78,9 +86,9 @@ impl Step {
     pub fn is_ipv6(self) -> bool {
         match self {
             Self::Head { kind, .. } | Self::Protocol(kind) => kind == EtherType::Ipv6,
-            Self::From(address) => address.is_ipv6(),
+            Self::From(address) | Self::To(address) => address.is_ipv6(),
             Self::Outside(family) | Self::SendTo(family) => family == Family::V6,
-            Self::NotTo(_) | Self::Readdress { .. } | Self::SendBy(_) => false,
+            Self::NotTo(_) | Self::Readdress { .. } | Self::Deliver(_) | Self::SendBy(_) => false,
         }
     }
 }
@@ -94,12 +102,15 @@ impl fmt::Display for Step {
             Self::Protocol(kind) => write!(f, "meta protocol {kind}"),
             Self::From(IpAddr::V4(address)) => write!(f, "ip saddr {address}"),
             Self::From(IpAddr::V6(address)) => write!(f, "ip6 saddr {address}"),
+            Self::To(IpAddr::V4(address)) => write!(f, "ip daddr {address}"),
+            Self::To(IpAddr::V6(address)) => write!(f, "ip6 daddr {address}"),
             Self::NotTo(prefix) => write!(f, "ip daddr != {prefix}"),
             Self::Outside(Family::V4) => f.write_str("ip daddr != @subnets4"),
             Self::Outside(Family::V6) => f.write_str("ip6 daddr != @subnets6"),
             Self::Readdress { to, from } => {
                 write!(f, "ether daddr set {to} ether saddr set {from}")
             }
+            Self::Deliver(to) => write!(f, "ether daddr set {to}"),
             Self::SendBy(index) => write!(f, "fwd to {index}"),
             Self::SendTo(Family::V4) => f.write_str("fwd to ip daddr map @at4"),
             Self::SendTo(Family::V6) => f.write_str("fwd to ip6 daddr map @at6"),
@@ -140,7 +151,7 @@ pub fn fast(ports: &[Port], ends: Ends, networks: &[NetworkRules], families: Fam
     let chains = ports.iter().map(|port| out(port, ends, &outside));
     let mut chains: Vec<Chain> = chains.collect();
     if !ports.is_empty() {
-        chains.push(arrive());
+        chains.push(arrive(ports));
     }
     let ruleset = Ruleset {
         table: TableFamily::Netdev,
@@ -200,20 +211,40 @@ fn out(port: &Port, ends: Ends, outside: &dyn Fn(&IpAddr) -> Vec<Step>) -> Chain
     }
 }
 
-fn arrive() -> Chain {
-    const BOTH: [(Family, EtherType); 2] =
-        [(Family::V4, EtherType::Ipv4), (Family::V6, EtherType::Ipv6)];
-    // What the host sends bears no VLAN tag.
-    let rule = |(family, kind)| -> Rule {
-        let steps = [Step::Protocol(kind), Step::SendTo(family)];
-        steps.map(Clause::Fast).into()
-    };
+/// What the host sends bears no VLAN tag.
+fn arrive(ports: &[Port]) -> Chain {
+    let mut places: Vec<(IpAddr, &Port)> = Vec::new();
+    for port in ports {
+        places.extend(routed(port).into_iter().map(|address| (address, port)));
+    }
+    let (v4, v6) = places
+        .into_iter()
+        .partition(|(address, _)| address.is_ipv4());
+    let v4 = deliver(Family::V4, EtherType::Ipv4, v4);
+    let v6 = deliver(Family::V6, EtherType::Ipv6, v6);
     Chain {
         name: "arrive".into(),
         base: Some(base()),
         devices: vec![chains::KERNEL_LINK.to_owned()],
-        rules: BOTH.map(rule).into(),
+        rules: v4.into_iter().chain(v6).collect(),
     }
+}
+
+/// Each address to its port.
+fn deliver(family: Family, kind: EtherType, places: Vec<(IpAddr, &Port)>) -> Vec<Rule> {
+    let fast = |steps: Vec<Step>| steps.into_iter().map(Clause::Fast).collect();
+    if places.len() > FEW_PORTS {
+        return vec![fast(vec![Step::Protocol(kind), Step::SendTo(family)])];
+    }
+    let rule = |(address, port): (IpAddr, &Port)| {
+        fast(vec![
+            Step::Protocol(kind),
+            Step::To(address),
+            Step::Deliver(port.owner.mac),
+            Step::SendBy(port.owner.index),
+        ])
+    };
+    places.into_iter().map(rule).collect()
 }
 
 /// Networks of ours, and what routing would not let pass: this host, loopback, multicast and what is
@@ -265,10 +296,12 @@ impl Writer<'_> {
         match step {
             Step::Head { to, from, kind } => self.head(to, from, kind),
             Step::Protocol(kind) => self.ether_protocol(kind),
-            Step::From(address) => self.from(address),
+            Step::From(address) => self.address(address, Self::load_saddr),
+            Step::To(address) => self.address(address, Self::load_daddr),
             Step::NotTo(prefix) => self.not_to(prefix),
             Step::Outside(family) => self.outside(family),
             Step::Readdress { to, from } => self.readdress(to, from),
+            Step::Deliver(to) => self.deliver(to),
             Step::SendBy(index) => self.send_by(index),
             Step::SendTo(family) => self.send_to(family),
         }
@@ -299,13 +332,13 @@ impl Writer<'_> {
         self.compare(CmpOps::Eq, &head);
     }
 
-    fn from(&mut self, address: IpAddr) {
+    fn address(&mut self, address: IpAddr, load: fn(&mut Self, Family, u32)) {
         let (family, octets) = match address {
             IpAddr::V4(address) => (Family::V4, address.octets().to_vec()),
             IpAddr::V6(address) => (Family::V6, address.octets().to_vec()),
         };
         self.family(family);
-        self.load_saddr(family, FIRST);
+        load(self, family, FIRST);
         self.compare(CmpOps::Eq, &octets);
     }
 
@@ -321,6 +354,11 @@ impl Writer<'_> {
         let addresses = [to.octets(), from.octets()].concat();
         self.immediate(FIRST, &addresses);
         self.write_ether(addresses.len() as u32);
+    }
+
+    fn deliver(&mut self, to: MacAddr) {
+        self.immediate(FIRST, &to.octets());
+        self.write_ether(6);
     }
 
     fn write_ether(&mut self, length: u32) {
@@ -385,6 +423,10 @@ mod tests {
     }
 
     fn table(families: Families, more: u8) -> String {
+        table_of(&[port(5, "10.4.0.5"), port(6, "fd00:4::6")], families, more)
+    }
+
+    fn table_of(ports: &[Port], families: Families, more: u8) -> String {
         let mac = |last: u8| MacAddr::try_from([2, 1, 0, 0, 0, last]).unwrap();
         let ends = Ends {
             index: 9,
@@ -401,8 +443,7 @@ mod tests {
             internal: false,
             uplink: UplinkKind::Kernel,
         };
-        let ports = [port(5, "10.4.0.5"), port(6, "fd00:4::6")];
-        fast(&ports, ends, &[network], families).to_string()
+        fast(ports, ends, &[network], families).to_string()
     }
 
     #[test]
@@ -417,14 +458,33 @@ mod tests {
             "10.4.0.0/16",
             "fd00:4::/64",
             "fe80::/10",
-            "10.4.0.5 : 02:00:00:00:00:05 . 5",
-            "fd00:4::6 : 02:00:00:00:00:06 . 6",
+            "meta protocol ip ip daddr 10.4.0.5 ether daddr set 02:00:00:00:00:05 fwd to 5",
+            "meta protocol ip6 ip6 daddr fd00:4::6 ether daddr set 02:00:00:00:00:06 fwd to 6",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("fe80::2 "), "{text}");
         let ipv4 = table(Families { ipv6: false }, 0);
         assert!(!ipv4.contains("ip6") && !ipv4.contains("fd00"), "{ipv4}");
+    }
+
+    #[test]
+    fn few_ports_are_compared_and_many_are_a_map() {
+        let ports = |count| -> Vec<Port> {
+            let ports = (1..=count).map(|number| port(number, &format!("10.4.0.{number}")));
+            ports.collect()
+        };
+        let most = FEW_PORTS as u32;
+        let few = table_of(&ports(most), Families { ipv6: true }, 0);
+        assert!(
+            few.contains("ip daddr 10.4.0.4 ether daddr set 02:00:00:00:00:04 fwd to 4"),
+            "{few}"
+        );
+        assert!(!few.contains("map @at4"), "{few}");
+        let many = table_of(&ports(most + 1), Families { ipv6: true }, 0);
+        assert!(many.contains("fwd to ip daddr map @at4"), "{many}");
+        assert!(many.contains("10.4.0.5 : 02:00:00:00:00:05 . 5"), "{many}");
+        assert!(!many.contains("ip daddr 10.4.0.5"), "{many}");
     }
 
     #[test]
