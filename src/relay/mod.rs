@@ -218,6 +218,7 @@ fn start_threads(
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                busy_poll::sleep_no_longer_than_asked();
                 locked_in.wait();
                 let error = worker.run();
                 tracing::error!(%error, "worker ended");

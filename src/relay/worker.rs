@@ -188,9 +188,8 @@ impl Worker {
         }
         let (parts, mut cx) = self.split(now);
         parts.tcp.resume(&mut cx);
-        if self.tcp.moved_bulk() | self.udp.took_several() | self.publish.took_several() {
-            self.busy_poll.mass_came();
-        }
+        let came = self.udp.came() | self.publish.came();
+        self.busy_poll.brought(self.tcp.moved(now), came);
         Ok(())
     }
 

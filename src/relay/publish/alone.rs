@@ -101,6 +101,7 @@ impl Ports {
         let (sender, restricted) = mpsc::channel();
         let run = move || {
             let done = sandbox::drop_capabilities();
+            busy_poll::sleep_no_longer_than_asked();
             if sender.send(done).is_ok() {
                 locked_in.wait();
                 let _ended = worker.run();
@@ -249,9 +250,8 @@ impl Worker {
                 self.dispatch(token, readiness, now);
             }
             self.with(now, |tcp, _, cx| tcp.resume(cx));
-            if self.tcp.moved_bulk() | self.publish.took_several() {
-                self.busy_poll.mass_came();
-            }
+            self.busy_poll
+                .brought(self.tcp.moved(now), self.publish.came());
             if now >= next_tick {
                 self.with(now, |tcp, publish, cx| {
                     tcp.tick(cx);

@@ -20,7 +20,7 @@ use crate::relay::flows::{Flows, Limits};
 use crate::relay::rush;
 use crate::relay::udp::transmit::{Segmentation, Way, transmit};
 use crate::relay::worker::Context;
-use crate::sys::udp::{self, Batch, Datagram, ErrorQueue, Path, Received, Report};
+use crate::sys::udp::{self, Batch, Came, Datagram, ErrorQueue, Path, Received, Report};
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -141,9 +141,9 @@ impl Datagrams {
         }
     }
 
-    /// Datagrams have come faster than they were read, since this was asked last.
-    pub fn took_several(&mut self) -> bool {
-        self.batch.took_several()
+    /// How datagrams have come since this was asked last.
+    pub fn came(&mut self) -> Came {
+        self.batch.came()
     }
 
     /// Reads what clients sent to a published port.

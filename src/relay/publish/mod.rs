@@ -41,6 +41,7 @@ use super::slots::Slots;
 use super::tcp::Tcp;
 use super::worker::{Context, Shared};
 use crate::ports::Proto;
+use crate::sys::udp::Came;
 use connection::Connections;
 use datagrams::Datagrams;
 use listener::Bound;
@@ -129,9 +130,9 @@ impl Publish {
         }
     }
 
-    /// Datagrams have come faster than they were read, since this was asked last.
-    pub fn took_several(&mut self) -> bool {
-        self.datagrams.took_several()
+    /// How datagrams have come since this was asked last.
+    pub fn came(&mut self) -> Came {
+        self.datagrams.came()
     }
 
     /// Once a second or so.

@@ -55,6 +55,15 @@ const SMALL_IS_ABOUT: Duration = Duration::from_millis(10);
 /// Idle pipes are closed after this long without a bulk transfer.
 const PIPES_IDLE: Duration = Duration::from_secs(30);
 
+/// What a round has brought of TCP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// A bulk transfer has gone on.
+    pub bulk: bool,
+    /// A flow that is none, or that is about to be one, had something to do.
+    pub small: bool,
+}
+
 /// One worker's TCP.
 pub struct Tcp {
     /// IPv4, IPv6.
@@ -67,7 +76,7 @@ pub struct Tcp {
     queue: VecDeque<Key>,
     dying: Vec<Key>,
     last_bulk: Option<Instant>,
-    /// See [`Tcp::moved_bulk`].
+    /// See [`Tcp::moved`].
     moved_bulk: bool,
     /// When a flow that is not bulk last had something to do.
     last_small: Option<Instant>,
@@ -135,9 +144,12 @@ impl Tcp {
         }
     }
 
-    /// A bulk transfer has gone on, since this was asked last.
-    pub fn moved_bulk(&mut self) -> bool {
-        std::mem::take(&mut self.moved_bulk)
+    /// What the round that began at `now` has brought.
+    pub fn moved(&mut self, now: Instant) -> Moved {
+        Moved {
+            bulk: std::mem::take(&mut self.moved_bulk),
+            small: self.last_small == Some(now),
+        }
     }
 
     /// How long the worker may wait for events.

@@ -31,7 +31,7 @@ use super::wire::fragments::Reassembly;
 use super::wire::ip::{Addresses, DEFAULT_TTL, Header, Packet, Protocol};
 use super::wire::udp::Ports;
 use super::worker::Context;
-use crate::sys::udp::{self, Batch, ErrorQueue, Report};
+use crate::sys::udp::{self, Batch, Came, ErrorQueue, Report};
 use flow::{Flow, FlowKey, RouterSide};
 use replies::Replies;
 use socket2::SockRef;
@@ -128,9 +128,9 @@ impl Udp {
         })
     }
 
-    /// Datagrams have come faster than they were read, since this was asked last.
-    pub fn took_several(&mut self) -> bool {
-        self.batch.took_several()
+    /// How datagrams have come since this was asked last.
+    pub fn came(&mut self) -> Came {
+        self.batch.came()
     }
 
     /// How many flows there are.

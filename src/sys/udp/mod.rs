@@ -14,7 +14,7 @@ mod send;
 mod tests;
 
 pub use control::{Origin, QueuedError};
-pub use receive::{Batch, ErrorQueue, Queued, Received};
+pub use receive::{Batch, Came, ErrorQueue, Queued, Received};
 pub use send::{Datagram, Join, MAX_BATCH, Path, send, send_joined};
 
 use nix::sys::socket::{setsockopt, sockopt};

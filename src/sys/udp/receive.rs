@@ -16,9 +16,32 @@ pub struct Batch {
     slots: Box<[Slot]>,
     slot_len: usize,
     filled: usize,
-    /// See [`Batch::took_several`].
-    several: bool,
+    /// See [`Batch::came`].
+    came: Came,
 }
+
+/// How datagrams have come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Came {
+    /// A call has taken more than one.
+    pub several: bool,
+    /// A call has taken as many as it can, or [`MUCH`].
+    pub much: bool,
+}
+
+impl std::ops::BitOr for Came {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            several: self.several | other.several,
+            much: self.much | other.much,
+        }
+    }
+}
+
+/// Bytes taken by a call that are not dear any more: what a call and a packet cost is little beside.
+const MUCH: usize = 32 * 1024;
 
 /// What one datagram leaves besides its data.
 #[derive(Clone, Copy)]
@@ -74,7 +97,7 @@ impl Batch {
             slots: vec![empty; slots].into_boxed_slice(),
             slot_len,
             filled: 0,
-            several: false,
+            came: Came::default(),
         }
     }
 
@@ -116,16 +139,26 @@ impl Batch {
             slot.note(&header.msg_hdr, header.msg_len as usize);
         }
         self.filled = taken.min(count);
-        self.several |= match self.slots.first() {
-            Some(only) if self.filled == 1 => only.holds_several(),
-            _ => self.filled > 1,
-        };
+        self.came = self.came | self.last();
         Ok(self.filled)
     }
 
-    /// A call has taken more than one datagram, since this was asked last.
-    pub fn took_several(&mut self) -> bool {
-        std::mem::take(&mut self.several)
+    /// How the datagrams of the last call have come.
+    fn last(&self) -> Came {
+        let slots = self.slots.iter().take(self.filled);
+        Came {
+            several: match self.slots.first() {
+                Some(only) if self.filled == 1 => only.holds_several(),
+                _ => self.filled > 1,
+            },
+            much: self.filled == self.slots.len()
+                || slots.map(|slot| slot.data_len).sum::<usize>() >= MUCH,
+        }
+    }
+
+    /// How datagrams have come since this was asked last.
+    pub fn came(&mut self) -> Came {
+        std::mem::take(&mut self.came)
     }
 
     /// How many messages one call can take.

@@ -120,23 +120,31 @@ fn segments_arrive_as_datagrams_and_with_gro_as_one() {
 }
 
 #[test]
-fn it_is_told_once_that_several_datagrams_came_together() {
+fn it_is_told_once_how_datagrams_came() {
     let (from, to, address) = pair(false);
     enable(to.as_fd(), false, Report::Segments).unwrap();
     let mut batch = Batch::new(8, 65_535);
     let mut come = |datagrams: &[Datagram<'_>]| {
         send(from.as_fd(), to_address(address), datagrams).unwrap();
         batch.receive(to.as_fd()).unwrap();
-        (batch.took_several(), batch.took_several())
+        let (came, again) = (batch.came(), batch.came());
+        assert_eq!(again, Came::default());
+        (came.several, came.much)
     };
     let one = Datagram::plain(b"x");
     let joined = Datagram {
         segment: Some(1000),
         ..Datagram::plain(&[5; 2009])
     };
+    let large = Datagram {
+        segment: Some(1000),
+        ..Datagram::plain(&[5; 40_000])
+    };
     assert_eq!(come(&[one]), (false, false));
     assert_eq!(come(&[one, one]), (true, false));
     assert_eq!(come(&[joined]), (true, false));
+    assert_eq!(come(&[large]), (true, true));
+    assert_eq!(come(&[one; 8]), (true, true), "all slots");
     assert_eq!(come(&[one]), (false, false));
 }
 
