@@ -64,6 +64,21 @@ const FLAGS: [(&str, &str, &str); 11] = [
     ),
 ];
 
+/// Groups of rows.
+const GROUPS: [&str; 11] = [
+    "tcp",
+    "requests",
+    "connections",
+    "latency",
+    "udp",
+    "quic",
+    "dns",
+    "startup",
+    "flows",
+    "memory",
+    "churn",
+];
+
 /// What to measure, and how.
 pub struct Settings {
     pub rounds: u64,
@@ -132,6 +147,10 @@ impl Settings {
     /// The variables, or their defaults.
     pub fn from_environment() -> Self {
         let rows = list("MOSSNET_BENCH_ROWS");
+        for row in &rows {
+            let known = GROUPS.contains(&row.as_str());
+            assert!(known, "--rows: no '{row}' among {}", GROUPS.join(", "));
+        }
         let flows = list("MOSSNET_BENCH_FLOWS");
         let flows: Vec<usize> = flows
             .iter()
