@@ -20,7 +20,7 @@ const FLAGS: [(&str, &str, &str); 11] = [
     (
         "--rows",
         "MOSSNET_BENCH_ROWS",
-        "groups of rows, with commas: tcp, requests, connections, latency, udp, quic, dns, startup, flows, memory, churn (all)",
+        "groups of rows, with commas (all)",
     ),
     (
         "--only",
@@ -110,6 +110,7 @@ pub fn into_environment(args: &[String]) -> Option<ExitCode> {
             for (flag, variable, meaning) in FLAGS {
                 eprintln!("{flag} VALUE  {meaning}; {variable}");
             }
+            eprintln!("groups of rows: {}", GROUPS.join(", "));
             return Some(if flag == "--help" {
                 ExitCode::SUCCESS
             } else {

@@ -26,7 +26,7 @@ use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_header};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// linux/netfilter/nf_tables.h
 const NFTA_FWD_SREG_DEV: u16 = 1;
@@ -150,12 +150,19 @@ pub fn fast(ports: &[Port], ends: Ends, networks: &[NetworkRules], families: Fam
     };
     let chains = ports.iter().map(|port| out(port, ends, &outside));
     let mut chains: Vec<Chain> = chains.collect();
+    let (at4, at6) = places(ports);
     if !ports.is_empty() {
-        chains.push(arrive(ports));
+        chains.push(arrive(&at4, &at6));
     }
+    let sets = [
+        (SetId::Subnets4, Elements::Prefixes4(near4)),
+        (SetId::Subnets6, Elements::Prefixes6(near6)),
+        (SetId::At4, Elements::At4(at4)),
+        (SetId::At6, Elements::At6(at6)),
+    ];
     let ruleset = Ruleset {
         table: TableFamily::Netdev,
-        sets: sets(ports, near4, near6),
+        sets: sets.map(|(id, elements)| Set { id, elements }).into(),
         maps: Vec::new(),
         chains,
     };
@@ -211,17 +218,27 @@ fn out(port: &Port, ends: Ends, outside: &dyn Fn(&IpAddr) -> Vec<Step>) -> Chain
     }
 }
 
-/// What the host sends bears no VLAN tag.
-fn arrive(ports: &[Port]) -> Chain {
-    let mut places: Vec<(IpAddr, &Port)> = Vec::new();
+/// Where what comes for an address goes: the MAC address, and the interface.
+type Place = (MacAddr, u32);
+
+fn places(ports: &[Port]) -> (BTreeMap<Ipv4Addr, Place>, BTreeMap<Ipv6Addr, Place>) {
+    let (mut at4, mut at6) = (BTreeMap::new(), BTreeMap::new());
     for port in ports {
-        places.extend(routed(port).into_iter().map(|address| (address, port)));
+        let place = (port.owner.mac, port.owner.index);
+        for address in routed(port) {
+            match address {
+                IpAddr::V4(address) => drop(at4.insert(address, place)),
+                IpAddr::V6(address) => drop(at6.insert(address, place)),
+            }
+        }
     }
-    let (v4, v6) = places
-        .into_iter()
-        .partition(|(address, _)| address.is_ipv4());
-    let v4 = deliver(Family::V4, EtherType::Ipv4, v4);
-    let v6 = deliver(Family::V6, EtherType::Ipv6, v6);
+    (at4, at6)
+}
+
+/// What the host sends bears no VLAN tag.
+fn arrive(at4: &BTreeMap<Ipv4Addr, Place>, at6: &BTreeMap<Ipv6Addr, Place>) -> Chain {
+    let v4 = deliver(Family::V4, EtherType::Ipv4, at4);
+    let v6 = deliver(Family::V6, EtherType::Ipv6, at6);
     Chain {
         name: "arrive".into(),
         base: Some(base()),
@@ -231,20 +248,23 @@ fn arrive(ports: &[Port]) -> Chain {
 }
 
 /// Each address to its port.
-fn deliver(family: Family, kind: EtherType, places: Vec<(IpAddr, &Port)>) -> Vec<Rule> {
+fn deliver<A>(family: Family, kind: EtherType, places: &BTreeMap<A, Place>) -> Vec<Rule>
+where
+    A: Copy + Into<IpAddr>,
+{
     let fast = |steps: Vec<Step>| steps.into_iter().map(Clause::Fast).collect();
     if places.len() > FEW_PORTS {
         return vec![fast(vec![Step::Protocol(kind), Step::SendTo(family)])];
     }
-    let rule = |(address, port): (IpAddr, &Port)| {
+    let rule = |(address, (mac, index)): (&A, &Place)| {
         fast(vec![
             Step::Protocol(kind),
-            Step::To(address),
-            Step::Deliver(port.owner.mac),
-            Step::SendBy(port.owner.index),
+            Step::To((*address).into()),
+            Step::Deliver(*mac),
+            Step::SendBy(*index),
         ])
     };
-    places.into_iter().map(rule).collect()
+    places.iter().map(rule).collect()
 }
 
 /// Networks of ours, and what routing would not let pass: this host, loopback, multicast and what is
@@ -271,26 +291,6 @@ fn never_sent(networks: &[NetworkRules]) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
     (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
 }
 
-fn sets(ports: &[Port], near4: Vec<Ipv4Net>, near6: Vec<Ipv6Net>) -> Vec<Set> {
-    let (mut at4, mut at6) = (BTreeMap::new(), BTreeMap::new());
-    for port in ports {
-        let place = (port.owner.mac, port.owner.index);
-        for address in routed(port) {
-            match address {
-                IpAddr::V4(address) => drop(at4.insert(address, place)),
-                IpAddr::V6(address) => drop(at6.insert(address, place)),
-            }
-        }
-    }
-    let all = [
-        (SetId::Subnets4, Elements::Prefixes4(near4)),
-        (SetId::Subnets6, Elements::Prefixes6(near6)),
-        (SetId::At4, Elements::At4(at4)),
-        (SetId::At6, Elements::At6(at6)),
-    ];
-    all.map(|(id, elements)| Set { id, elements }).into()
-}
-
 impl Writer<'_> {
     pub(super) fn step(&mut self, step: Step) {
         match step {
@@ -300,8 +300,9 @@ impl Writer<'_> {
             Step::To(address) => self.address(address, Self::load_daddr),
             Step::NotTo(prefix) => self.not_to(prefix),
             Step::Outside(family) => self.outside(family),
-            Step::Readdress { to, from } => self.readdress(to, from),
-            Step::Deliver(to) => self.deliver(to),
+            // Both addresses stand side by side at the beginning of the frame.
+            Step::Readdress { to, from } => self.begin_with(&[to.octets(), from.octets()].concat()),
+            Step::Deliver(to) => self.begin_with(&to.octets()),
             Step::SendBy(index) => self.send_by(index),
             Step::SendTo(family) => self.send_to(family),
         }
@@ -349,16 +350,9 @@ impl Writer<'_> {
         self.compare(CmpOps::Eq, &kind.number().to_be_bytes());
     }
 
-    /// Both addresses stand side by side at the beginning of the frame.
-    fn readdress(&mut self, to: MacAddr, from: MacAddr) {
-        let addresses = [to.octets(), from.octets()].concat();
-        self.immediate(FIRST, &addresses);
-        self.write_ether(addresses.len() as u32);
-    }
-
-    fn deliver(&mut self, to: MacAddr) {
-        self.immediate(FIRST, &to.octets());
-        self.write_ether(6);
+    fn begin_with(&mut self, bytes: &[u8]) {
+        self.immediate(FIRST, bytes);
+        self.write_ether(bytes.len() as u32);
     }
 
     fn write_ether(&mut self, length: u32) {
