@@ -44,6 +44,8 @@ pub struct Helper {
     relay: Relay,
     uplinks: Uplinks,
     rushes: Followed<(IfName, Inside)>,
+    /// Which version of the endpoints the relay has been told last.
+    told: Option<u64>,
 }
 
 impl Helper {
@@ -60,6 +62,7 @@ impl Helper {
             relay: Relay::new(relay, netns),
             uplinks: Uplinks::default(),
             rushes: Followed::default(),
+            told: None,
         })
     }
 
@@ -72,6 +75,20 @@ impl Helper {
     pub fn follow_rushes(&mut self) {
         let said = self.relay.take_rushes();
         self.follow(said);
+    }
+
+    /// Tell the relay where endpoints are, if that may have changed and it has time; cheap where not.
+    pub fn tell_endpoints(&mut self) {
+        if self.relay.takes_endpoints() {
+            self.renew_endpoints();
+        }
+    }
+
+    fn renew_endpoints(&mut self) {
+        let version = self.router.endpoints_version();
+        if self.told.replace(version) != Some(version) {
+            self.relay.set_endpoints(self.router.endpoint_places());
+        }
     }
 
     fn follow(&mut self, said: Vec<Rush>) {
@@ -159,6 +176,8 @@ impl Helper {
     fn load(&mut self, listeners: Vec<String>, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let [snapshot] = <[OwnedFd; 1]>::try_from(fds)
             .map_err(|_| Failure::invalid("a snapshot comes in one descriptor"))?;
+        // It may be the first one of this relay, which needs them before.
+        self.renew_endpoints();
         self.relay.load(Sealed::check(snapshot)?, listeners)
     }
 

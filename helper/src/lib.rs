@@ -9,13 +9,14 @@
 //! `serve` (the socket and the event loop) → `act` (one request class each, with exactly the
 //! capabilities it needs, see `privilege`) → `router`, `netlink`, `ruleset`, `namespace`, `sandbox`
 //! (kernel objects), `relay` and `uplink` (child processes) → `sys` (the only unsafe code). What the relay says
-//! unasked goes through `rush`.
+//! unasked goes through `rush`; what it must know of frames is in `framed`.
 
 pub mod act;
 pub mod alone;
 pub mod bandwidth;
 mod failure;
 pub mod foreign;
+pub mod framed;
 mod idmap;
 pub mod limits;
 pub mod namespace;

@@ -1,5 +1,6 @@
 //! The relay's life: it is started with the first snapshot, started again when it dies, and given
-//! the last snapshot that it took up, with the listening sockets of published ports that this needs.
+//! the last snapshot that it took up, with the listening sockets of published ports that this needs, and
+//! told where endpoints are.
 //!
 //! The conversation: fd 3 of the relay is one end of a SOCK_SEQPACKET pair, fd 4 the router netns.
 //! The relay says `ready`, or what went wrong. What it is sent is a [`parcel`], and has been answered
@@ -10,11 +11,13 @@
 //! of a published port wait in its backlog while a relay is started again.
 //! Sources: memfd_create(2), unix(7), prctl(2).
 
+mod endpoints;
 mod parcel;
 mod rush;
 
 pub use rush::Rush;
 
+use crate::framed::EndpointPlace;
 use crate::request::{ExitStatus, Failure, FailureKind, PortCount};
 use crate::sealed::Sealed;
 use crate::sys::child::bind_to_parent;
@@ -57,6 +60,8 @@ pub struct Relay {
     restart: Option<(Instant, ExitStatus)>,
     delay: Duration,
     rushes: Rushes,
+    /// Where they are, for every relay.
+    endpoints: Vec<EndpointPlace>,
 }
 
 /// A snapshot, and the keys of the sockets that it needs.
@@ -72,6 +77,8 @@ struct Child {
     control: OwnedFd,
     started: Instant,
     phase: Phase,
+    /// Since when it owes the word that it is waited for.
+    owing: Instant,
     /// It replaces one that ended so.
     replaces: Option<ExitStatus>,
     /// To be sent, each when the one before is answered.
@@ -82,6 +89,8 @@ struct Child {
     given: BTreeSet<String>,
     /// How many bytes of counters it has written.
     counted: usize,
+    /// What it has been told of endpoints is not how they are.
+    lacks_endpoints: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +128,7 @@ impl Relay {
             restart: None,
             delay,
             rushes: Rushes::default(),
+            endpoints: Vec::new(),
         }
     }
 
@@ -142,7 +152,7 @@ impl Relay {
     /// When [`Relay::tick`] has something to do.
     pub fn wake_at(&self) -> Option<Instant> {
         let late = self.child.as_ref().and_then(|child| match child.phase {
-            Phase::Starting | Phase::Loading => Some(child.started + PATIENCE),
+            Phase::Starting | Phase::Loading => Some(child.owing + PATIENCE),
             Phase::Serving | Phase::Ending => None,
         });
         late.or(self.restart.map(|(at, _)| at))
@@ -152,7 +162,7 @@ impl Relay {
     pub fn tick(&mut self, now: Instant) {
         let late = |child: &Child| {
             let waiting = matches!(child.phase, Phase::Starting | Phase::Loading);
-            waiting && now >= child.started + PATIENCE
+            waiting && now >= child.owing + PATIENCE
         };
         if self.child.as_ref().is_some_and(late) {
             eprintln!("helper: the relay does not answer; killed");
@@ -310,11 +320,13 @@ impl Relay {
             control: ours,
             started: now,
             phase,
+            owing: now,
             replaces,
             queue: VecDeque::new(),
             under_way: None,
             given: BTreeSet::new(),
             counted: 0,
+            lacks_endpoints: !self.endpoints.is_empty(),
         });
         Ok(())
     }
@@ -377,17 +389,10 @@ impl Relay {
                 None => Ok(self.serving()),
             },
             (Phase::Loading, answer) => {
-                match child.under_way.take() {
-                    Some(Parcel::Listeners(keys)) if answer == "ok" => child.given.extend(keys),
-                    Some(Parcel::Snapshot(_)) if answer == "ok" => {}
-                    Some(Parcel::Counters(_)) if parcel::counted(answer).is_some() => {
-                        child.counted = parcel::counted(answer).unwrap_or_default();
-                    }
-                    Some(_) | None => {
-                        child.queue.clear();
-                        self.serving();
-                        return Ok(Heard::Rejected(message));
-                    }
+                if !child.answers(answer) {
+                    child.queue.clear();
+                    self.serving();
+                    return Ok(Heard::Rejected(message));
                 }
                 if self.send_next()? {
                     return Ok(Heard::Nothing);
@@ -431,6 +436,9 @@ impl Relay {
 
     /// Send what is next; false: nothing is.
     fn send_next(&mut self) -> Result<bool, Failure> {
+        if self.send_endpoints() {
+            return Ok(true);
+        }
         let Some(child) = &mut self.child else {
             return Ok(false);
         };
@@ -441,8 +449,7 @@ impl Relay {
             child.queue.clear();
             return Err(failure);
         }
-        child.under_way = Some(parcel);
-        child.phase = Phase::Loading;
+        child.sent(parcel);
         Ok(true)
     }
 
@@ -456,8 +463,38 @@ impl Relay {
     }
 }
 
+impl Child {
+    /// Note what is under way from now on.
+    fn sent(&mut self, parcel: Parcel) {
+        self.under_way = Some(parcel);
+        self.owing = Instant::now();
+        self.phase = Phase::Loading;
+    }
+
+    /// Note the answer to what is under way; false: it was refused.
+    fn answers(&mut self, answer: &str) -> bool {
+        let taken = answer == "ok";
+        match self.under_way.take() {
+            Some(Parcel::Listeners(keys)) if taken => self.given.extend(keys),
+            Some(Parcel::Snapshot(_)) if taken => {}
+            Some(Parcel::Counters(_)) => match parcel::counted(answer) {
+                Some(length) => self.counted = length,
+                None => return false,
+            },
+            Some(Parcel::Endpoints(_)) => {
+                if !taken {
+                    eprintln!("helper: the relay refused to be told of endpoints: {answer}");
+                }
+            }
+            Some(Parcel::Listeners(_) | Parcel::Snapshot(_)) | None => return false,
+        }
+        true
+    }
+}
+
 /// Variables that the relay may see: what to log, how to wait.
 fn is_for_relay(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG") || name == "MOSSNET_BUSY_POLL"
+    let settings = ["MOSSNET_BUSY_POLL", "MOSSNET_FRAMED"];
+    name.starts_with("RUST_") || name.starts_with("MOSSNET_LOG") || settings.contains(&&*name)
 }

@@ -1,10 +1,11 @@
-//! What is sent to the relay: listening sockets, snapshots, a place for counters.
+//! What is sent to the relay: listening sockets, snapshots, a place for counters, where endpoints are.
 //!
 //! | message | descriptors | answer |
 //! |---|---|---|
 //! | `listeners` | 1 to 253 listening sockets | `ok` |
 //! | length of the JSON, 8 bytes, little-endian | a sealed memfd that holds it | `ok` |
 //! | `counters` | a memfd, to be written | `counted LENGTH` |
+//! | `endpoints LENGTH` | a sealed memfd that holds the JSON, a list of [`crate::framed::EndpointPlace`] | `ok` |
 //!
 //! Sources: memfd_create(2), unix(7), cmsg(3).
 
@@ -33,6 +34,8 @@ pub(super) enum Parcel {
     Snapshot(Sealed),
     /// Where to write.
     Counters(File),
+    /// JSON: where all endpoints are.
+    Endpoints(Sealed),
 }
 
 /// Sockets, in as many messages as it takes, then the snapshot that needs them.
@@ -108,6 +111,11 @@ impl Held {
             Parcel::Counters(file) => {
                 let what = "ask the relay for its counters";
                 send(relay, b"counters", &[file.as_raw_fd()], what)
+            }
+            Parcel::Endpoints(sealed) => {
+                let what = "tell the relay where endpoints are";
+                let text = format!("endpoints {}", sealed.length());
+                send(relay, text.as_bytes(), &[sealed.as_fd().as_raw_fd()], what)
             }
         }
     }
@@ -192,7 +200,7 @@ mod tests {
             .iter()
             .map(|parcel| match parcel {
                 Parcel::Listeners(keys) => keys.len(),
-                Parcel::Snapshot(_) | Parcel::Counters(_) => 0,
+                Parcel::Snapshot(_) | Parcel::Counters(_) | Parcel::Endpoints(_) => 0,
             })
             .collect();
         assert_eq!(lengths, [MAX_LISTENERS, 1, 0]);

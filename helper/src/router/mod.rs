@@ -6,6 +6,7 @@
 //! * `endpoint`: veth pairs to sandboxes, and the sandboxes' default routes.
 //! * `direct`: a single endpoint without a bridge, for a router that serves one namespace.
 //! * `guard`: endpoints are held to their own addresses.
+//! * `framed`: where endpoints are, for the relay's framed flows.
 //! * `fast`: a short cut to that link. `kernel`: the link to the host's network, where there is one.
 //! * `shape`: endpoints are held to a bandwidth. `rush`: what they send too fast is taken by a thread.
 //! * `segment`: which endpoint is where. It lives as long as the router netns itself, so that it needs
@@ -20,6 +21,7 @@ mod bridge;
 mod direct;
 mod endpoint;
 mod fast;
+mod framed;
 mod gate;
 mod guard;
 mod kernel;
@@ -43,6 +45,7 @@ use crate::request::{Failure, FailureKind, NetworkRules};
 use crate::ruleset::{self, Families};
 use crate::sysctl;
 use fast::FastPath;
+use framed::FramedNetworks;
 use guard::Guard;
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -63,6 +66,7 @@ pub struct Router {
     guard: Guard,
     remover: Remover,
     fast: FastPath,
+    framed: FramedNetworks,
 }
 
 /// What a router holds, for the inventory.
@@ -105,6 +109,7 @@ impl Router {
             guard,
             remover,
             fast: FastPath::default(),
+            framed: FramedNetworks::default(),
         };
         router.ruleset(&[])?;
         router.set_up_uplink()?;
@@ -143,6 +148,7 @@ impl Router {
         let wanted = ruleset::ruleset(networks, self.families);
         ruleset::apply(&mut self.netfilter, &wanted)?;
         self.fast.set_networks(networks);
+        self.framed.set_networks(networks);
         self.renew_fast_path();
         Ok(())
     }

@@ -95,6 +95,8 @@ pub struct Endpoint {
 pub struct Segments {
     segments: BTreeMap<IfName, Segment>,
     endpoints: BTreeMap<IfName, Endpoint>,
+    /// Grows with whatever changes which endpoint is where.
+    version: u64,
 }
 
 impl Segment {
@@ -137,13 +139,20 @@ impl Segments {
         self.segments.get(bridge)
     }
 
+    /// Another one than before: endpoints may have come, gone or moved.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The same, made where it is missing.
     pub fn entry(&mut self, bridge: &IfName) -> &mut Segment {
+        self.version += 1;
         self.segments.entry(bridge.clone()).or_default()
     }
 
     /// Forget a segment. Endpoints that are left are on no bridge.
     pub fn remove(&mut self, bridge: &IfName) {
+        self.version += 1;
         self.segments.remove(bridge);
     }
 
@@ -154,6 +163,7 @@ impl Segments {
 
     /// An overflow bridge does not exist any more.
     pub fn remove_overflow(&mut self, bridge: &IfName, number: u8) {
+        self.version += 1;
         if let Some(segment) = self.segments.get_mut(bridge) {
             segment.overflows.remove(&number);
         }
@@ -178,6 +188,7 @@ impl Segments {
 
     /// An endpoint was attached; the record that its name had before, of one that has vanished.
     pub fn insert(&mut self, name: IfName, endpoint: Endpoint) -> Option<Endpoint> {
+        self.version += 1;
         let before = self.take(&name);
         if let Some(segment) = self.segments.get_mut(&endpoint.bridge) {
             *segment.count(endpoint.place) += 1;
@@ -189,6 +200,7 @@ impl Segments {
     /// An endpoint is gone.
     pub fn take(&mut self, name: &IfName) -> Option<Endpoint> {
         let endpoint = self.endpoints.remove(name)?;
+        self.version += 1;
         if let Some(segment) = self.segments.get_mut(&endpoint.bridge)
             && segment.has(endpoint.place)
         {

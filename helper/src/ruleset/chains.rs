@@ -170,6 +170,14 @@ fn prerouting(ways: Ways) -> Chain {
             Clause::Accept,
         ]
     }));
+    // A segment that came before the kernel had taken its framed flow over; the relay sends it on.
+    rules.push(vec![
+        Clause::Framed,
+        Clause::L4(Protocol::Tcp),
+        Clause::Iif("up0"),
+        Clause::SetMark(RELAY_MARK),
+        Clause::Accept,
+    ]);
     rules.push(vec![Clause::IifStartsNot(BRIDGES), Clause::Accept]);
     let (here, elsewhere) = split_stays_here();
     rules.extend(here);

@@ -86,6 +86,8 @@ impl<'a> Writer<'a> {
             Clause::Length(length) => self.length(length),
             Clause::NeighbourOption(kind) => self.neighbour_option(kind),
             Clause::UdpFrom(set) => self.udp_from(set),
+            Clause::Framed => self.framed(),
+            Clause::FramedAnswer => self.framed_answer(),
             Clause::NotL4(protocol) => self.not_protocol(protocol),
             Clause::Oif(name) => self.interface(MetaKeys::Oifname, CmpOps::Eq, &padded(name)),
             Clause::OifIn(set) => self.interface_in(MetaKeys::Oifname, set, false),

@@ -1,7 +1,11 @@
 //! Expressions about frames and what they claim of their sender: the guard's.
 
 use super::expression::{FIRST, Writer, destination};
-use super::model::{EtherType, Family, Own, Protocol, SetId, option_head};
+use super::model::{
+    EtherType, Family, Own, Protocol, SYN_AND_ACK, SetId, TIMESTAMP_HEAD, TIMESTAMP_KIND,
+    option_head,
+};
+use crate::framed::{FRAMED_MASK, FRAMED_TIMESTAMP};
 use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
 
 /// Registers of 4 bytes (NFT_REG32_00 and on), for keys whose parts follow one another: an interface
@@ -15,6 +19,13 @@ const ETHER_SOURCE: u32 = 6;
 const ETHER_TYPE: u32 = 12;
 const ARP_SENDER: u32 = 8;
 const OPTION: u32 = 24;
+
+/// The first option in a TCP header, and the echoed value where that is a timestamp behind two NOPs
+/// (RFC 7323, appendix A).
+const TCP_OPTION: u32 = 20;
+const TIMESTAMP_ECHO: u32 = 28;
+/// Where the flags are.
+const TCP_FLAGS: u32 = 13;
 
 /// Before the packet that an ICMP error is about (RFC 792, RFC 4443).
 const ICMP_HEADER: u32 = 8;
@@ -50,6 +61,31 @@ impl Writer<'_> {
     pub(super) fn udp_from(&mut self, set: SetId) {
         self.load_payload(PayloadBase::TransportHeader, 0, 2, FIRST);
         self.look_up(set, false);
+    }
+
+    /// The echoed timestamp first: next to nothing gets past it, and the head of the option is the same in
+    /// most segments. Aligned loads of four bytes are what the kernel is quick at. What is too short for
+    /// them does not match, nor does a fragment but the first.
+    pub(super) fn framed(&mut self) {
+        let transport = PayloadBase::TransportHeader;
+        self.load_payload(transport, TIMESTAMP_ECHO, 4, FIRST);
+        self.mask(&FRAMED_MASK.to_be_bytes());
+        self.compare(CmpOps::Eq, &FRAMED_TIMESTAMP.to_be_bytes());
+        self.load_payload(transport, TCP_OPTION, 4, FIRST);
+        self.compare(CmpOps::Eq, &TIMESTAMP_HEAD.to_be_bytes());
+    }
+
+    /// What answers a SYN begins with its segment size, four bytes more; before the timestamps stand two NOPs,
+    /// or that selective acknowledgements are understood.
+    pub(super) fn framed_answer(&mut self) {
+        let transport = PayloadBase::TransportHeader;
+        self.load_payload(transport, TIMESTAMP_ECHO + 4, 4, FIRST);
+        self.mask(&FRAMED_MASK.to_be_bytes());
+        self.compare(CmpOps::Eq, &FRAMED_TIMESTAMP.to_be_bytes());
+        self.load_payload(transport, TCP_OPTION + 6, 2, FIRST);
+        self.compare(CmpOps::Eq, &TIMESTAMP_KIND.to_be_bytes());
+        self.load_payload(transport, TCP_FLAGS, 1, FIRST);
+        self.compare(CmpOps::Eq, &[SYN_AND_ACK]);
     }
 
     pub(super) fn not_protocol(&mut self, protocol: Protocol) {

@@ -9,7 +9,11 @@
 //! link-local source passes. An ICMP error must be about what was sent to its sender, or anybody could
 //! end other people's conversations with one.
 //!
-//! Sources: RFC 792, RFC 826, RFC 4443 section 3, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980.
+//! And segments of framed flows ([`crate::framed`]): they have been taken at the port, by a tap of the
+//! relay, and the kernel would answer them with RST.
+//!
+//! Sources: RFC 792, RFC 826, RFC 4443 section 3, RFC 4861 section 4 (messages and options), RFC 5227 (ARP probes), RFC 6980,
+//! RFC 7323 (timestamps).
 
 use super::model::{
     Base, Chain, ChainKind, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol,
@@ -172,8 +176,20 @@ fn enter() -> Chain {
             drop: true,
         }),
         devices: Vec::new(),
-        rules: rules.into_iter().chain(arp()).collect(),
+        rules: framed().into_iter().chain(rules).chain(arp()).collect(),
     }
+}
+
+/// Segments of framed flows. Protocol and port last: hardly a packet gets that far.
+fn framed() -> [Rule; 2] {
+    [Clause::Framed, Clause::FramedAnswer].map(|clause| {
+        vec![
+            clause,
+            Clause::L4(Protocol::Tcp),
+            Clause::IifStarts(PORTS),
+            Clause::Drop,
+        ]
+    })
 }
 
 /// Who speaks ARP speaks of itself.

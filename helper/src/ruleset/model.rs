@@ -261,6 +261,10 @@ pub enum Clause {
     NeighbourOption(u8),
     /// UDP source port in a set.
     UdpFrom(SetId),
+    /// Bears what a segment of a framed flow bears ([`crate::framed`]), if it is TCP.
+    Framed,
+    /// The same of a segment that answers the SYN of such a flow, where the option comes later.
+    FramedAnswer,
     /// Another transport protocol.
     NotL4(Protocol),
     /// Goes out of this interface.
@@ -334,6 +338,8 @@ impl Clause {
             | Self::ForeignMac
             | Self::Icmp(..)
             | Self::UdpFrom(_)
+            | Self::Framed
+            | Self::FramedAnswer
             | Self::Oif(_)
             | Self::OifIn(_)
             | Self::TcpOpens(_)
@@ -432,6 +438,15 @@ pub enum Protocol {
     /// ICMPv6.
     Icmpv6,
 }
+
+/// Two NOPs, then kind and length of the timestamp option of TCP (RFC 7323, appendix A).
+pub const TIMESTAMP_HEAD: u32 = 0x0101_080a;
+
+/// Kind and length of that option alone.
+pub const TIMESTAMP_KIND: u16 = 0x080a;
+
+/// Flags of a segment that answers a SYN.
+pub const SYN_AND_ACK: u8 = 0x12;
 
 /// Kind and length (8 bytes, in units of 8) of an option of neighbour discovery.
 pub fn option_head(kind: u8) -> u16 {

@@ -2,8 +2,9 @@
 
 use super::model::{
     Base, Chain, ChainKind, Clause, Elements, EtherType, Family, Hook, Own, Priority, Protocol,
-    Ruleset, Set, SetId, TableFamily, option_head,
+    Ruleset, SYN_AND_ACK, Set, SetId, TIMESTAMP_HEAD, TIMESTAMP_KIND, TableFamily, option_head,
 };
+use crate::framed::{FRAMED_MASK, FRAMED_TIMESTAMP};
 use crate::names::MacAddr;
 use std::fmt::{self, Display, Write};
 
@@ -166,6 +167,14 @@ impl Display for Clause {
             Self::Length(length) => write!(f, "ip6 length {length}"),
             Self::NeighbourOption(kind) => write!(f, "@th,192,16 {:#x}", option_head(*kind)),
             Self::UdpFrom(set) => write!(f, "udp sport @{}", set.name()),
+            Self::Framed => write!(
+                f,
+                "@th,224,32 & {FRAMED_MASK:#x} == {FRAMED_TIMESTAMP:#x} @th,160,32 {TIMESTAMP_HEAD:#x}"
+            ),
+            Self::FramedAnswer => write!(
+                f,
+                "@th,256,32 & {FRAMED_MASK:#x} == {FRAMED_TIMESTAMP:#x} @th,208,16 {TIMESTAMP_KIND:#x} @th,104,8 {SYN_AND_ACK:#x}"
+            ),
             Self::NotL4(protocol) => write!(f, "meta l4proto != {protocol}"),
             Self::Oif(name) => write!(f, "oifname \"{name}\""),
             Self::OifIn(set) => write!(f, "oifname @{}", set.name()),

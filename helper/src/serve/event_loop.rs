@@ -103,6 +103,8 @@ impl EventLoop {
             if ready.listener {
                 self.on_connect();
             }
+            // Once what was asked for has been answered: nobody is to wait for it.
+            self.helper.tell_endpoints();
         }
         self.end()
     }

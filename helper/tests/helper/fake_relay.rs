@@ -1,6 +1,6 @@
 //! Keeps the relay's side of the conversation on fd 3. What a snapshot says, it does: `die` ends it
-//! without an answer, `refuse` is refused, `has N` is where so many listening sockets have come so far;
-//! anything else is taken up.
+//! without an answer, `refuse` is refused, `has N` is where so many listening sockets have come so far,
+//! `knows JSON` where the last list of endpoints was that; from `deaf` on such lists are refused; anything else is taken up.
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
@@ -21,10 +21,16 @@ pub fn main() -> ExitCode {
     };
     say(ready);
     let mut listeners = 0;
+    let (mut endpoints, mut deaf) = (String::new(), false);
     loop {
         match message() {
             Some(Message::Listeners(count)) => {
                 listeners += count;
+                say("ok");
+            }
+            Some(Message::Endpoints(_)) if deaf => say("it is deaf"),
+            Some(Message::Endpoints(list)) => {
+                endpoints = list;
                 say("ok");
             }
             Some(Message::Snapshot(text)) => match text.as_str() {
@@ -33,7 +39,13 @@ pub fn main() -> ExitCode {
                 has if has.starts_with("has ") && has != format!("has {listeners}") => {
                     say(&format!("it has {listeners}"));
                 }
-                _taken_up => say("ok"),
+                knows if knows.starts_with("knows ") && knows != format!("knows {endpoints}") => {
+                    say(&format!("it knows {endpoints}"));
+                }
+                word => {
+                    deaf |= word == "deaf";
+                    say("ok");
+                }
             },
             None => return ExitCode::SUCCESS,
         }
@@ -46,12 +58,13 @@ fn say(words: &str) {
 
 enum Message {
     Snapshot(String),
+    Endpoints(String),
     /// So many.
     Listeners(usize),
 }
 
 fn message() -> Option<Message> {
-    let mut length = [0; 16];
+    let mut length = [0; 32];
     let mut iov = [IoSliceMut::new(&mut length)];
     let mut control = cmsg_space!([RawFd; 253]);
     let message = recvmsg::<()>(CONTROL, &mut iov, Some(&mut control), MsgFlags::empty()).unwrap();
@@ -66,7 +79,16 @@ fn message() -> Option<Message> {
     if length.starts_with(b"listeners") {
         return Some(Message::Listeners(fds.len()));
     }
-    assert_eq!(read, 8);
+    let endpoints = std::str::from_utf8(&length[..read])
+        .ok()
+        .and_then(|text| text.strip_prefix("endpoints "));
+    let expected = match endpoints {
+        Some(length) => length.parse().unwrap(),
+        None => {
+            assert_eq!(read, 8);
+            u64::from_le_bytes(length[..8].try_into().unwrap())
+        }
+    };
     let path = format!("/proc/self/fd/{}", fds[0]);
     let writable = OpenOptions::new().append(true).open(&path);
     assert!(
@@ -78,7 +100,9 @@ fn message() -> Option<Message> {
         .unwrap()
         .read_to_string(&mut text)
         .unwrap();
-    let expected = u64::from_le_bytes(length[..8].try_into().unwrap());
     assert_eq!(text.len() as u64, expected);
-    Some(Message::Snapshot(text))
+    Some(match endpoints {
+        Some(_) => Message::Endpoints(text),
+        None => Message::Snapshot(text),
+    })
 }

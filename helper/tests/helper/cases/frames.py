@@ -21,6 +21,11 @@ def udp(port):
     return struct.pack("!HHHH", port, 9, 8, 0)
 
 
+def tcp(echo, head=0x0101080A):
+    """A segment of an established connection, with the timestamp option first."""
+    return struct.pack("!HHIIHHHHIII", 1000, 9, 1, 1, 8 << 12 | 0x10, 512, 0, 0, head, 7, echo)
+
+
 def ip4(source, body, protocol=17):
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0)
     return b"\x08\x00" + head + v4(source) + v4("255.255.255.255") + body
@@ -82,6 +87,15 @@ def frames(me, my4, my6, link_local):
     yield "ok-duplicate-detection", me, neighbour(135, "::", my6)
     yield "ok-advertise", me, neighbour(136, my6, my6, option(2, me))
     yield "ok-advertise-link-local", me, neighbour(136, link_local, link_local, option(2, me))
+    yield "ok-tcp", me, ip4(my4, tcp(0x6D6F72FF), 6)
+    yield "ok-tcp-next", me, ip4(my4, tcp(0x6D6F7304), 6)
+    yield "ok-tcp6", me, ip6(my6, tcp(0x6D6F72FF), 6)
+    yield "ok-tcp-other-option", me, ip4(my4, tcp(0x6D6F7300, 0x01010502), 6)
+    yield "ok-tcp-bare", me, ip4(my4, tcp(0)[:20], 6)
+    yield "ok-framed-udp", me, ip4(my4, tcp(0x6D6F7300))
+    yield "framed", me, ip4(my4, tcp(0x6D6F7300), 6)
+    yield "framed-worker", me, ip4(my4, tcp(0x6D6F7303), 6)
+    yield "framed6", me, ip6(my6, tcp(0x6D6F7302), 6)
     yield "mac", other, ip4(my4, udp(1000))
     yield "mac-ip6", other, ip6(my6, udp(1000))
     yield "ip4", me, ip4(VICTIM_V4, udp(1000))

@@ -1,6 +1,7 @@
 //! The tests.
 
 mod bare;
+mod endpoints;
 mod lifetime;
 mod listeners;
 mod network;
@@ -45,6 +46,10 @@ pub const ALL: &[(&str, fn())] = &[
     (
         "listeners_are_kept_for_every_relay",
         listeners::listeners_are_kept_for_every_relay,
+    ),
+    (
+        "relays_know_where_endpoints_are",
+        endpoints::relays_know_where_endpoints_are,
     ),
     (
         "a_new_daemon_finds_everything",
