@@ -8,8 +8,11 @@ pub mod inheritance;
 pub mod inherited;
 pub mod installed;
 pub mod open_files;
+#[cfg(test)]
+pub mod own_netns;
 pub mod packet;
 pub mod readiness;
 pub mod splice;
 pub mod tcp;
+pub mod tcp_repair;
 pub mod udp;

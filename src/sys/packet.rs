@@ -1,7 +1,11 @@
-//! AF_PACKET sockets on one interface: whole frames in and out, each behind a virtio-net header
-//! that tells of offloaded checksums.
+//! AF_PACKET sockets on one interface, or a [`tap`] of all: whole frames in and out, each behind a
+//! virtio-net header that tells of offloaded checksums.
 //!
 //! Sources: packet(7), linux/if_packet.h, linux/virtio_net.h.
+
+mod tap;
+
+pub use tap::open_tap;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::socket::{MsgFlags, recv};
@@ -15,6 +19,59 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Bytes of the virtio-net header before each frame (`PACKET_VNET_HDR`): flags, GSO type, and four
 /// lengths. All zero: a whole packet with its checksums.
 pub const VNET_HEADER_LEN: usize = 10;
+
+/// The checksum field holds the sum of the pseudo header only (VIRTIO_NET_HDR_F_NEEDS_CSUM).
+const CHECKSUM_PARTIAL: u8 = 1;
+/// The sender's hardware has seen that it is right (VIRTIO_NET_HDR_F_DATA_VALID).
+const CHECKSUM_VALID: u8 = 2;
+
+/// What a frame is that the kernel shall cut into segments (`VIRTIO_NET_HDR_GSO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gso {
+    /// TCP over IPv4.
+    TcpV4 = 1,
+    /// TCP over IPv6.
+    TcpV6 = 4,
+}
+
+/// The virtio-net header of a frame whose checksum the kernel shall complete: it lies
+/// `checksum_offset` behind `checksum_start`, which counts from the Ethernet header, is summed from
+/// there on, and holds the sum of the pseudo header. `segment`: kind of frame, payload bytes of a segment, bytes
+/// of all headers.
+///
+/// In the byte order of the machine, as AF_PACKET has it.
+pub const fn vnet_header(
+    checksum_start: u16,
+    checksum_offset: u16,
+    segment: Option<(Gso, u16, u16)>,
+) -> [u8; VNET_HEADER_LEN] {
+    let (kind, size, header) = match segment {
+        Some((kind, size, header)) => (kind as u8, size, header),
+        None => (0, 0, 0),
+    };
+    let (header, size) = (header.to_ne_bytes(), size.to_ne_bytes());
+    let start = checksum_start.to_ne_bytes();
+    let offset = checksum_offset.to_ne_bytes();
+    [
+        CHECKSUM_PARTIAL,
+        kind,
+        header[0],
+        header[1],
+        size[0],
+        size[1],
+        start[0],
+        start[1],
+        offset[0],
+        offset[1],
+    ]
+}
+
+/// Whether the kernel vouches for the transport checksum of a frame (virtio-net header first): it
+/// never left the machine, and is not completed, or was found right.
+pub fn checksum_is_known(frame: &[u8]) -> bool {
+    let flags = frame.first().copied().unwrap_or(0);
+    flags & (CHECKSUM_PARTIAL | CHECKSUM_VALID) != 0
+}
 
 /// Opens a socket that sees every frame arriving on the interface, and none that it sends, and the ring that
 /// they come to. `largest`: bytes of the largest frame, virtio-net header included; longer ones are skipped.
@@ -73,17 +130,21 @@ pub(super) fn set<T: Copy>(
     Ok(())
 }
 
-/// Receives everything of the interface from now on.
-pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
+fn link(ifindex: u32, protocol: i32) -> io::Result<libc::sockaddr_ll> {
+    Ok(libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_protocol: (protocol as u16).to_be(),
         sll_ifindex: i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?,
         sll_hatype: 0,
         sll_pkttype: 0,
         sll_halen: 0,
         sll_addr: [0; 8],
-    };
+    })
+}
+
+/// Receives everything of the interface from now on; 0: of every interface.
+pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+    let address = link(ifindex, libc::ETH_P_ALL)?;
     // SAFETY: `address` is a whole sockaddr_ll that outlives the call.
     let result = unsafe {
         libc::bind(
@@ -93,6 +154,30 @@ pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
         )
     };
     if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sends a frame (virtio-net header first) by an interface, whichever the socket is bound to; never waits.
+///
+/// ENXIO where the interface is gone, ENETDOWN where it is down, EMSGSIZE beyond its MTU, ENOBUFS or EAGAIN where
+/// there is no room.
+pub fn send_on(socket: BorrowedFd<'_>, interface: u32, frame: &[u8]) -> io::Result<()> {
+    // Protocol 0: the kernel reads it from the frame.
+    let address = link(interface, 0)?;
+    // SAFETY: `frame` and `address`, a whole sockaddr_ll, outlive the call, which only reads them.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            libc::MSG_DONTWAIT,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
@@ -172,14 +257,25 @@ impl FrameRing {
 
     /// The frames of the batch, each behind its virtio-net header.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.count).filter_map(|number| self.frame(number))
+    }
+
+    /// The same, each with the index of the interface that it came to.
+    pub fn iter_with_interface(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        (0..self.count).filter_map(|number| {
+            let interface = interface_of(self.slot(number))?;
+            Some((interface, self.frame(number)?))
+        })
+    }
+
+    /// A frame of the batch, if it is whole.
+    fn frame(&self, number: usize) -> Option<&[u8]> {
         let last = self.count.saturating_sub(1);
-        let frames = (0..self.count).map(move |number| match self.large_len {
+        let frame = match self.large_len {
             Some(length) if number == last => self.large.get(..length),
             _ => in_slot(self.slot(number)),
-        });
-        frames
-            .flatten()
-            .filter(|frame| frame.len() > VNET_HEADER_LEN)
+        };
+        frame.filter(|frame| frame.len() > VNET_HEADER_LEN)
     }
 
     /// Ends the batch: its places are the kernel's again.
@@ -228,12 +324,23 @@ pub(super) fn map_ring(socket: BorrowedFd<'_>, length: usize) -> io::Result<NonN
     Ok(mapped?.cast())
 }
 
+/// Where the address stands in a place, behind the header.
+const ADDRESS: usize = size_of::<libc::tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
+
+fn word(slot: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*slot.get(at..)?.first_chunk()?))
+}
+
+/// To which interface the frame of a place came, also where it was too long for it.
+fn interface_of(slot: &[u8]) -> Option<u32> {
+    word(slot, ADDRESS + offset_of!(libc::sockaddr_ll, sll_ifindex))
+}
+
 /// The frame in a place, if it is whole.
 fn in_slot(slot: &[u8]) -> Option<&[u8]> {
     type Header = libc::tpacket2_hdr;
-    let word = |at: usize| Some(u32::from_ne_bytes(*slot.get(at..)?.first_chunk()?) as usize);
-    let length = word(offset_of!(Header, tp_len))?;
-    let kept = word(offset_of!(Header, tp_snaplen))?;
+    let length = word(slot, offset_of!(Header, tp_len))? as usize;
+    let kept = word(slot, offset_of!(Header, tp_snaplen))? as usize;
     let mac = slot.get(offset_of!(Header, tp_mac)..)?.first_chunk()?;
     let mac = usize::from(u16::from_ne_bytes(*mac));
     if kept < length {

@@ -18,6 +18,8 @@ impl Flags {
     pub const SYN: Self = Self(0x02);
     /// Reset the connection.
     pub const RST: Self = Self(0x04);
+    /// To be passed on at once.
+    pub const PSH: Self = Self(0x08);
     /// The acknowledgement number counts.
     pub const ACK: Self = Self(0x10);
 
@@ -128,12 +130,75 @@ impl<'a> Segment<'a> {
         self.payload
     }
 
+    /// Its clock and the one that it echoes, where they come first, as Linux puts them
+    /// (RFC 7323, appendix A).
+    pub fn timestamps(&self) -> Option<(u32, u32)> {
+        let [1, 1, 8, 10, a, b, c, d, e, f, g, h] = *self.options.first_chunk()? else {
+            return None;
+        };
+        Some((
+            u32::from_be_bytes([a, b, c, d]),
+            u32::from_be_bytes([e, f, g, h]),
+        ))
+    }
+
+    /// Its checksum is right; `packet` is what it came in.
+    pub fn is_intact(&self, packet: &ip::Packet<'_>) -> bool {
+        let bytes = packet.payload();
+        // Shorter than an IP packet.
+        let length = bytes.len() as u32;
+        let sum = Checksum::pseudo(packet.addresses(), Protocol::Tcp, length);
+        sum.bytes(bytes).finish() == 0
+    }
+
     /// SEG.LEN of RFC 9293: data, and one for each of SYN and FIN.
     pub fn sequence_length(&self) -> u32 {
         let controls = u32::from(self.flags().contains(Flags::SYN))
             + u32::from(self.flags().contains(Flags::FIN));
         // A payload is shorter than an IP packet.
         controls.wrapping_add(self.payload.len() as u32)
+    }
+}
+
+/// What the options of a segment with SYN say (RFC 9293 §3.2, RFC 7323, RFC 2018).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SynOptions {
+    /// Most bytes of a segment.
+    pub mss: Option<u16>,
+    /// By how many bits windows are shifted.
+    pub window_scale: Option<u8>,
+    /// Selective acknowledgements are understood.
+    pub sack: bool,
+    /// The sender's clock.
+    pub timestamp: Option<u32>,
+}
+
+impl SynOptions {
+    /// Reads them; unknown ones are passed over. `None` where one is longer than what is there, or has not the length
+    /// of its kind.
+    pub fn parse(mut options: &[u8]) -> Option<Self> {
+        let mut found = Self::default();
+        loop {
+            options = match *options {
+                [] | [0, ..] => return Some(found),
+                [1, ref rest @ ..] => rest,
+                [kind, length, ..] => {
+                    let (option, rest) = options.split_at_checked(length.max(2).into())?;
+                    match (kind, option) {
+                        (2, [_, 4, a, b]) => found.mss = Some(u16::from_be_bytes([*a, *b])),
+                        (3, [_, 3, shift]) => found.window_scale = Some(*shift),
+                        (4, [_, 2]) => found.sack = true,
+                        (8, [_, 10, a, b, c, d, ..]) => {
+                            found.timestamp = Some(u32::from_be_bytes([*a, *b, *c, *d]));
+                        }
+                        (2 | 3 | 4 | 8, _) | (_, [_, 0 | 1]) => return None,
+                        _ => {}
+                    }
+                    rest
+                }
+                [_] => return None,
+            };
+        }
     }
 }
 

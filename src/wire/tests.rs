@@ -4,7 +4,7 @@
 use super::checksum::Checksum;
 use super::icmp::{Echo, Message, Notice};
 use super::ip::{Addresses, Header, Packet, Protocol};
-use super::tcp::{Control, Flags, Segment};
+use super::tcp::{Control, Flags, Segment, SynOptions};
 use super::udp::{Datagram, Ports};
 use super::{WireError, ethernet, ipv6, reset};
 use proptest::prelude::*;
@@ -75,6 +75,8 @@ fn exercise(bytes: &[u8]) {
             segment.options(),
             segment.window(),
         );
+        let _ = (segment.timestamps(), segment.is_intact(&packet));
+        let _ = SynOptions::parse(segment.options());
         if let Ok(Some(answer)) = reset::reset(&packet) {
             assert_eq!(
                 Packet::parse(&answer).unwrap().destination(),
