@@ -205,12 +205,12 @@ fn five_thousand_connections_come_and_go_without_a_trace() {
         });
         let during = world.relay_descriptors();
         assert!(
-            during >= before + 10_000,
-            "two sockets a flow: {before} → {during}"
+            during >= before + 5_000,
+            "a host side each: {before} → {during}"
         );
         assert!(
-            during < before + 10_200,
-            "an idle flow has no pipe: {before} → {during}"
+            during < before + 5_200,
+            "a young flow has neither a router side nor a pipe: {before} → {during}"
         );
         client.write(b"\n");
         client.expect("closed");

@@ -20,6 +20,7 @@ mod doctor;
 mod errors;
 mod families;
 mod flood;
+mod framed;
 mod frontends;
 mod host_loopback;
 mod ipam;

@@ -6,7 +6,7 @@ use mossnet::relay::wire::ethernet::{Frame, Header};
 use mossnet::relay::wire::icmp::{Message, Notice};
 use mossnet::relay::wire::ip::Packet;
 use mossnet::relay::wire::reset::reset;
-use mossnet::relay::wire::tcp::Segment;
+use mossnet::relay::wire::tcp::{Segment, SynOptions};
 use mossnet::relay::wire::udp::Datagram;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,7 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = (
             segment.is_first_syn(),
             segment.sequence_length(),
-            segment.options(),
+            segment.timestamps(),
+            segment.is_intact(&packet),
+            SynOptions::parse(segment.options()),
         );
     }
     if let Ok(Some(answer)) = reset(&packet) {

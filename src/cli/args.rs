@@ -77,6 +77,8 @@ const DAEMON_ENVIRONMENT: &str = "Environment, also of a command that starts a d
     MOSSNET_POOL=172.30.0.0/16   prefixes for new networks, instead of 10.89.0.0/16\n  \
     MOSSNET_BUSY_POLL=0          how long the relay looks for the next event before it sleeps, while\n  \
     \x20                            they follow each other closely: 100 microseconds; 0: it sleeps at once\n  \
+    MOSSNET_FRAMED=0             whether the relay itself speaks TCP with sandboxes as long as a flow is\n  \
+    \x20                            short; 0: the kernel speaks all of it\n  \
     MOSSNET_LOG=debug            what is logged, of daemon, helper and relay";
 
 /// The subcommands.

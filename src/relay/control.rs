@@ -1,4 +1,5 @@
-//! The relay's line to the helper: snapshots and listening sockets come in, one word goes back.
+//! The relay's line to the helper: snapshots, listening sockets and where endpoints are come in, one word
+//! goes back.
 //!
 //! A SOCK_SEQPACKET socket. Messages, each answered in order by a word or an error text:
 //!
@@ -7,6 +8,7 @@
 //! | length, 8 bytes, little-endian | a sealed memfd with the JSON of a snapshot from offset 0 | `ok` |
 //! | `listeners` | 1 to 253 listening sockets of the host netns | `ok` |
 //! | `counters` | a memfd, to be written from offset 0 | `counted LENGTH` |
+//! | `endpoints LENGTH` | a sealed memfd with a JSON list of [`EndpointPlace`] from offset 0 | `ok` |
 //!
 //! Sockets say themselves where they listen; a new one takes the place of an old one. They are for
 //! the snapshot that follows: those that it does not name are closed. The relay's first message,
@@ -18,12 +20,15 @@
 //! Sources: unix(7), memfd_create(2), cmsg(3).
 
 use super::budget::FdBudget;
+use super::endpoints::Endpoints;
 use super::publish::listener::{Bound, Listener, ListenerError};
 use super::publish::table::{Listeners, Table};
 use super::rules::{Rules, SharedRules};
 use crate::error::one_line;
 use crate::network::snapshot::Snapshot;
 use crate::sys;
+use mossnet_helper::framed::EndpointPlace;
+use serde::de::DeserializeOwned;
 use socket2::{Domain, SockRef, Type};
 use std::fs::File;
 use std::io;
@@ -36,8 +41,14 @@ use std::time::{Duration, Instant};
 const CLOSING: Duration = Duration::from_secs(1);
 const CLOSING_PAUSE: Duration = Duration::from_micros(500);
 
-/// Largest snapshot taken, bytes: some hundred thousand names.
-const MAX_SNAPSHOT: u64 = 64 << 20;
+/// Most JSON taken at once, bytes: a snapshot of some hundred thousand names, or as many endpoints.
+const MAX_JSON: u64 = 64 << 20;
+/// Longest message: `endpoints` and a number.
+const LONGEST_MESSAGE: usize = 32;
+
+/// What comes as JSON.
+const SNAPSHOT: &str = "snapshot";
+const ENDPOINTS: &str = "list of endpoints";
 
 /// Why a message was not taken up.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +61,30 @@ pub enum ControlError {
         /// Descriptors that came.
         descriptors: usize,
     },
-    /// More than [`MAX_SNAPSHOT`].
-    #[error("snapshot of {0} bytes; at most {MAX_SNAPSHOT} are taken")]
-    TooLarge(u64),
+    /// More than [`MAX_JSON`].
+    #[error("{what} of {length} bytes; at most {MAX_JSON} are taken")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// Bytes.
+        length: u64,
+    },
     /// The memfd cannot be read, or is shorter than was said.
-    #[error("read the snapshot")]
-    Read(#[source] io::Error),
-    /// Not a snapshot.
-    #[error("understand the snapshot")]
-    Json(#[from] serde_json::Error),
+    #[error("read the {what}")]
+    Read {
+        /// What was to be in it.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something else than was said.
+    #[error("understand the {what}")]
+    Json {
+        /// What it was to be.
+        what: &'static str,
+        /// Why it is not.
+        source: serde_json::Error,
+    },
     /// One of the sockets is none, or of another kind.
     #[error("take up a published port's socket")]
     Listener(#[from] ListenerError),
@@ -83,6 +109,7 @@ pub struct Control(OwnedFd);
 struct Desk<'a> {
     rules: &'a SharedRules,
     budget: &'a FdBudget,
+    endpoints: &'a Endpoints,
     listeners: Listeners,
 }
 
@@ -113,13 +140,19 @@ impl Control {
 
     /// Takes up messages until the helper closes its end, or dies. Listening sockets are taken from
     /// `budget`.
-    pub fn serve(&self, rules: &SharedRules, budget: &FdBudget) -> io::Result<()> {
+    pub fn serve(
+        &self,
+        rules: &SharedRules,
+        budget: &FdBudget,
+        endpoints: &Endpoints,
+    ) -> io::Result<()> {
         let mut desk = Desk {
             rules,
             budget,
+            endpoints,
             listeners: Listeners::new(),
         };
-        let mut buffer = [0; 16];
+        let mut buffer = [0; LONGEST_MESSAGE];
         loop {
             let answer = match sys::descriptors::receive(self.0.as_fd(), &mut buffer) {
                 Ok(message) => {
@@ -152,8 +185,28 @@ impl Desk<'_> {
         match bytes {
             b"listeners" if !descriptors.is_empty() => self.listeners(descriptors),
             b"counters" => self.counters(only(bytes, descriptors)?),
-            _snapshot => self.snapshot(bytes, descriptors),
+            _ => match bytes.strip_prefix(b"endpoints ") {
+                Some(length) => self.endpoints(bytes, length, descriptors),
+                None => self.snapshot(bytes, descriptors),
+            },
         }
+    }
+
+    fn endpoints(
+        &self,
+        message: &[u8],
+        length: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<String, ControlError> {
+        let length = decimal(length).ok_or(ControlError::Malformed {
+            length: message.len(),
+            descriptors: descriptors.len(),
+        })?;
+        let memfd = only(message, descriptors)?;
+        let list: Vec<EndpointPlace> = json(memfd, length, ENDPOINTS)?;
+        tracing::debug!(endpoints.count = list.len(), "list of endpoints taken up");
+        self.endpoints.replace(list);
+        Ok("ok".to_owned())
     }
 
     fn snapshot(
@@ -202,11 +255,14 @@ impl Desk<'_> {
     }
 
     fn counters(&self, memfd: OwnedFd) -> Result<String, ControlError> {
-        let json = serde_json::to_vec(&self.rules.load().publishes().counts())?;
-        File::from(memfd)
-            .write_all_at(&json, 0)
-            .map_err(ControlError::Counters)?;
-        Ok(format!("counted {}", json.len()))
+        let counts = self.rules.load().publishes().counts();
+        serde_json::to_vec(&counts)
+            .map_err(io::Error::from)
+            .and_then(|json| {
+                File::from(memfd).write_all_at(&json, 0)?;
+                Ok(format!("counted {}", json.len()))
+            })
+            .map_err(ControlError::Counters)
     }
 }
 
@@ -241,176 +297,34 @@ fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<Snapshot, ControlEr
         });
     };
     let memfd = only(message, descriptors)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_SNAPSHOT {
-        return Err(ControlError::TooLarge(length));
+    json(memfd, u64::from_le_bytes(length), SNAPSHOT)
+}
+
+/// The number that is written so.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|_| digits)
+}
+
+/// What a memfd says in so many bytes.
+fn json<T: DeserializeOwned>(
+    memfd: OwnedFd,
+    length: u64,
+    what: &'static str,
+) -> Result<T, ControlError> {
+    if length > MAX_JSON {
+        return Err(ControlError::TooLarge { what, length });
     }
     let mut json = vec![0; length as usize];
     File::from(memfd)
         .read_exact_at(&mut json, 0)
-        .map_err(ControlError::Read)?;
-    Ok(serde_json::from_slice(&json)?)
+        .map_err(|source| ControlError::Read { what, source })?;
+    serde_json::from_slice(&json).map_err(|source| ControlError::Json { what, source })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::snapshot::PublishView;
-    use crate::ports::{PublishSpec, SourceAddress};
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    use socket2::Socket;
-    use std::io::{Read as _, Seek as _, Write as _};
-    use std::net::TcpListener;
-    use std::os::fd::BorrowedFd;
-
-    struct World {
-        helper: OwnedFd,
-        rules: Arc<SharedRules>,
-        relay: Option<std::thread::JoinHandle<io::Result<()>>>,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let (helper, relay) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-            let control = Control::new(relay.into()).unwrap();
-            let rules = Arc::new(SharedRules::default());
-            let shared = Arc::clone(&rules);
-            Self {
-                helper: helper.into(),
-                rules,
-                relay: Some(std::thread::spawn(move || {
-                    control.serve(&shared, &FdBudget::new(8))
-                })),
-            }
-        }
-
-        fn send(&self, json: &str, length: u64) -> String {
-            let memfd = memfd_create(c"snapshot", MFdFlags::MFD_CLOEXEC).unwrap();
-            let mut file = File::from(memfd);
-            file.write_all(json.as_bytes()).unwrap();
-            sys::descriptors::send(self.helper.as_fd(), &length.to_le_bytes(), &[file.as_fd()])
-                .unwrap();
-            self.answer()
-        }
-
-        fn answer(&self) -> String {
-            let mut buffer = [0; 512];
-            let message = sys::descriptors::receive(self.helper.as_fd(), &mut buffer).unwrap();
-            String::from_utf8(buffer[..message.length].to_vec()).unwrap()
-        }
-    }
-
-    #[test]
-    fn snapshots_replace_the_rules_and_bad_ones_do_not() {
-        let mut world = World::new();
-        let mut snapshot = Snapshot {
-            generation: 3,
-            ..Snapshot::default()
-        };
-        let json = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(world.send(&json, json.len() as u64), "ok");
-        assert_eq!(world.rules.load().snapshot().generation, 3);
-        assert!(world.send("{}", 2).contains("understand the snapshot"));
-        assert!(world.send("{}", 3).contains("read the snapshot"));
-        assert!(world.send("{}", u64::MAX).contains("at most"));
-        SockRef::from(&world.helper).send(b"hello").unwrap();
-        assert!(world.answer().contains("5 bytes and 0 descriptors"));
-        assert_eq!(world.rules.load().snapshot().generation, 3);
-        snapshot.generation = 4;
-        let json = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(world.send(&json, json.len() as u64), "ok");
-        assert_eq!(world.rules.load().snapshot().generation, 4);
-        let relay = world.relay.take().unwrap();
-        drop(world);
-        relay.join().unwrap().unwrap();
-    }
-
-    impl World {
-        fn listeners(&self, sockets: &[BorrowedFd<'_>]) -> String {
-            sys::descriptors::send(self.helper.as_fd(), b"listeners", sockets).unwrap();
-            self.answer()
-        }
-
-        fn publish(&self, ports: &[u16]) -> usize {
-            let publish = |port: &u16| PublishView {
-                sandbox: "web".into(),
-                publish: format!("127.0.0.1:{port}:80")
-                    .parse::<PublishSpec>()
-                    .unwrap()
-                    .fixed(SourceAddress::Keep)
-                    .unwrap(),
-                targets: vec!["10.89.0.2".parse().unwrap()],
-                inside: false,
-                either_family: false,
-            };
-            let snapshot = Snapshot {
-                publishes: ports.iter().map(publish).collect(),
-                ..Snapshot::default()
-            };
-            let json = serde_json::to_string(&snapshot).unwrap();
-            assert_eq!(self.send(&json, json.len() as u64), "ok");
-            self.rules.load().publishes().iter().count()
-        }
-    }
-
-    fn listening() -> (TcpListener, u16) {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        (socket, port)
-    }
-
-    #[test]
-    fn listeners_are_kept_for_as_long_as_snapshots_name_them() {
-        let world = World::new();
-        let (one, first) = listening();
-        let (other, second) = listening();
-        assert_eq!(world.listeners(&[one.as_fd(), other.as_fd()]), "ok");
-        // A port without a socket is not served, the others are.
-        assert_eq!(world.publish(&[first, second, 1]), 2);
-        let before = Arc::clone(world.rules.load().publishes());
-        assert_eq!(world.publish(&[first, second]), 2);
-        assert!(Arc::ptr_eq(&before, world.rules.load().publishes()));
-        assert_eq!(world.publish(&[second]), 1);
-        // The first was closed: naming it again does not bring it back.
-        assert_eq!(world.publish(&[first, second]), 1);
-        drop((one, before));
-        assert!(TcpListener::bind(("127.0.0.1", first)).is_ok());
-        // Six of eight descriptors may be taken.
-        let more: Vec<_> = (0..6).map(|_| listening().0).collect();
-        let more: Vec<_> = more.iter().map(AsFd::as_fd).collect();
-        assert!(world.listeners(&more).contains("no room for 6"));
-        assert_eq!(world.listeners(&more[..5]), "ok");
-        let unix = world.helper.as_fd();
-        assert!(world.listeners(&[unix]).contains("published port's socket"));
-    }
-
-    #[test]
-    fn counters_are_written_where_the_asker_wants_them() {
-        let world = World::new();
-        let (socket, port) = listening();
-        world.listeners(&[socket.as_fd()]);
-        world.publish(&[port]);
-        let rules = world.rules.load();
-        let published = rules.publishes().iter().next().unwrap();
-        published.listener().counters.accept();
-        published.listener().counters.carry(3, 4);
-        let memfd = memfd_create(c"counters", MFdFlags::MFD_CLOEXEC).unwrap();
-        sys::descriptors::send(world.helper.as_fd(), b"counters", &[memfd.as_fd()]).unwrap();
-        let answer = world.answer();
-        let mut text = String::new();
-        let mut file = File::from(memfd);
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        assert_eq!(answer, format!("counted {}", text.len()));
-        let expected = format!(
-            r#"[{{"listener":"127.0.0.1:{port}/tcp","sandbox":"web","accepted":1,"refused":0,"bytes_in":3,"bytes_out":4}}]"#
-        );
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn other_sockets_are_refused() {
-        let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(Control::new(stream.into()).is_err());
-    }
-}
+mod tests;

@@ -42,10 +42,14 @@ pub enum Owner {
     PublishClient,
     /// Router side of a published port's UDP flow.
     PublishUdp,
+    /// The AF_PACKET socket that sees framed flows.
+    Tap,
+    /// Host side of a framed flow.
+    TcpFramed,
 }
 
 impl Owner {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Gate,
         Self::TcpListener,
         Self::TcpConnect,
@@ -60,6 +64,8 @@ impl Owner {
         Self::PublishConnect,
         Self::PublishClient,
         Self::PublishUdp,
+        Self::Tap,
+        Self::TcpFramed,
     ];
 
     fn from_number(number: u8) -> Option<Self> {

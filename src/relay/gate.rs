@@ -123,6 +123,12 @@ impl Gate {
         Ok(self.ring.iter())
     }
 
+    /// The same of a socket that sees several interfaces, with the index of the one that a frame came by.
+    pub fn receive_with_interface(&mut self) -> io::Result<impl Iterator<Item = (u32, &[u8])>> {
+        self.ring.receive(self.socket.as_fd())?;
+        Ok(self.ring.iter_with_interface())
+    }
+
     /// The batch has been handled.
     pub fn done(&mut self) {
         self.ring.give_back();

@@ -4,8 +4,8 @@
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
 //! ([`event_loop`], [`busy_poll`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
-//! ([`exit`], [`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`], [`seccomp`],
-//! [`socket_pool`], [`budget`]; then [`control`].
+//! ([`exit`], [`endpoints`], [`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`],
+//! [`seccomp`], [`socket_pool`], [`budget`]; then [`control`].
 //!
 //! Invariant: no byte from outside is read before the process has locked itself in.
 
@@ -13,6 +13,7 @@ pub mod budget;
 pub mod busy_poll;
 pub mod control;
 pub mod dns;
+pub mod endpoints;
 pub mod event_loop;
 pub mod exit;
 pub mod flows;
@@ -40,10 +41,11 @@ use crate::sys;
 use budget::FdBudget;
 use busy_poll::WindowError;
 use control::Control;
+use endpoints::Endpoints;
 use flows::Limits as UdpLimits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pending::{Pending, limit_for};
-use publish::datagrams::Conversations;
+use publish::conversations::Conversations;
 use router_side::{RouterSide, RouterSideError};
 use rules::SharedRules;
 use rush::Rushes;
@@ -53,6 +55,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
+use tcp::framed::wanted::{self, FramedError};
 use worker::{Shared, Worker};
 
 /// Where the helper leaves the control socket.
@@ -84,6 +87,9 @@ pub enum RelayError {
     /// What the environment says of waiting.
     #[error(transparent)]
     Window(#[from] WindowError),
+    /// What the environment says of framed flows.
+    #[error(transparent)]
+    Framed(#[from] FramedError),
     /// Sockets of the router netns.
     #[error(transparent)]
     RouterSide(#[from] RouterSideError),
@@ -115,12 +121,15 @@ pub fn run() -> ExitCode {
     };
     let (control, netns) = netns;
     let rules = Arc::new(SharedRules::default());
+    let endpoints = Arc::new(Endpoints::default());
     let line = control.duplicate().map_err(RelayError::Control);
-    let started = line.and_then(|line| start(netns, &rules, line));
+    let known = (&rules, &endpoints);
+    let started = line.and_then(|line| start(netns, known, line));
     let result = started.and_then(|budget| {
         control.say("ready").map_err(RelayError::Control)?;
         tracing::info!("relay ready");
-        control.serve(&rules, &budget).map_err(RelayError::Control)
+        let served = control.serve(&rules, &budget, &endpoints);
+        served.map_err(RelayError::Control)
     });
     match result {
         Ok(()) => {
@@ -158,13 +167,13 @@ fn inherited() -> Result<(Control, OwnedFd), RelayError> {
     Ok((control, netns))
 }
 
+/// What the helper tells.
+type Known<'a> = (&'a Arc<SharedRules>, &'a Arc<Endpoints>);
+
 /// Sets everything up, locks the process in, and lets the workers go.
-fn start(
-    netns: OwnedFd,
-    rules: &Arc<SharedRules>,
-    line: OwnedFd,
-) -> Result<Arc<FdBudget>, RelayError> {
+fn start(netns: OwnedFd, known: Known<'_>, line: OwnedFd) -> Result<Arc<FdBudget>, RelayError> {
     let window = busy_poll::window()?;
+    let framed = wanted::wanted()?;
     let nofile = raise_descriptor_limit().map_err(RelayError::Limit)?;
     // A worker that panics has left its flows in an unknown state: end the process, and let the
     // helper start another.
@@ -178,20 +187,26 @@ fn start(
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_WORKERS);
-    let side = router_side::start(netns, workers)?;
-    sandbox::drop_capabilities()?;
+    let side = router_side::start(netns, workers, framed)?;
+    // Workers get what this thread has when it starts them.
+    if side.workers.iter().any(|sockets| sockets.tap.is_some()) {
+        sandbox::keep_net_admin_only()?;
+    } else {
+        sandbox::drop_capabilities()?;
+    }
     let locked_in = Arc::new(Barrier::new(workers + 1));
     let budget = Arc::new(FdBudget::new(nofile));
     let rushes = Arc::new(Rushes::new(Some(line), Instant::now()));
-    start_threads(side, rules, (&budget, rushes, window), &locked_in)?;
+    start_threads(side, known, (&budget, rushes, window), &locked_in)?;
     seccomp::install()?;
     locked_in.wait();
     Ok(budget)
 }
 
+/// Starts the workers, and then, when this thread has no capability any more, the name server.
 fn start_threads(
     side: RouterSide,
-    rules: &Arc<SharedRules>,
+    (rules, endpoints): Known<'_>,
     (budget, rushes, busy_poll): (&Arc<FdBudget>, Arc<Rushes>, Duration),
     locked_in: &Arc<Barrier>,
 ) -> Result<(), RelayError> {
@@ -208,7 +223,9 @@ fn start_threads(
         },
         macs: side.macs,
         conversations: Conversations::default(),
+        connections: Conversations::default(),
         rushes,
+        endpoints: Arc::clone(endpoints),
         workers: side.workers.len(),
         busy_poll,
     };
@@ -226,6 +243,7 @@ fn start_threads(
             })
             .map_err(start("a worker"))?;
     }
+    sandbox::drop_capabilities()?;
     dns::spawn(side.dns, Arc::clone(rules)).map_err(start("the name server"))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Everything that the relay has in the router netns, opened by one thread that goes there.
 //!
-//! The thread joins the router netns, opens all listeners and gate sockets, keeps CAP_NET_RAW alone,
+//! The thread joins the router netns, opens all listeners, gate sockets and taps, keeps CAP_NET_RAW alone,
 //! hands the sockets over, and from then on makes the sockets of the [`SocketPool`].
 //!
 //! Invariant: when [`start`] has returned, that thread holds one capability and no other thread has
@@ -12,6 +12,7 @@ use super::dns::DnsSockets;
 use super::gate::{self, UplinkMacs};
 use super::sandbox::{self, SandboxError};
 use super::socket_pool::{Defaults, SocketKind, SocketPool, transparent};
+use super::tcp::framed;
 use crate::sys::{self, packet::FrameRing};
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
@@ -26,6 +27,9 @@ const TPROXY_PORT: u16 = 7000;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// Largest frame of a tap: the same interfaces' as the gate's.
+const LARGEST_OF_TAP: usize = gate::LARGEST;
 
 /// What could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,9 @@ pub struct WorkerSockets {
     pub udp: (OwnedFd, Option<OwnedFd>),
     /// AF_PACKET on `up1`, and what comes by it.
     pub gate: (OwnedFd, FrameRing),
+    /// AF_PACKET on all interfaces, for framed flows, and what comes by it. `None` where there are to be none, or the kernel
+    /// could not take one over.
+    pub tap: Option<(OwnedFd, FrameRing)>,
 }
 
 /// All of it.
@@ -76,15 +83,15 @@ pub struct RouterSide {
     pub pool: SocketPool,
 }
 
-/// Starts the thread and waits until it is restricted.
-pub fn start(netns: OwnedFd, workers: usize) -> Result<RouterSide, RouterSideError> {
+/// Starts the thread and waits until it is restricted. `framed`: whether workers are to have taps.
+pub fn start(netns: OwnedFd, workers: usize, framed: bool) -> Result<RouterSide, RouterSideError> {
     let (sender, receiver) = mpsc::channel();
     let pool = SocketPool::default();
     let served = pool.clone();
     std::thread::Builder::new()
         .name("socket-pool".into())
         .spawn(move || {
-            let opened = enter_and_open(netns, workers, &served);
+            let opened = enter_and_open(netns, workers, framed, &served);
             let failed = opened.is_err();
             if sender.send(opened).is_ok() && !failed {
                 served.serve();
@@ -99,6 +106,7 @@ pub fn start(netns: OwnedFd, workers: usize) -> Result<RouterSide, RouterSideErr
 fn enter_and_open(
     netns: OwnedFd,
     workers: usize,
+    framed: bool,
     pool: &SocketPool,
 ) -> Result<RouterSide, RouterSideError> {
     setns(&netns, CloneFlags::CLONE_NEWNET)
@@ -110,6 +118,11 @@ fn enter_and_open(
     let mut sets = Vec::with_capacity(workers);
     for _ in 0..workers {
         sets.push(worker_sockets(ifindex, fanout)?);
+    }
+    if framed {
+        for (set, tap) in sets.iter_mut().zip(taps(workers)) {
+            set.tap = Some(tap);
+        }
     }
     let side = RouterSide {
         workers: sets,
@@ -152,6 +165,23 @@ fn worker_sockets(ifindex: u32, fanout: Option<u16>) -> Result<WorkerSockets, Ro
             optional(udp_listener(SocketKind::UdpV6)).map_err(open("IPv6 UDP listener"))?,
         ),
         gate: sys::packet::open(ifindex, fanout, gate::LARGEST).map_err(open("gate"))?,
+        tap: None,
+    })
+}
+
+/// One for each worker, or none: framed flows are an optimisation.
+fn taps(workers: usize) -> Vec<(OwnedFd, FrameRing)> {
+    let possible = transparent(SocketKind::TcpV4, Defaults::default())
+        .is_ok_and(|socket| sys::tcp_repair::is_possible(socket.as_fd()));
+    if !possible {
+        tracing::info!("no framed flows: the kernel takes no connection over (TCP_REPAIR)");
+        return Vec::new();
+    }
+    let numbers = (0..workers).map(framed::timestamp);
+    let opened = numbers.map(|timestamp| sys::packet::open_tap(timestamp, LARGEST_OF_TAP));
+    opened.collect::<io::Result<_>>().unwrap_or_else(|error| {
+        tracing::info!(%error, "no framed flows: no tap of the router netns");
+        Vec::new()
     })
 }
 

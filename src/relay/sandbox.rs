@@ -2,13 +2,16 @@
 //!
 //! In this order: an empty root ([`empty_root`]), no new privileges and an empty bounding set
 //! ([`no_new_privileges`]), both while the process has one thread; then each thread gives up its
-//! capabilities ([`drop_capabilities`], [`keep_net_raw_only`]); then the system calls of all threads
-//! are restricted (`seccomp`).
+//! capabilities ([`drop_capabilities`], [`keep_net_raw_only`], [`keep_net_admin_only`]); then the
+//! system calls of all threads are restricted (`seccomp`).
 //!
 //! Invariant: afterwards no thread can open a file, run a program, make a process, or reach a
-//! capability; a single thread keeps CAP_NET_RAW over the router netns. It matters that all this
-//! happens inside the user namespace: a process outside whose euid owns it counts as fully capable
-//! over its network namespaces, whatever capabilities it has dropped.
+//! capability that it does not have; a single thread, which reads nothing that anybody sent, keeps CAP_NET_RAW over
+//! the router netns, and workers keep CAP_NET_ADMIN where they hand connections over to the kernel (`sys::tcp_repair`).
+//! That one would mean rules, addresses and interfaces of the router netns, all of which take a netlink
+//! or packet socket, an ioctl(2) or the options of netfilter's old interface: `seccomp` grants none of them. It
+//! matters that all this happens inside the user namespace: a process outside whose euid owns it
+//! counts as fully capable over its network namespaces, whatever capabilities it has dropped.
 //!
 //! Sources: pivot_root(2), capabilities(7), user_namespaces(7), prctl(2), seccomp(2).
 
@@ -124,7 +127,7 @@ pub fn drop_capabilities() -> Result<(), SandboxError> {
     keep(&CapsHashSet::new())
 }
 
-/// Of the calling thread: CAP_NET_ADMIN is what rules and routes take.
+/// Of the calling thread: CAP_NET_ADMIN is what rules and routes take, and TCP_REPAIR.
 pub fn keep_net_admin_only() -> Result<(), SandboxError> {
     keep(&CapsHashSet::from([Capability::CAP_NET_ADMIN]))
 }

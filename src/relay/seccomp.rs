@@ -8,7 +8,9 @@
 //! one is as useless as the other.
 //!
 //! Invariant: no file can be opened and no memory made executable. All sockets are IPv4 or IPv6,
-//! stream or datagram: a raw or packet socket cannot be had even with the socket pool's capability.
+//! stream or datagram: a raw or packet socket cannot be had even with the socket pool's capability. Nor can a rule,
+//! route, address or interface be changed with the workers' CAP_NET_ADMIN: there is no netlink socket, no ioctl(2)
+//! for it, and no socket option that leads to netfilter.
 //!
 //! Sources: seccomp(2), `linux/audit.h`; allow-lists are constant-time in the kernel since 5.11.
 
@@ -46,7 +48,7 @@ const ALLOWED: &[libc::c_long] = &[
     // Data of flows, not copied.
     libc::SYS_splice,
     libc::SYS_pipe2,
-    // Sockets of flows; socket(2) itself is below.
+    // Sockets of flows; socket(2) and setsockopt(2) are below.
     libc::SYS_accept4,
     libc::SYS_bind,
     libc::SYS_connect,
@@ -54,7 +56,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getsockname, // where a tproxied connection was going
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_close,
     libc::SYS_fcntl, // pipe sizes, non-blocking, duplicates
     // Memory; mapping and protecting is below.
@@ -142,6 +143,7 @@ fn allowing(more: &[libc::c_long]) -> Result<BpfProgram, SandboxError> {
         .map(|call| (number(*call), Vec::new()))
         .collect();
     calls.insert(number(libc::SYS_socket), sockets()?);
+    calls.insert(number(libc::SYS_setsockopt), options()?);
     // No memory is made executable, in either way.
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let bit = libc::PROT_EXEC as u64;
@@ -177,6 +179,39 @@ fn sockets() -> Result<Vec<SeccompRule>, SandboxError> {
                 condition(1, SeccompCmpOp::MaskedEq(TYPE_MASK), kind as u64)?,
             ])?);
         }
+    }
+    Ok(rules)
+}
+
+/// Options of sockets, TCP and UDP, and those of IP that are its own.
+///
+/// By numbers from 64 on, options of IP belong to others, all under CAP_NET_ADMIN: iptables
+/// (IPT_SO_SET_REPLACE is 64, IPT_SO_SET_ADD_COUNTERS 65), arptables (96), ebtables (128), multicast
+/// routing (200), IPVS (1152). Of IPv6, 64 and 65 are those of ip6tables, and IPv6 itself goes on above
+/// (IPV6_RECVTCLASS is 66, IPV6_TRANSPARENT 75, IPV6_RECVFRAGSIZE 77). Below 64 it is the IPsec policies of a socket that
+/// take the capability.
+fn options() -> Result<Vec<SeccompRule>, SandboxError> {
+    // linux/in.h: IP_IPSEC_POLICY, IP_XFRM_POLICY; linux/in6.h the same.
+    const POLICIES_V4: [u64; 2] = [16, 17];
+    const POLICIES_V6: [u64; 2] = [34, 35];
+    let mut rules = one_of(
+        1,
+        &[libc::SOL_SOCKET, libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(|level| level as u64),
+    )?;
+    for (level, range, without) in [
+        (libc::IPPROTO_IP, 0..64, POLICIES_V4),
+        (libc::IPPROTO_IPV6, 0..64, POLICIES_V6),
+        (libc::IPPROTO_IPV6, 66..128, POLICIES_V6),
+    ] {
+        let mut conditions = vec![
+            condition(1, SeccompCmpOp::Eq, level as u64)?,
+            condition(2, SeccompCmpOp::Ge, range.start)?,
+            condition(2, SeccompCmpOp::Lt, range.end)?,
+        ];
+        for policy in without {
+            conditions.push(condition(2, SeccompCmpOp::Ne, policy)?);
+        }
+        rules.push(SeccompRule::new(conditions)?);
     }
     Ok(rules)
 }
@@ -222,6 +257,9 @@ fn number(call: libc::c_long) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::own_netns::in_own_netns;
+    use crate::sys::tcp_repair::set_at;
+    use std::os::fd::AsFd;
 
     #[test]
     fn filters_compile_and_fit() {
@@ -229,6 +267,63 @@ mod tests {
             // BPF_MAXINSNS.
             assert!((1..4096).contains(&filter.len()));
         }
+    }
+
+    /// In a process of its own, which may do all of it but for the filter.
+    #[test]
+    fn options_of_sockets_are_let_through_and_netfilters_are_not() {
+        use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, SOL_PACKET, SOL_SOCKET};
+        const NAME: &str = "options_of_sockets_are_let_through_and_netfilters_are_not";
+        in_own_netns(module_path!(), NAME, || {
+            let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+            // EPERM is not what the kernel says to root of the network namespace.
+            let refused = |(level, option)| {
+                let error = set_at(socket.as_fd(), level, option, &[-1]).err();
+                error.and_then(|error| error.raw_os_error()) == Some(libc::EPERM)
+            };
+            let fine = [
+                (SOL_SOCKET, libc::SO_REUSEADDR),
+                (SOL_SOCKET, 1000),
+                (IPPROTO_TCP, 19),
+                (IPPROTO_UDP, libc::UDP_SEGMENT),
+                (IPPROTO_IP, libc::IP_TRANSPARENT),
+                (IPPROTO_IP, 63),
+                (IPPROTO_IPV6, libc::IPV6_V6ONLY),
+                (IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+                (IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
+                (IPPROTO_IPV6, libc::IPV6_RECVFRAGSIZE),
+            ];
+            let others = [
+                (IPPROTO_IP, 64),
+                (IPPROTO_IP, 65),
+                (IPPROTO_IP, 96),
+                (IPPROTO_IP, 128),
+                (IPPROTO_IP, 1152),
+                (IPPROTO_IP, 16),
+                (IPPROTO_IP, 17),
+                (IPPROTO_IP, -1),
+                (IPPROTO_IPV6, 64),
+                (IPPROTO_IPV6, 65),
+                (IPPROTO_IPV6, 128),
+                (IPPROTO_IPV6, 200),
+                (IPPROTO_IPV6, 34),
+                (IPPROTO_IPV6, 35),
+                (SOL_PACKET, 1),
+                (libc::SOL_NETLINK, 1),
+                (libc::SOL_RAW, 1),
+            ];
+            for option in fine.into_iter().chain(others) {
+                assert!(!refused(option), "without a filter: {option:?}");
+            }
+            crate::relay::sandbox::no_new_privileges().unwrap();
+            install().unwrap();
+            for option in fine {
+                assert!(!refused(option), "{option:?}");
+            }
+            for option in others {
+                assert!(refused(option), "{option:?}");
+            }
+        });
     }
 
     #[test]

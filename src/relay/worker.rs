@@ -7,29 +7,37 @@
 
 use super::budget::FdBudget;
 use super::busy_poll::BusyPoll;
+use super::endpoints::Endpoints;
 use super::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
 use super::flows::Limits;
 use super::gate::{Arrival, Gate, GateSender, UplinkMacs, classify};
 use super::icmp::Icmp;
 use super::pending::Pending;
 use super::publish::Publish;
-use super::publish::datagrams::Conversations;
+use super::publish::conversations::Conversations;
 use super::router_side::WorkerSockets;
 use super::rules::{Rules, RulesReader, SharedRules};
 use super::rush::Rushes;
 use super::socket_pool::SocketPool;
 use super::tcp::Tcp;
+use super::tcp::framed::frame::FrameSender;
+use super::tcp::framed::{self, FramedFlows};
 use super::udp::{Listeners, Udp};
 use super::wire::icmp::Notice;
 use super::wire::reset::reset;
+use crate::sys::packet::FrameRing;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Events taken at once.
 pub(super) const BATCH: usize = 256;
+
+/// Batches of frames taken off the tap at once: more than the events of a round can bring answers to, and not all
+/// that a container may flood it with.
+const TAP_BATCHES: usize = 8;
 
 /// Time between ticks while there is traffic.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -54,6 +62,8 @@ pub struct Context<'a> {
     pub budget: &'a FdBudget,
     /// Who sends faster than we read.
     pub rushes: &'a Rushes,
+    /// Where containers are.
+    pub endpoints: &'a Endpoints,
     /// Of this round of the loop.
     pub now: Instant,
 }
@@ -75,8 +85,12 @@ pub struct Shared {
     pub macs: UplinkMacs,
     /// UDP conversations in clients' names.
     pub conversations: Conversations,
+    /// TCP connections, as containers know them that are asked for one.
+    pub connections: Conversations,
     /// Who sends faster than workers read.
     pub rushes: Arc<Rushes>,
+    /// Where containers are.
+    pub endpoints: Arc<Endpoints>,
     /// How many workers there are.
     pub workers: usize,
     /// How long each looks for events before it sleeps.
@@ -89,10 +103,13 @@ pub struct Worker {
     busy_poll: BusyPoll,
     rules: RulesReader,
     gate: Gate,
+    /// Where framed flows come to.
+    tap: Option<Gate>,
     sender: GateSender,
     pool: SocketPool,
     budget: Arc<FdBudget>,
     rushes: Arc<Rushes>,
+    endpoints: Arc<Endpoints>,
     tcp: Tcp,
     udp: Udp,
     icmp: Icmp,
@@ -118,7 +135,9 @@ impl Worker {
         poller.add(wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&wake));
         let mut sender = GateSender::new(socket, shared.macs);
-        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?;
+        let tap = sockets.tap.map(|tap| tapped(tap, shared, number, &poller));
+        let (tap, framed) = tap.transpose()?.unzip();
+        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), framed, &poller)?;
         let mut cx = Context {
             poller: &poller,
             rules: rules.get(),
@@ -127,6 +146,7 @@ impl Worker {
             inside: None,
             budget: &shared.budget,
             rushes: &shared.rushes,
+            endpoints: &shared.endpoints,
             now,
         };
         let (v4, v6) = sockets.udp;
@@ -136,10 +156,12 @@ impl Worker {
             busy_poll: BusyPoll::new(shared.busy_poll),
             rules,
             gate,
+            tap,
             sender,
             pool: shared.pool.clone(),
             budget: Arc::clone(&shared.budget),
             rushes: Arc::clone(&shared.rushes),
+            endpoints: Arc::clone(&shared.endpoints),
             tcp,
             udp,
             icmp: Icmp::new(now),
@@ -154,8 +176,9 @@ impl Worker {
         let mut next_tick = Instant::now() + TICK;
         let mut last_event = Instant::now();
         loop {
-            let until_tick = next_tick.saturating_duration_since(Instant::now());
-            let patience = self.tcp.patience().unwrap_or(until_tick).min(until_tick);
+            let now = Instant::now();
+            let until_tick = next_tick.saturating_duration_since(now);
+            let patience = self.tcp.patience(now).unwrap_or(until_tick).min(until_tick);
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
@@ -188,6 +211,9 @@ impl Worker {
         }
         let (parts, mut cx) = self.split(now);
         parts.tcp.resume(&mut cx);
+        for one in parts.tcp.take_unanswered() {
+            parts.publish.unanswered(one, parts.tcp, &mut cx);
+        }
         let came = self.udp.came() | self.publish.came();
         self.busy_poll.brought(self.tcp.moved(now), came);
         Ok(())
@@ -197,7 +223,12 @@ impl Worker {
         let (parts, mut cx) = self.split(now);
         match token.owner {
             Owner::Gate => parts.gate_ready(&mut cx)?,
-            Owner::TcpListener | Owner::TcpConnect | Owner::TcpRouter | Owner::TcpHost => {
+            Owner::Tap => parts.tap_ready(&mut cx)?,
+            Owner::TcpListener
+            | Owner::TcpConnect
+            | Owner::TcpRouter
+            | Owner::TcpHost
+            | Owner::TcpFramed => {
                 parts.tcp.ready(token, readiness, &mut cx);
             }
             Owner::UdpListener | Owner::UdpHost | Owner::UdpRouter => {
@@ -246,6 +277,7 @@ impl Worker {
     fn split(&mut self, now: Instant) -> (Parts<'_>, Context<'_>) {
         let parts = Parts {
             gate: &mut self.gate,
+            tap: self.tap.as_mut(),
             tcp: &mut self.tcp,
             udp: &mut self.udp,
             icmp: &mut self.icmp,
@@ -260,15 +292,36 @@ impl Worker {
             inside: None,
             budget: &self.budget,
             rushes: &self.rushes,
+            endpoints: &self.endpoints,
             now,
         };
         (parts, context)
     }
 }
 
+/// The tap of the `number`th worker, and who handles what comes to it.
+fn tapped(
+    (socket, ring): (OwnedFd, FrameRing),
+    shared: &Shared,
+    number: usize,
+    poller: &Poller,
+) -> io::Result<(Gate, FramedFlows)> {
+    let socket = Arc::new(socket);
+    let token = Token::new(Owner::Tap, Key::fixed(0));
+    poller.add(socket.as_fd(), token, Interest::READ)?;
+    let sender = FrameSender::new(
+        Arc::clone(&socket),
+        shared.macs.up0,
+        framed::timestamp(number),
+    );
+    let flows = FramedFlows::new(sender, Instant::now());
+    Ok((Gate::new(socket, ring), flows))
+}
+
 /// What handles events.
 struct Parts<'a> {
     gate: &'a mut Gate,
+    tap: Option<&'a mut Gate>,
     tcp: &'a mut Tcp,
     udp: &'a mut Udp,
     icmp: &'a mut Icmp,
@@ -277,6 +330,24 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    fn tap_ready(self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(tap) = self.tap else {
+            return Ok(());
+        };
+        // As a rule all of it, or else the answers to a round of questions would be overtaken by the next round's.
+        for _ in 0..TAP_BATCHES {
+            let mut frames = tap.receive_with_interface()?.peekable();
+            if frames.peek().is_none() {
+                break;
+            }
+            for (port, frame) in frames {
+                self.tcp.frame(port, frame, cx);
+            }
+            tap.done();
+        }
+        Ok(())
+    }
+
     fn gate_ready(self, cx: &mut Context<'_>) -> io::Result<()> {
         for frame in self.gate.receive()? {
             let Some((packet, arrival)) = classify(frame) else {

@@ -8,12 +8,13 @@
 //! Invariant: nothing is read before [`Ports::begin`], so that the process can lock itself in.
 
 use super::Publish;
-use super::datagrams::Conversations;
+use super::conversations::Conversations;
 use super::listener::{Listener, ListenerError};
 use super::table::{Listeners, Table};
 use crate::network::snapshot::Snapshot;
 use crate::relay::budget::FdBudget;
 use crate::relay::busy_poll::{self, BusyPoll, WindowError};
+use crate::relay::endpoints::Endpoints;
 use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
 use crate::relay::flows::Limits;
 use crate::relay::gate::{GateSender, UplinkMacs};
@@ -156,8 +157,10 @@ fn shared(
             up1: [0; 6],
         },
         conversations: Conversations::default(),
+        connections: Conversations::default(),
         // Nobody is there who could do anything about it.
         rushes: Arc::new(Rushes::new(None, Instant::now())),
+        endpoints: Arc::default(),
         workers: 1,
         busy_poll,
     }
@@ -201,6 +204,7 @@ struct Worker {
     inside: SocketPool,
     budget: Arc<FdBudget>,
     rushes: Arc<Rushes>,
+    endpoints: Arc<Endpoints>,
     tcp: Tcp,
     publish: Publish,
     /// Readable when there are new rules.
@@ -216,7 +220,7 @@ impl Worker {
         let token = Token::new(Owner::Wake, Key::fixed(0));
         poller.add(wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&wake));
-        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller)?;
+        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), None, &poller)?;
         Ok(Self {
             poller,
             busy_poll: BusyPoll::new(shared.busy_poll),
@@ -226,6 +230,7 @@ impl Worker {
             inside,
             budget: Arc::clone(&shared.budget),
             rushes: Arc::clone(&shared.rushes),
+            endpoints: Arc::clone(&shared.endpoints),
             tcp,
             publish: Publish::new(0, shared, now),
             wake,
@@ -267,8 +272,9 @@ impl Worker {
     }
 
     fn patience(&self, next_tick: Instant) -> Duration {
-        let until_tick = next_tick.saturating_duration_since(Instant::now());
-        self.tcp.patience().unwrap_or(until_tick).min(until_tick)
+        let now = Instant::now();
+        let until_tick = next_tick.saturating_duration_since(now);
+        self.tcp.patience(now).unwrap_or(until_tick).min(until_tick)
     }
 
     fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) {
@@ -289,6 +295,8 @@ impl Worker {
                 self.with(now, |tcp, publish, cx| publish.ready(token, tcp, cx));
             }
             Owner::Gate
+            | Owner::Tap
+            | Owner::TcpFramed
             | Owner::TcpListener
             | Owner::TcpConnect
             | Owner::UdpListener
@@ -307,6 +315,7 @@ impl Worker {
             inside: Some(&self.inside),
             budget: &self.budget,
             rushes: &self.rushes,
+            endpoints: &self.endpoints,
             now,
         };
         act(&mut self.tcp, &mut self.publish, &mut cx);

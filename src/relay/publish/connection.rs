@@ -14,6 +14,7 @@
 //! bounded, and end when its clients leave. Who is refused is led to the container's address of the other
 //! family, where the publish says so: a service may listen at one only.
 
+use super::conversations::{Conversations, Reservation};
 use super::listener::{Counters, plain};
 use super::table::{Published, Target};
 use super::towards;
@@ -21,11 +22,12 @@ use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::slots::Slots;
 use crate::relay::tcp::Tcp;
 use crate::relay::tcp::direction::Early;
-use crate::relay::tcp::flow::{DESCRIPTORS, reset_on_close};
+use crate::relay::tcp::flow::{DESCRIPTORS, Passage, reset_on_close};
+use crate::relay::tcp::framed::asked::{Question, Unanswered};
 use crate::relay::worker::Context;
 use socket2::{SockAddr, SockRef};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +45,7 @@ struct Opening {
     host: OwnedFd,
     router: OwnedFd,
     early: Early,
+    reservation: Option<Reservation>,
     published: Arc<Published>,
     client: SocketAddr,
     /// The target is an IPv6 address.
@@ -51,12 +54,22 @@ struct Opening {
 }
 
 /// One worker's openings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
     openings: Slots<Opening>,
+    /// As whom containers see the clients of all workers.
+    reserved: Conversations,
 }
 
 impl Connections {
+    /// None yet.
+    pub fn new(reserved: Conversations) -> Self {
+        Self {
+            openings: Slots::new(),
+            reserved,
+        }
+    }
+
     /// Accepts who has waited longest at a published port.
     ///
     /// One for each event, which is told for as long as somebody waits: an accept4(2) that finds
@@ -94,9 +107,102 @@ impl Connections {
             return reset_on_close(&host);
         }
         published.listener().pace(&host);
-        let led = tcp.first_bytes(&host).and_then(|first| {
-            let target = published.target(client.ip());
-            let target = target.ok_or(io::ErrorKind::NotFound)?;
+        let first = match tcp.first_bytes(&host) {
+            Ok(first) => Box::from(first),
+            Err(error) => return self.led(Err(error), published, host, client, tcp, cx),
+        };
+        match self.question(published, &host, client, first, (tcp, cx)) {
+            Ok(asked) => {
+                if let Err(one) = tcp.ask(host, asked, cx) {
+                    self.unanswered(one, tcp, cx);
+                }
+            }
+            Err(first) => self.lead(published, host, client, &first, tcp, cx),
+        }
+    }
+
+    /// What the container would be asked without a socket. Gives back what the client has sent where it cannot
+    /// be asked so.
+    fn question(
+        &self,
+        published: &Arc<Published>,
+        host: &OwnedFd,
+        client: SocketAddr,
+        first: Box<[u8]>,
+        (tcp, cx): (&Tcp, &Context<'_>),
+    ) -> Result<Box<Question>, Box<[u8]>> {
+        let target = published.target(client.ip());
+        let target = target.filter(|target| tcp.can_ask(target.address.ip(), cx));
+        let (Some(target), Ok(at)) = (target, asked_at(host)) else {
+            return Err(first);
+        };
+        let from = towards::appearance(published, &target, client, at, cx);
+        let (Some(bridge), false) = (target.bridge, from.ip().is_unspecified()) else {
+            return Err(first);
+        };
+        match self.reserved.reserve((from, target.address)) {
+            Some(reservation) => Ok(Box::new(Question {
+                published: Arc::clone(published),
+                client,
+                from,
+                container: target.address,
+                bridge: bridge.into(),
+                reservation,
+                first,
+            })),
+            None => Err(first),
+        }
+    }
+
+    /// A container has refused a client, or has not answered: the kernel asks again.
+    pub fn unanswered(&mut self, one: Unanswered, tcp: &mut Tcp, cx: &mut Context<'_>) {
+        let Unanswered {
+            host,
+            asked,
+            refused,
+        } = one;
+        let Question {
+            published,
+            client,
+            container,
+            reservation,
+            first,
+            ..
+        } = *asked;
+        drop(reservation);
+        if !refused {
+            return self.lead(&published, host, client, &first, tcp, cx);
+        }
+        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let other = other_target(&published, &error, container.is_ipv6());
+        let led = other.ok_or(error);
+        let led = led.and_then(|other| {
+            lead(
+                &published,
+                &other,
+                &host,
+                client,
+                (&first, &self.reserved),
+                cx,
+            )
+        });
+        self.led(led, &published, host, client, tcp, cx);
+    }
+
+    /// Leads a client to the container by a socket.
+    fn lead(
+        &mut self,
+        published: &Arc<Published>,
+        host: OwnedFd,
+        client: SocketAddr,
+        first: &[u8],
+        tcp: &mut Tcp,
+        cx: &mut Context<'_>,
+    ) {
+        let first = (first, &self.reserved);
+        let target = published.target(client.ip());
+        let target = target.ok_or(io::ErrorKind::NotFound.into());
+        let led = target.and_then(|target| {
             lead(published, &target, &host, client, first, cx).or_else(|error| {
                 let other = other_target(published, &error, target.way.v6).ok_or(error)?;
                 lead(published, &other, &host, client, first, cx)
@@ -120,10 +226,11 @@ impl Connections {
                 router,
                 connected: true,
                 early,
+                reservation,
                 ..
             }) => {
                 counters.accept();
-                tcp.adopt(router, host, early, Arc::clone(counters), cx);
+                tcp.adopt(router, host, early, passage(published, reservation), cx);
             }
             Ok(led) => self.wait(led, published, host, client, cx),
             Err(error) => {
@@ -154,6 +261,7 @@ impl Connections {
             host,
             router: led.router,
             early: led.early,
+            reservation: led.reservation,
             published: Arc::clone(published),
             client,
             v6: led.v6,
@@ -201,9 +309,9 @@ impl Connections {
         }
         match refused {
             None => {
-                let counters = Arc::clone(&opening.published.listener().counters);
-                counters.accept();
-                tcp.adopt(opening.router, opening.host, opening.early, counters, cx);
+                opening.published.listener().counters.accept();
+                let passage = passage(&opening.published, opening.reservation);
+                tcp.adopt(opening.router, opening.host, opening.early, passage, cx);
             }
             Some(error) => self.by_the_other_family(opening, &error, tcp, cx),
         }
@@ -227,7 +335,10 @@ impl Connections {
         } = opening;
         let target = other_target(&published, error, v6);
         let led = match target {
-            Some(target) => lead(&published, &target, &host, client, &early.unsent, cx),
+            Some(target) => {
+                let first = (&*early.unsent, &self.reserved);
+                lead(&published, &target, &host, client, first, cx)
+            }
             None => Err(io::ErrorKind::NotFound.into()),
         };
         self.led(led, &published, host, client, tcp, cx);
@@ -262,6 +373,7 @@ struct Led {
     connected: bool,
     /// What the client has sent so far.
     early: Early,
+    reservation: Option<Reservation>,
     /// The target is an IPv6 address.
     v6: bool,
 }
@@ -284,16 +396,17 @@ fn lead(
     target: &Target<'_>,
     host: &OwnedFd,
     client: SocketAddr,
-    first: &[u8],
+    (first, reserved): (&[u8], &Conversations),
     cx: &Context<'_>,
 ) -> io::Result<Led> {
-    let asked = SockRef::from(host).local_addr()?;
-    let asked = asked.as_socket().ok_or(io::ErrorKind::NotConnected)?;
-    let asked = plain(asked).ip();
-    let free = true;
     let data_follows = !first.is_empty();
-    let way = towards::Begin { free, data_follows };
-    let router = towards::open(published, target, client, asked, cx, way)?.socket;
+    let way = towards::Begin {
+        free: true,
+        data_follows,
+        connections: Some(reserved),
+    };
+    let opened = towards::open(published, target, client, asked_at(host)?, cx, way)?;
+    let router = opened.socket;
     // Whether the connection is there already, the first write tells, or a second connect(2).
     let sent = if data_follows {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
@@ -319,8 +432,24 @@ fn lead(
         router,
         connected,
         early,
+        reservation: opened.reservation,
         v6: target.way.v6,
     })
+}
+
+/// By which of the host's addresses a client has come.
+fn asked_at(host: &OwnedFd) -> io::Result<IpAddr> {
+    let asked = SockRef::from(host).local_addr()?;
+    let asked = asked.as_socket().ok_or(io::ErrorKind::NotConnected)?;
+    Ok(plain(asked).ip())
+}
+
+fn passage(published: &Published, reservation: Option<Reservation>) -> Passage {
+    Passage {
+        counters: Arc::clone(&published.listener().counters),
+        reservation,
+        bridge: None,
+    }
 }
 
 /// The client is reset.

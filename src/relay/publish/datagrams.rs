@@ -12,6 +12,7 @@
 //!
 //! Sources: RFC 4787 REQ-5, REQ-6, REQ-8, udp(7), ip(7).
 
+use super::conversations::{Conversations, Reservation};
 use super::listener::{Bound, plain};
 use super::table::{Published, Table, Target};
 use super::towards;
@@ -21,11 +22,10 @@ use crate::relay::rush;
 use crate::relay::udp::transmit::{Segmentation, Way, transmit};
 use crate::relay::worker::Context;
 use crate::sys::udp::{self, Batch, Came, Datagram, ErrorQueue, Path, Received, Report};
-use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Messages taken by one system call.
@@ -44,36 +44,6 @@ const IDLE: Duration = Duration::from_secs(120);
 const IDLE_ONE_SHOT: Duration = Duration::from_secs(10);
 /// How often idle flows are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Conversations in clients' names, of all workers: the kernel would let two sockets have the same.
-#[derive(Debug, Clone, Default)]
-pub struct Conversations(Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>);
-
-impl Conversations {
-    /// Takes one, if nobody has it: a client's address and a container's.
-    fn reserve(&self, between: (SocketAddr, SocketAddr)) -> Option<Reservation> {
-        self.lock().insert(between).then(|| Reservation {
-            conversations: self.clone(),
-            between,
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<(SocketAddr, SocketAddr)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A conversation, free again when dropped.
-struct Reservation {
-    conversations: Conversations,
-    between: (SocketAddr, SocketAddr),
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.conversations.lock().remove(&self.between);
-    }
-}
 
 /// Who talks to which port, and by which of the host's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -317,6 +287,7 @@ impl State {
         let way = towards::Begin {
             free,
             data_follows: true,
+            connections: None,
         };
         let towards = towards::open(published, &target, client, key.asked, cx, way)?;
         for report in [Report::Errors, Report::Tos, Report::Segments] {

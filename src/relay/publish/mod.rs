@@ -27,6 +27,7 @@
 
 pub mod alone;
 pub mod connection;
+pub mod conversations;
 pub mod datagrams;
 pub mod listener;
 pub mod source;
@@ -39,6 +40,7 @@ mod tests;
 use super::event_loop::{Interest, Key, Owner, Token};
 use super::slots::Slots;
 use super::tcp::Tcp;
+use super::tcp::framed::asked::Unanswered;
 use super::worker::{Context, Shared};
 use crate::ports::Proto;
 use crate::sys::udp::Came;
@@ -71,7 +73,7 @@ impl Publish {
             table: Arc::default(),
             ports: Slots::new(),
             by_bound: HashMap::new(),
-            connections: Connections::default(),
+            connections: Connections::new(shared.connections.clone()),
             datagrams: Datagrams::new(shared.udp, shared.conversations.clone(), now),
         }
     }
@@ -102,6 +104,11 @@ impl Publish {
         self.table = table;
     }
 
+    /// A container has refused a framed flow, or has not answered.
+    pub fn unanswered(&mut self, one: Unanswered, tcp: &mut Tcp, cx: &mut Context<'_>) {
+        self.connections.unanswered(one, tcp, cx);
+    }
+
     /// Handles an event of a descriptor that is ours.
     pub fn ready(&mut self, token: Token, tcp: &mut Tcp, cx: &mut Context<'_>) {
         match token.owner {
@@ -118,6 +125,8 @@ impl Publish {
             Owner::PublishClient => self.connections.client_gone(token.key, cx),
             Owner::PublishUdp => self.datagrams.flow_ready(token.key, cx),
             Owner::Gate
+            | Owner::Tap
+            | Owner::TcpFramed
             | Owner::TcpListener
             | Owner::TcpConnect
             | Owner::TcpRouter

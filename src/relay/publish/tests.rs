@@ -1,12 +1,14 @@
 //! Flows of a published UDP port over the loopback interface, by a clock that the test moves:
 //! `client ═ port → flow ═ container`.
 
-use super::datagrams::{Conversations, Datagrams};
+use super::conversations::Conversations;
+use super::datagrams::Datagrams;
 use super::listener::Listener;
 use super::table::{Published, Table};
 use crate::network::snapshot::{NetworkView, PublishView, Snapshot};
 use crate::ports::{PublishSpec, SourceAddress};
 use crate::relay::budget::FdBudget;
+use crate::relay::endpoints::Endpoints;
 use crate::relay::event_loop::{Batch, Poller};
 use crate::relay::flows::Limits;
 use crate::relay::gate::GateSender;
@@ -28,6 +30,7 @@ struct World {
     pool: SocketPool,
     budget: FdBudget,
     rushes: Rushes,
+    endpoints: Endpoints,
     rules: Rules,
     now: Instant,
 }
@@ -99,6 +102,7 @@ impl World {
             pool: stocked(),
             budget: FdBudget::new(1000),
             rushes: Rushes::new(None, now),
+            endpoints: Endpoints::default(),
             rules: Rules::default(),
             now,
         }
@@ -113,6 +117,7 @@ impl World {
             inside: None,
             budget: &self.budget,
             rushes: &self.rushes,
+            endpoints: &self.endpoints,
             now: self.now,
         };
         act(&mut self.datagrams, &self.published, &mut cx);

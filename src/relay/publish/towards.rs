@@ -7,6 +7,7 @@
 //! The client's own address and port first; where another socket of the router netns has them in
 //! the same conversation, the gateway with the client's port, then with any.
 
+use super::conversations::{Conversations, Reservation};
 use super::source::{Reason, Shown, shown};
 use super::table::{Published, Target};
 use crate::ports::Proto;
@@ -24,16 +25,38 @@ pub struct Towards {
     pub socket: OwnedFd,
     /// The container knows it as the client.
     pub as_client: bool,
+    /// Of a TCP one, where it could be had.
+    pub reservation: Option<Reservation>,
 }
 
 /// How one begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Begin {
+pub struct Begin<'a> {
     /// Nobody else has the conversation between client and container (the kernel knows that of TCP
     /// alone).
     pub free: bool,
     /// The client's first bytes are here, and follow the connect at once.
     pub data_follows: bool,
+    /// Where connections are reserved that the kernel does not know of.
+    pub connections: Option<&'a Conversations>,
+}
+
+/// As whom the container would see the client, if nobody else has that conversation.
+pub fn appearance(
+    published: &Published,
+    target: &Target<'_>,
+    client: SocketAddr,
+    asked: IpAddr,
+    cx: &Context<'_>,
+) -> SocketAddr {
+    let is_ours = |address| cx.rules.is_ours(address);
+    match shown(client, asked, target.way, is_ours) {
+        Shown::Client => client,
+        Shown::Gateway(reason) => {
+            tell(published, client, reason);
+            SocketAddr::new(target.gateway, client.port())
+        }
+    }
 }
 
 /// Opens one for a `client` that asked at `asked`.
@@ -43,7 +66,7 @@ pub fn open(
     client: SocketAddr,
     asked: IpAddr,
     cx: &Context<'_>,
-    begin: Begin,
+    begin: Begin<'_>,
 ) -> io::Result<Towards> {
     let proto = published.listener().bound().proto;
     let seen = shown(client, asked, target.way, |address| {
@@ -51,9 +74,12 @@ pub fn open(
     });
     let reason = match seen {
         Shown::Client if begin.free => match attempt(proto, client, target, begin, cx) {
-            Ok(socket) => {
-                let as_client = true;
-                return Ok(Towards { socket, as_client });
+            Ok((socket, reservation)) => {
+                return Ok(Towards {
+                    socket,
+                    as_client: true,
+                    reservation,
+                });
             }
             Err(error) if is_taken(&error) => Reason::Taken,
             Err(error) => return Err(error),
@@ -62,25 +88,33 @@ pub fn open(
         Shown::Gateway(reason) => reason,
     };
     tell(published, client, reason);
-    let as_client = false;
     let same_port = SocketAddr::new(target.gateway, client.port());
-    match attempt(proto, same_port, target, begin, cx) {
+    let (socket, reservation) = match attempt(proto, same_port, target, begin, cx) {
         Err(error) if is_taken(&error) => {
             let any_port = SocketAddr::new(target.gateway, 0);
-            let socket = attempt(proto, any_port, target, begin, cx)?;
-            Ok(Towards { socket, as_client })
+            attempt(proto, any_port, target, begin, cx)?
         }
-        result => result.map(|socket| Towards { socket, as_client }),
-    }
+        result => result?,
+    };
+    Ok(Towards {
+        socket,
+        as_client: false,
+        reservation,
+    })
 }
 
 fn attempt(
     proto: Proto,
     from: SocketAddr,
     target: &Target<'_>,
-    begin: Begin,
+    begin: Begin<'_>,
     cx: &Context<'_>,
-) -> io::Result<OwnedFd> {
+) -> io::Result<(OwnedFd, Option<Reservation>)> {
+    // Which port any will be, only the kernel knows.
+    let connections = begin.connections.filter(|_| from.port() != 0);
+    let taken = || io::Error::from_raw_os_error(libc::EADDRINUSE);
+    let reserve = |of: &Conversations| of.reserve((from, target.address)).ok_or_else(taken);
+    let reservation = connections.map(reserve).transpose()?;
     let v6 = target.address.is_ipv6();
     let pool = match (target.bridge, cx.inside) {
         (None, Some(inside)) => inside,
@@ -116,7 +150,7 @@ fn attempt(
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         Err(error) => return Err(error),
     }
-    Ok(socket)
+    Ok((socket, reservation))
 }
 
 /// EADDRNOTAVAIL is what connect(2) says of a conversation that exists.

@@ -6,6 +6,7 @@
 //! pending table with the socket, or are given back.
 
 use super::flow::{DESCRIPTORS, reset_on_close};
+use super::framed::FramedFlows;
 use super::pacing::Aside;
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Readiness, Token};
@@ -76,6 +77,7 @@ impl Connects {
         frame: &[u8],
         packet: &Packet<'_>,
         segment: &tcp::Segment<'_>,
+        framed: Option<&mut FramedFlows>,
         cx: &mut Context<'_>,
     ) {
         let tuple = FourTuple::of(packet, segment);
@@ -101,7 +103,7 @@ impl Connects {
         }
         let wanted = Wanted { tuple, isn, peer };
         let host = host_socket(peer, packet.ttl(), cx.rules);
-        let started = host.and_then(|host| self.start(host, wanted, frame, cx));
+        let started = host.and_then(|host| self.start(host, wanted, frame, framed, cx));
         if let Err(error) = started {
             cx.budget.release(DESCRIPTORS);
             self.pending.forget(tuple, isn);
@@ -115,6 +117,7 @@ impl Connects {
         host: (OwnedFd, Aside),
         wanted: Wanted,
         frame: &[u8],
+        framed: Option<&mut FramedFlows>,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
         let (host, control) = host;
@@ -130,7 +133,7 @@ impl Connects {
                 reset_on_close(&host);
                 return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
             }
-            self.connected(Connected::new(host), wanted, frame, cx);
+            self.connected(Connected::new(host), wanted, frame, framed, cx);
             return Ok(());
         }
         if let Err(error) = control.give_back(&host) {
@@ -153,7 +156,13 @@ impl Connects {
     }
 
     /// A connect has come to an end.
-    pub fn ready(&mut self, key: Key, readiness: Readiness, cx: &mut Context<'_>) {
+    pub fn ready(
+        &mut self,
+        key: Key,
+        readiness: Readiness,
+        framed: Option<&mut FramedFlows>,
+        cx: &mut Context<'_>,
+    ) {
         let Some(attempt) = self.attempts.remove(key) else {
             return;
         };
@@ -188,7 +197,7 @@ impl Connects {
             was_reset,
             ..Connected::new(host)
         };
-        self.connected(connected, wanted, &frame, cx);
+        self.connected(connected, wanted, &frame, framed, cx);
     }
 
     fn connected(
@@ -196,8 +205,19 @@ impl Connects {
         connected: Connected,
         wanted: Wanted,
         frame: &[u8],
+        framed: Option<&mut FramedFlows>,
         cx: &mut Context<'_>,
     ) {
+        let mut connected = connected;
+        if let Some(framed) = framed
+            && !connected.was_reset
+            && !(self.pending).abandoned(wanted.tuple, wanted.isn, cx.now)
+        {
+            match framed.begin(wanted.tuple, connected.host, frame, cx) {
+                Ok(()) => return self.pending.forget(wanted.tuple, wanted.isn),
+                Err(host) => connected = Connected::new(host),
+            }
+        }
         match (self.pending).ready(wanted.tuple, wanted.isn, connected, cx.now) {
             Ok(()) => cx.gate.reinject(frame),
             Err(connected) => abandon(&connected.host, cx),

@@ -16,6 +16,7 @@
 use super::direction::{Broken, Direction, Early, Pause, Phase, Scratch};
 use super::pipe_pool::PipePool;
 use crate::relay::event_loop::Readiness;
+use crate::relay::publish::conversations::Reservation;
 use crate::relay::publish::listener::Counters;
 use crate::sys;
 use socket2::SockRef;
@@ -58,6 +59,17 @@ struct Death {
     deadline: Instant,
 }
 
+/// What a flow of a published port has besides.
+#[derive(Debug)]
+pub struct Passage {
+    /// Of what it carries.
+    pub counters: Arc<Counters>,
+    /// Nobody else is the same client of the same container meanwhile.
+    pub reservation: Option<Reservation>,
+    /// The bridge of the container's network, where its router side is not bound to it yet.
+    pub bridge: Option<Box<str>>,
+}
+
 /// A relayed connection.
 #[derive(Debug)]
 pub struct Flow {
@@ -68,8 +80,8 @@ pub struct Flow {
     /// Host to router.
     inbound: Direction,
     death: Option<Death>,
-    /// Of the published port that it came in by.
-    counters: Option<Arc<Counters>>,
+    /// It came in by a published port.
+    passage: Option<Box<Passage>>,
     /// Stands in the worker's queue for another turn.
     pub queued: bool,
     /// Stands in the worker's list of dying flows.
@@ -87,7 +99,7 @@ impl Flow {
             outbound: Direction::new(),
             inbound: Direction::new(),
             death: None,
-            counters: None,
+            passage: None,
             queued: false,
             watched: false,
             room_watched: [false; 2],
@@ -129,18 +141,32 @@ impl Flow {
         Some(side)
     }
 
-    /// The same, with what it carries counted.
+    /// The same of one that came in by a published port.
     #[must_use]
-    pub fn counted(self, counters: Arc<Counters>) -> Self {
+    pub fn passing(self, passage: Box<Passage>) -> Self {
         Self {
-            counters: Some(counters),
+            passage: Some(passage),
             ..self
         }
     }
 
     /// It came in by a published port.
     pub fn is_published(&self) -> bool {
-        self.counters.is_some()
+        self.passage.is_some()
+    }
+
+    /// From now on nothing reaches it but by its container's bridge.
+    pub fn bind_to_bridge(&mut self) {
+        let bridge = self
+            .passage
+            .as_mut()
+            .and_then(|passage| passage.bridge.take());
+        if let Some(bridge) = bridge
+            // Before Linux 5.7 it takes CAP_NET_RAW. The bridges' own rules keep strangers out, too.
+            && let Err(error) = SockRef::from(&self.router).bind_device(Some(bridge.as_bytes()))
+        {
+            tracing::debug!(%error, "published flow not bound to its bridge");
+        }
     }
 
     /// One of its sockets.
@@ -193,8 +219,8 @@ impl Flow {
     /// Moves what can be moved.
     pub fn pump(&mut self, scratch: &mut Scratch, now: Instant) -> Outcome {
         let outcome = self.pump_both(scratch, now);
-        if let Some(counters) = &self.counters {
-            counters.carry(self.inbound.take_moved(), self.outbound.take_moved());
+        if let Some(passage) = &self.passage {
+            (passage.counters).carry(self.inbound.take_moved(), self.outbound.take_moved());
         }
         outcome
     }
@@ -246,7 +272,8 @@ impl Flow {
         self.pump_both(scratch, now)
     }
 
-    fn dies(&mut self, side: Side, now: Instant) {
+    /// A side has broken: what it had received is passed on, and then that it broke.
+    pub fn dies(&mut self, side: Side, now: Instant) {
         self.death = Some(Death {
             side,
             deadline: now + DYING_LIFETIME,

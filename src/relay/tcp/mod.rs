@@ -16,6 +16,7 @@
 pub mod connect;
 pub mod direction;
 pub mod flow;
+pub mod framed;
 pub mod pacing;
 pub mod pipe_pool;
 pub mod refusal;
@@ -26,7 +27,6 @@ mod tests;
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
 use super::host_loopback::Asked;
 use super::pending::{Connected, FourTuple, Pending};
-use super::publish::listener::Counters;
 use super::slots::Slots;
 use super::wire::ip::Packet;
 use super::wire::tcp::Segment;
@@ -34,7 +34,8 @@ use super::worker::Context;
 use crate::sys;
 use connect::Connects;
 use direction::{Early, Scratch, Turn};
-use flow::{DESCRIPTORS, Flow, Outcome, Side, reset_on_close};
+use flow::{DESCRIPTORS, Flow, Outcome, Passage, Side, reset_on_close};
+use framed::FramedFlows;
 use socket2::{SockAddr, SockRef};
 use std::collections::VecDeque;
 use std::io;
@@ -70,11 +71,15 @@ pub struct Tcp {
     listeners: [Option<OwnedFd>; 2],
     pending: Arc<Pending>,
     connects: Connects,
+    /// Where the kernel has what they take.
+    framed: Option<FramedFlows>,
     flows: Slots<Flow>,
     scratch: Scratch,
     /// Flows whose turn was over with work left.
     queue: VecDeque<Key>,
     dying: Vec<Key>,
+    /// Flows of published ports that may still get something by another interface than their bridge.
+    unbound: Vec<(Instant, Key)>,
     last_bulk: Option<Instant>,
     /// See [`Tcp::moved`].
     moved_bulk: bool,
@@ -87,6 +92,7 @@ impl Tcp {
     pub fn new(
         listeners: [Option<OwnedFd>; 2],
         pending: Arc<Pending>,
+        framed: Option<FramedFlows>,
         poller: &Poller,
     ) -> io::Result<Self> {
         for (slot, listener) in (0..).zip(&listeners) {
@@ -98,11 +104,13 @@ impl Tcp {
         Ok(Self {
             listeners,
             connects: Connects::new(Arc::clone(&pending)),
+            framed,
             pending,
             flows: Slots::new(),
             scratch: Scratch::new(),
             queue: VecDeque::new(),
             dying: Vec::new(),
+            unbound: Vec::new(),
             last_bulk: None,
             moved_bulk: false,
             last_small: None,
@@ -118,7 +126,13 @@ impl Tcp {
         cx: &mut Context<'_>,
     ) {
         self.last_small = Some(cx.now);
-        self.connects.first_syn(frame, packet, segment, cx);
+        if let Some(framed) = &mut self.framed
+            && framed.first_syn(FourTuple::of(packet, segment), segment, cx)
+        {
+            return;
+        }
+        let framed = self.framed.as_mut();
+        self.connects.first_syn(frame, packet, segment, framed, cx);
     }
 
     /// Handles an event of one of its descriptors.
@@ -127,7 +141,14 @@ impl Tcp {
             Owner::TcpListener => self.accept(token.key, cx),
             Owner::TcpConnect => {
                 self.last_small = Some(cx.now);
-                self.connects.ready(token.key, readiness, cx);
+                let framed = self.framed.as_mut();
+                self.connects.ready(token.key, readiness, framed, cx);
+            }
+            Owner::TcpFramed => {
+                self.last_small = Some(cx.now);
+                if let Some(framed) = &mut self.framed {
+                    framed.host_ready(token.key, readiness, cx);
+                }
             }
             Owner::TcpRouter => self.flow_ready(token.key, Side::Router, readiness, cx),
             Owner::TcpHost => self.flow_ready(token.key, Side::Host, readiness, cx),
@@ -140,7 +161,8 @@ impl Tcp {
             | Owner::PublishListener
             | Owner::PublishConnect
             | Owner::PublishClient
-            | Owner::PublishUdp => {}
+            | Owner::PublishUdp
+            | Owner::Tap => {}
         }
     }
 
@@ -153,18 +175,23 @@ impl Tcp {
     }
 
     /// How long the worker may wait for events.
-    pub fn patience(&self) -> Option<Duration> {
+    pub fn patience(&self, now: Instant) -> Option<Duration> {
         if !self.queue.is_empty() {
-            Some(Duration::ZERO)
-        } else if !self.dying.is_empty() {
-            Some(DYING_INTERVAL)
-        } else {
-            None
+            return Some(Duration::ZERO);
         }
+        let dying = (!self.dying.is_empty()).then_some(DYING_INTERVAL);
+        let framed = self.framed.as_ref();
+        let framed = framed.and_then(|framed| framed.patience(now));
+        dying.into_iter().chain(framed).min()
     }
 
     /// Goes on with flows that wait for no event; once a round of the loop.
     pub fn resume(&mut self, cx: &mut Context<'_>) {
+        if let Some(framed) = &mut self.framed {
+            for over in framed.settle(cx) {
+                self.take_over(over, cx);
+            }
+        }
         let recently = |last: Instant| cx.now.saturating_duration_since(last) < SMALL_IS_ABOUT;
         self.scratch.turn = match self.last_small {
             Some(last) if recently(last) => Turn::SHORT,
@@ -190,6 +217,10 @@ impl Tcp {
     /// Once a second or so.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
         self.connects.tick(cx);
+        if let Some(framed) = &mut self.framed {
+            framed.tick(cx);
+        }
+        self.bind_to_bridges(cx.now);
         if self
             .last_bulk
             .is_some_and(|last| cx.now.duration_since(last) >= PIPES_IDLE)
@@ -201,6 +232,9 @@ impl Tcp {
 
     /// Resets flows that the rules no longer admit. To be called when there are new rules.
     pub fn recheck(&mut self, cx: &mut Context<'_>) {
+        if let Some(framed) = &mut self.framed {
+            framed.recheck(cx);
+        }
         let over: Vec<Key> = self
             .flows
             .iter()
@@ -277,17 +311,18 @@ impl Tcp {
     }
 
     /// Takes over a published port's connection, for which descriptors were taken from the budget:
-    /// `host` leads to the client, of which `early` was read, `router` to the container. What it
-    /// carries is counted.
+    /// `host` leads to the client, of which `early` was read, `router` to the container.
     pub fn adopt(
         &mut self,
         router: OwnedFd,
         host: OwnedFd,
         early: Early,
-        counters: Arc<Counters>,
+        passage: Passage,
         cx: &mut Context<'_>,
     ) {
-        let flow = Flow::new(router, host).counted(counters).begun(early);
+        let flow = Flow::new(router, host)
+            .passing(Box::new(passage))
+            .begun(early);
         self.begin(flow, cx);
     }
 

@@ -156,7 +156,9 @@ impl Udp {
             | Owner::PublishListener
             | Owner::PublishConnect
             | Owner::PublishClient
-            | Owner::PublishUdp => {}
+            | Owner::PublishUdp
+            | Owner::Tap
+            | Owner::TcpFramed => {}
         }
     }
 
