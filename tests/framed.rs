@@ -260,12 +260,6 @@ say('fine')";
             client.expect("moved");
             let there = stage.in_router();
             assert_eq!(there.len(), 1, "{way:?}: {there:?}");
-            if let Way::In { .. } = way {
-                // Who was one of the bridge's from the beginning, is so again when nothing can come late any more.
-                eventually(seconds(4), "it is bound to the bridge", || {
-                    stage.in_router().iter().all(|line| line.contains("%br-"))
-                });
-            }
             client.write(b"\n");
             client.wait().expect_code(0).expect_text("fine");
         }

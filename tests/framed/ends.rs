@@ -1,7 +1,7 @@
 //! How framed flows end: by halves, and by resets, which come behind the data.
 
-use super::Stage;
-use crate::world::World;
+use super::{Stage, Way};
+use crate::world::{World, eventually, seconds};
 
 #[test]
 fn a_client_that_has_ended_is_still_answered() {
@@ -16,6 +16,28 @@ fn a_client_that_has_ended_is_still_answered() {
              assert rest(c)==(pattern(200_000),'eof')\nsay('fine')",
             "got 500 eof",
         );
+        stage.end();
+    });
+}
+
+#[test]
+fn a_container_that_has_ended_and_waits_is_the_kernels() {
+    World::test(|world| {
+        let stage = Stage::set(
+            world,
+            "d,how=rest(c); time.sleep(4); c.sendall(d); c.close()",
+        );
+        for v6 in [false, true] {
+            let script = "c=connect(); c.sendall(b'q'*500); c.shutdown(socket.SHUT_WR); say('ended')\n\
+                          assert rest(c)==(b'q'*500,'eof')\nsay('fine')";
+            let mut client = stage.start(Way::Out { v6 }, script);
+            client.expect("ended");
+            // Once the container has repeated its end, after 200 ms.
+            eventually(seconds(1), "a socket of the kernel's", || {
+                stage.in_router().len() == 1
+            });
+            client.wait().expect_code(0).expect_text("fine");
+        }
         stage.end();
     });
 }

@@ -75,6 +75,25 @@ fn a_buffer_of_few_bytes_is_filled_again_and_again() {
     });
 }
 
+#[test]
+fn who_drops_what_comes_for_seconds_hears_the_kernel_in_the_end() {
+    World::builder().deadline(150).test(|world| {
+        // What finds no room is dropped, and the kernel has taken over before any of it is sent again: until then
+        // the container cannot know its clock.
+        let stage = Stage::set(
+            world,
+            "c.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1); time.sleep(2.5); d,how=rest(c)\n\
+             c.sendall(hashlib.sha256(d).digest()); c.close()",
+        );
+        stage.each(
+            "c=connect(); c.settimeout(50); d=pattern(600_000)\n\
+             for at in range(0,len(d),1000): c.sendall(d[at:at+1000]); time.sleep(.0015)\n\
+             c.shutdown(socket.SHUT_WR); assert rest(c)==(hashlib.sha256(d).digest(),'eof')\nsay('fine')",
+        );
+        stage.end();
+    });
+}
+
 /// A program in the netns of a sandbox, with what the machine allows.
 fn beneath(world: &World, name: &str, script: &str) -> Cmd {
     let pid = world.inspect(name)["Pid"].as_i64().expect("a pid");

@@ -137,16 +137,15 @@ impl Connections {
             return Err(first);
         };
         let from = towards::appearance(published, &target, client, at, cx);
-        let (Some(bridge), false) = (target.bridge, from.ip().is_unspecified()) else {
+        if target.bridge.is_none() || from.ip().is_unspecified() {
             return Err(first);
-        };
+        }
         match self.reserved.reserve((from, target.address)) {
             Some(reservation) => Ok(Box::new(Question {
                 published: Arc::clone(published),
                 client,
                 from,
                 container: target.address,
-                bridge: bridge.into(),
                 reservation,
                 first,
             })),
@@ -448,7 +447,6 @@ fn passage(published: &Published, reservation: Option<Reservation>) -> Passage {
     Passage {
         counters: Arc::clone(&published.listener().counters),
         reservation,
-        bridge: None,
     }
 }
 

@@ -17,7 +17,8 @@
 //!
 //! **Whose segments reach whom.** A flow's socket towards a container is connected, and bound to the
 //! bridge of its network: what reaches it has the container's address and port as source, the client's
-//! as destination, and has come by that bridge. Two networks never share a prefix, and bridges let no
+//! as destination, and has come by that bridge; where the kernel has taken a framed flow over it is not bound, since
+//! what was late comes by another way. Two networks never share a prefix, and bridges let no
 //! sandbox send from another's address, so neither a neighbour nor a sandbox of another network can
 //! speak in a published port's name. A sandbox cannot pose as a client either: clients are whoever
 //! the *host's* TCP shook hands with, and a sandbox that calls by way of the host is shown as the

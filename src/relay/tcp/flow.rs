@@ -66,8 +66,6 @@ pub struct Passage {
     pub counters: Arc<Counters>,
     /// Nobody else is the same client of the same container meanwhile.
     pub reservation: Option<Reservation>,
-    /// The bridge of the container's network, where its router side is not bound to it yet.
-    pub bridge: Option<Box<str>>,
 }
 
 /// A relayed connection.
@@ -153,20 +151,6 @@ impl Flow {
     /// It came in by a published port.
     pub fn is_published(&self) -> bool {
         self.passage.is_some()
-    }
-
-    /// From now on nothing reaches it but by its container's bridge.
-    pub fn bind_to_bridge(&mut self) {
-        let bridge = self
-            .passage
-            .as_mut()
-            .and_then(|passage| passage.bridge.take());
-        if let Some(bridge) = bridge
-            // Before Linux 5.7 it takes CAP_NET_RAW. The bridges' own rules keep strangers out, too.
-            && let Err(error) = SockRef::from(&self.router).bind_device(Some(bridge.as_bytes()))
-        {
-            tracing::debug!(%error, "published flow not bound to its bridge");
-        }
     }
 
     /// One of its sockets.

@@ -78,8 +78,6 @@ pub struct Tcp {
     /// Flows whose turn was over with work left.
     queue: VecDeque<Key>,
     dying: Vec<Key>,
-    /// Flows of published ports that may still get something by another interface than their bridge.
-    unbound: Vec<(Instant, Key)>,
     last_bulk: Option<Instant>,
     /// See [`Tcp::moved`].
     moved_bulk: bool,
@@ -110,7 +108,6 @@ impl Tcp {
             scratch: Scratch::new(),
             queue: VecDeque::new(),
             dying: Vec::new(),
-            unbound: Vec::new(),
             last_bulk: None,
             moved_bulk: false,
             last_small: None,
@@ -219,8 +216,8 @@ impl Tcp {
         self.connects.tick(cx);
         if let Some(framed) = &mut self.framed {
             framed.tick(cx);
+            framed.forget_late(|key| self.flows.get(key).is_some());
         }
-        self.bind_to_bridges(cx.now);
         if self
             .last_bulk
             .is_some_and(|last| cx.now.duration_since(last) >= PIPES_IDLE)

@@ -27,8 +27,6 @@ pub struct Question {
     pub from: SocketAddr,
     /// Where the container is.
     pub container: SocketAddr,
-    /// The bridge of its network.
-    pub bridge: Box<str>,
     /// `from` and `container`.
     pub reservation: Reservation,
     /// What the client has sent so far.
@@ -88,7 +86,6 @@ impl FramedFlows {
         };
         let Question {
             published,
-            bridge,
             reservation,
             first,
             ..
@@ -98,7 +95,6 @@ impl FramedFlows {
         flow.passage = Some(Box::new(Passage {
             counters,
             reservation: Some(reservation),
-            bridge: Some(bridge),
         }));
         let early = std::mem::take(&mut flow.early_event) || first.len() == EARLY_LEN;
         if first.len() > flow.connection.room() {

@@ -2,9 +2,10 @@
 //! heard of, host sides to be reset, and those that leave for the kernel.
 
 use super::{
-    ACKNOWLEDGE_AFTER, Framed, FramedFlows, GREET_FOR, HandedOver, IDLE_AFTER, LATE_FOR, Leaving,
+    ACKNOWLEDGE_AFTER, Framed, FramedFlows, GREET_FOR, HandedOver, IDLE_AFTER, Leaving,
     RESET_WITHIN, STALE_AFTER, send,
 };
+use crate::relay::event_loop::Key;
 use crate::relay::host_loopback::Asked;
 use crate::relay::pending::FourTuple;
 use crate::relay::socket_pool::SocketKind;
@@ -54,12 +55,11 @@ impl FramedFlows {
         let ends = flow.connection.ends();
         match restore(flow, cx) {
             Ok(router) => {
-                let _ = self
-                    .sender
-                    .send_at(KERNEL_CLOCK, &flow.connection.farewell());
+                for head in flow.connection.farewell() {
+                    let _ = self.sender.send_at(KERNEL_CLOCK, &head);
+                }
                 let flow = self.flows.remove(leaving.key)?;
                 self.by_ends.remove(&ends);
-                self.late.insert(ends, cx.now + LATE_FOR);
                 if let Err(error) = cx.poller.remove(flow.host.as_fd()) {
                     tracing::debug!(%error, "host side not taken out of the epoll set");
                 }
@@ -68,6 +68,7 @@ impl FramedFlows {
                     "framed flow handed to the kernel"
                 );
                 Some(HandedOver {
+                    ends,
                     router,
                     host: flow.host,
                     unsent: leaving.unsent,
@@ -144,12 +145,16 @@ impl FramedFlows {
 
     /// Once a second or so.
     pub fn tick(&mut self, cx: &Context<'_>) {
-        self.late.retain(|_, until| cx.now < *until);
         let rests = |flow: &Framed| cx.now.saturating_duration_since(flow.heard) >= IDLE_AFTER;
         let resting = self.flows.iter().filter(|(_, flow)| rests(flow));
         for key in resting.map(|(key, _)| key).collect::<Vec<_>>() {
             self.leave(key, &[], "rests");
         }
+    }
+
+    /// Forgets connections that the kernel had taken over, where they are over.
+    pub fn forget_late(&mut self, lives: impl Fn(Key) -> bool) {
+        self.late.retain(|_, key| lives(*key));
     }
 
     /// Ends flows that the rules no longer admit.

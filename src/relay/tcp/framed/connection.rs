@@ -369,13 +369,19 @@ impl Connection {
         head
     }
 
-    /// What the kernel that takes over would say: the container learns of its clock and its window.
-    pub fn farewell(&self) -> Head<'_> {
+    /// What the kernel that takes over would say: the container learns of its clock and its window. Twice where something is in
+    /// flight: it heeds neither what comes after a gap nor what is over.
+    pub fn farewell(&self) -> impl Iterator<Item = Head<'_>> {
         let scale = self.offer.scale.map_or(0, |_| WINDOW_SCALE);
-        Head {
+        let head = Head {
             window: (KERNEL_WINDOW >> scale).min(u16::MAX.into()) as u16,
             ..self.head()
-        }
+        };
+        let before = Head {
+            sequence: self.unacknowledged,
+            ..head
+        };
+        std::iter::once(head).chain((!self.is_acknowledged()).then_some(before))
     }
 
     /// What was not acknowledged, once more.

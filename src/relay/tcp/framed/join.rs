@@ -2,14 +2,13 @@
 //! come back.
 
 use super::asked::{Question, Unanswered};
-use super::{FramedFlows, HandedOver, LATE_FOR};
+use super::{FramedFlows, HandedOver};
 use crate::relay::tcp::Tcp;
 use crate::relay::tcp::direction::Early;
 use crate::relay::tcp::flow::{Flow, Side};
 use crate::relay::worker::Context;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 impl Tcp {
     /// A frame of a framed flow has come to the tap by `port` (virtio-net header first).
@@ -27,7 +26,6 @@ impl Tcp {
             unsent: over.unsent,
         };
         let mut flow = Flow::new(over.router, over.host).begun(early);
-        let passes = over.passage.is_some();
         if let Some(passage) = over.passage {
             flow = flow.passing(passage);
         }
@@ -35,8 +33,8 @@ impl Tcp {
             flow.dies(Side::Host, cx.now);
         }
         let key = self.begin(flow, cx);
-        if passes {
-            self.unbound.push((cx.now + LATE_FOR, key));
+        if let Some(framed) = &mut self.framed {
+            framed.late.insert(over.ends, key);
         }
         if over.broken {
             self.pump(key, cx);
@@ -71,14 +69,5 @@ impl Tcp {
     pub fn take_unanswered(&mut self) -> Vec<Unanswered> {
         let framed = self.framed.as_mut();
         framed.map(FramedFlows::take_unanswered).unwrap_or_default()
-    }
-
-    /// Of flows to which nothing can come late any more.
-    pub(in crate::relay::tcp) fn bind_to_bridges(&mut self, now: Instant) {
-        for (_, key) in self.unbound.extract_if(.., |(until, _)| now >= *until) {
-            if let Some(flow) = self.flows.get_mut(key) {
-                flow.bind_to_bridge();
-            }
-        }
     }
 }

@@ -63,8 +63,6 @@ const STALE_AFTER: Duration = Duration::from_millis(200);
 const GREET_FOR: Duration = Duration::from_secs(10);
 /// A flow that rests is the kernel's, which asks whether its container still lives.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
-/// How long frames may be on their way.
-pub const LATE_FOR: Duration = Duration::from_secs(2);
 /// How long a host side has for taking what came before a reset.
 const RESET_WITHIN: Duration = Duration::from_secs(60);
 
@@ -96,6 +94,8 @@ struct Framed {
 /// A flow that a kernel socket goes on with.
 #[derive(Debug)]
 pub struct HandedOver {
+    /// Container and peer.
+    pub ends: FourTuple,
     /// Of the router netns.
     pub router: OwnedFd,
     /// Of the host's.
@@ -127,8 +127,9 @@ pub struct FramedFlows {
     /// Flows with something that the container has not acknowledged, and since when; oldest first.
     unsure: VecDeque<(Instant, Key, u32)>,
     leaving: Vec<Leaving>,
-    /// Connections that the kernel has taken over, and when no frame can be on its way any more.
-    late: HashMap<FourTuple, Instant>,
+    /// Connections that the kernel has taken over, as long as they last: until a container has heard the kernel's clock,
+    /// which takes as long as it drops what is sent to it, it echoes ours.
+    late: HashMap<FourTuple, Key>,
     resetting: Vec<Resetting>,
     /// Whose containers refuse, or do not answer.
     unanswered: Vec<Unanswered>,
@@ -269,7 +270,7 @@ impl FramedFlows {
         }
     }
 
-    /// Of no flow: of one that the kernel has taken over meanwhile, or of one that is gone.
+    /// Of no flow: of one that the kernel has taken over, or of one that is gone.
     fn unknown(
         &mut self,
         ends: FourTuple,
