@@ -117,6 +117,12 @@ assert take(c,len(d))==d; t.join(); c.shutdown(socket.SHUT_WR); assert rest(c)==
             let said = stage.client(way, long).run();
             assert!(said.stdout.ends_with("fine\n"), "{way:?}: {said}");
         }
+        // That it does not answer is waited for once by each worker, not for each client.
+        stage.each(
+            "took=[]\nfor _ in range(20):\n    \
+             begin=time.monotonic(); c=connect(); ask(c,b'x'); took.append(time.monotonic()-begin); c.close()\n\
+             assert sorted(took)[10]<.15,took\nsay('fine')",
+        );
         let on = "echo 1 > /proc/sys/net/ipv4/tcp_timestamps";
         beneath(world, "client", on).ok();
         // By which it is seen that nothing else was in the way.

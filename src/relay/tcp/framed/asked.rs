@@ -15,6 +15,10 @@ use crate::relay::worker::Context;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a container that has not answered is asked by the kernel at once: it may know of no timestamps.
+const SILENT_FOR: Duration = Duration::from_secs(60);
 
 /// What a container is asked.
 #[derive(Debug)]
@@ -57,7 +61,8 @@ impl FramedFlows {
             destination: asked.from,
         };
         let place = cx.endpoints.find(asked.container.ip());
-        let place = place.filter(|_| !self.by_ends.contains_key(&ends));
+        let silent = self.silent.contains_key(&asked.container.ip());
+        let place = place.filter(|_| !silent && !self.by_ends.contains_key(&ends));
         let Some(place) = place else {
             return Err(Unanswered {
                 host,
@@ -123,6 +128,8 @@ impl FramedFlows {
         if !refused {
             // It may have heard us all the same, and must not take the kernel's question for another of ours.
             let _ = self.sender.send(&flow.connection.reset());
+            let container = flow.connection.ends().client.ip();
+            self.silent.insert(container, cx.now + SILENT_FOR);
         }
         if let Err(error) = cx.poller.remove(flow.host.as_fd()) {
             tracing::debug!(%error, "client not taken out of the epoll set");

@@ -145,6 +145,7 @@ impl FramedFlows {
 
     /// Once a second or so.
     pub fn tick(&mut self, cx: &Context<'_>) {
+        self.silent.retain(|_, until| cx.now < *until);
         let rests = |flow: &Framed| cx.now.saturating_duration_since(flow.heard) >= IDLE_AFTER;
         let resting = self.flows.iter().filter(|(_, flow)| rests(flow));
         for key in resting.map(|(key, _)| key).collect::<Vec<_>>() {

@@ -46,7 +46,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher as _;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -133,6 +133,8 @@ pub struct FramedFlows {
     resetting: Vec<Resetting>,
     /// Whose containers refuse, or do not answer.
     unanswered: Vec<Unanswered>,
+    /// Containers that have not answered, and until when the kernel asks them at once.
+    silent: HashMap<IpAddr, Instant>,
     /// For initial sequence numbers.
     secret: RandomState,
     epoch: Instant,
@@ -152,6 +154,7 @@ impl FramedFlows {
             late: HashMap::new(),
             resetting: Vec::new(),
             unanswered: Vec::new(),
+            silent: HashMap::new(),
             secret: RandomState::new(),
             epoch: now,
         }
