@@ -210,7 +210,7 @@ impl Worker {
             self.dispatch(token, readiness, now)?;
         }
         let (parts, mut cx) = self.split(now);
-        parts.tcp.resume(&mut cx);
+        parts.tcp.resume(batch.is_empty(), &mut cx);
         for one in parts.tcp.take_unanswered() {
             parts.publish.unanswered(one, parts.tcp, &mut cx);
         }

@@ -254,7 +254,7 @@ impl Worker {
                 last_event = now;
                 self.dispatch(token, readiness, now);
             }
-            self.with(now, |tcp, _, cx| tcp.resume(cx));
+            self.with(now, |tcp, _, cx| tcp.resume(batch.is_empty(), cx));
             self.busy_poll
                 .brought(self.tcp.moved(now), self.publish.came());
             if now >= next_tick {

@@ -182,10 +182,10 @@ impl Tcp {
         dying.into_iter().chain(framed).min()
     }
 
-    /// Goes on with flows that wait for no event; once a round of the loop.
-    pub fn resume(&mut self, cx: &mut Context<'_>) {
+    /// Goes on with flows that wait for no event; once a round of the loop. `quiet`: it has brought no event.
+    pub fn resume(&mut self, quiet: bool, cx: &mut Context<'_>) {
         if let Some(framed) = &mut self.framed {
-            for over in framed.settle(cx) {
+            for over in framed.settle(quiet, cx) {
                 self.take_over(over, cx);
             }
         }

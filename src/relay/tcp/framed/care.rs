@@ -3,7 +3,7 @@
 
 use super::{
     ACKNOWLEDGE_AFTER, Framed, FramedFlows, GREET_FOR, HandedOver, IDLE_AFTER, Leaving,
-    RESET_WITHIN, STALE_AFTER, send,
+    QUIET_AFTER, RESET_WITHIN, STALE_AFTER, send,
 };
 use crate::relay::event_loop::Key;
 use crate::relay::host_loopback::Asked;
@@ -31,8 +31,10 @@ pub(super) struct Resetting {
 
 impl FramedFlows {
     /// Gives those that leave to the kernel; at the end of a round. What is due by now is sent.
-    pub fn settle(&mut self, cx: &mut Context<'_>) -> Vec<HandedOver> {
-        self.acknowledge_owed(cx);
+    ///
+    /// `quiet`: it was waited for, and nothing has happened.
+    pub fn settle(&mut self, quiet: bool, cx: &mut Context<'_>) -> Vec<HandedOver> {
+        self.acknowledge_owed(quiet, cx);
         self.look_after_unsure(cx);
         let resetting = std::mem::take(&mut self.resetting).into_iter();
         self.resetting = resetting.filter_map(|one| one.go_on(cx.now)).collect();
@@ -84,9 +86,10 @@ impl FramedFlows {
         }
     }
 
-    fn acknowledge_owed(&mut self, cx: &Context<'_>) {
+    fn acknowledge_owed(&mut self, quiet: bool, cx: &Context<'_>) {
         let due = cx.now.checked_sub(ACKNOWLEDGE_AFTER);
-        while let Some((_, key)) = pop_if(&mut self.owed, |(since, _)| Some(*since) <= due) {
+        let is_due = |(since, _): &(Instant, Key)| quiet || Some(*since) <= due;
+        while let Some((_, key)) = pop_if(&mut self.owed, is_due) {
             let Some(flow) = self.flows.get_mut(key) else {
                 continue;
             };
@@ -133,10 +136,7 @@ impl FramedFlows {
 
     /// How long the worker may wait.
     pub fn patience(&self, now: Instant) -> Option<Duration> {
-        let owed = self
-            .owed
-            .front()
-            .map(|(since, _)| *since + ACKNOWLEDGE_AFTER);
+        let owed = (!self.owed.is_empty()).then(|| now + QUIET_AFTER);
         let unsure = self.unsure.front().map(|(since, ..)| *since + STALE_AFTER);
         let resetting = (!self.resetting.is_empty()).then(|| now + ACKNOWLEDGE_AFTER);
         let first = [owed, unsure, resetting].into_iter().flatten().min()?;

@@ -54,9 +54,11 @@ use std::time::{Duration, Instant};
 const READ_LEN: usize = 16 * 1024;
 /// Most bytes under way to a container.
 const FLIGHT_LEN: usize = 32 * 1024;
-/// How long an acknowledgement waits for data to go with. The kernel waits 40 ms, but not at first: who writes twice
-/// before it reads, and does not say TCP_NODELAY, waits so long.
-const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(1);
+/// How long an acknowledgement waits for data to go with, at most. The kernel waits 40 ms.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(5);
+/// It does not wait when nothing happens for so long: who writes twice before it reads, and does not say TCP_NODELAY, waits for
+/// it (RFC 1122 §4.2.3.4). Where a lot happens, the answer is on its way, and one frame is spared.
+const QUIET_AFTER: Duration = Duration::from_millis(1);
 /// A container acknowledges within microseconds, and its timers are no shorter than this.
 const STALE_AFTER: Duration = Duration::from_millis(200);
 /// A container that does not hear our answer to its SYN is answered again, for so long.
