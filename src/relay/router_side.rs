@@ -28,9 +28,6 @@ const TPROXY_PORT: u16 = 7000;
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Largest frame of a tap: the same interfaces' as the gate's.
-const LARGEST_OF_TAP: usize = gate::LARGEST;
-
 /// What could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum RouterSideError {
@@ -178,7 +175,7 @@ fn taps(workers: usize) -> Vec<(OwnedFd, FrameRing)> {
         return Vec::new();
     }
     let numbers = (0..workers).map(framed::timestamp);
-    let opened = numbers.map(|timestamp| sys::packet::open_tap(timestamp, LARGEST_OF_TAP));
+    let opened = numbers.map(|timestamp| sys::packet::open_tap(timestamp, gate::LARGEST));
     opened.collect::<io::Result<_>>().unwrap_or_else(|error| {
         tracing::info!(%error, "no framed flows: no tap of the router netns");
         Vec::new()

@@ -172,20 +172,8 @@ impl Connections {
         if !refused {
             return self.lead(&published, host, client, &first, tcp, cx);
         }
-        let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-        let other = other_target(&published, &error, container.is_ipv6());
-        let led = other.ok_or(error);
-        let led = led.and_then(|other| {
-            lead(
-                &published,
-                &other,
-                &host,
-                client,
-                (&first, &self.reserved),
-                cx,
-            )
-        });
-        self.led(led, &published, host, client, tcp, cx);
+        let first = (&*first, container.is_ipv6());
+        self.by_the_other_family(&published, host, client, first, tcp, cx);
     }
 
     /// Leads a client to the container by a socket.
@@ -312,35 +300,32 @@ impl Connections {
                 let passage = passage(&opening.published, opening.reservation);
                 tcp.adopt(opening.router, opening.host, opening.early, passage, cx);
             }
-            Some(error) => self.by_the_other_family(opening, &error, tcp, cx),
+            Some(_refused) => {
+                let (published, client) = (&opening.published, opening.client);
+                let first = (&*opening.early.unsent, opening.v6);
+                self.by_the_other_family(published, opening.host, client, first, tcp, cx);
+            }
         }
     }
 
-    /// A second attempt, of a client that was refused. What it has sent is in `early` still.
+    /// A second attempt, of a client that was refused. `first`: what it has sent, and by which family it was refused.
     fn by_the_other_family(
         &mut self,
-        opening: Opening,
-        error: &io::Error,
+        published: &Arc<Published>,
+        host: OwnedFd,
+        client: SocketAddr,
+        (first, refused_v6): (&[u8], bool),
         tcp: &mut Tcp,
         cx: &mut Context<'_>,
     ) {
-        let Opening {
-            host,
-            early,
-            published,
-            client,
-            v6,
-            ..
-        } = opening;
-        let target = other_target(&published, error, v6);
-        let led = match target {
+        let led = match published.other_target(refused_v6) {
             Some(target) => {
-                let first = (&*early.unsent, &self.reserved);
-                lead(&published, &target, &host, client, first, cx)
+                let first = (first, &self.reserved);
+                lead(published, &target, &host, client, first, cx)
             }
-            None => Err(io::ErrorKind::NotFound.into()),
+            None => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
         };
-        self.led(led, &published, host, client, tcp, cx);
+        self.led(led, published, host, client, tcp, cx);
     }
 
     /// A client has gone while its connection was opening.
