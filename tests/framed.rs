@@ -162,14 +162,27 @@ impl<'w> Stage<'w> {
             .collect()
     }
 
-    /// The same of the host netns.
-    fn on_host(&self, way: Way) -> usize {
+    /// The same of the host netns, with their timers.
+    fn on_host(&self, way: Way) -> Vec<String> {
         let ours = match way {
             Way::Out { .. } => format!("dport = :{PORT}"),
             Way::In { .. } => format!("sport = :{PUBLISHED}"),
         };
-        let argv = ["ss", "-Htn", "state", "established", &ours];
-        self.world.host(argv).ok().lines().count()
+        let argv = ["ss", "-Htno", "state", "established", &ours];
+        let text = self.world.host(argv).ok();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The peer of each connection will be asked whether it lives, when it has been silent for long.
+    #[track_caller]
+    fn are_kept_alive(&self, way: Way) {
+        eventually(seconds(5), "keepalive timers", || {
+            let there = self.on_host(way);
+            !there.is_empty()
+                && there
+                    .iter()
+                    .all(|line| line.contains("timer:(keepalive,4min"))
+        });
     }
 
     fn end(self) {
@@ -196,11 +209,11 @@ fn talk(stage: &Stage<'_>, way: Way, expected: impl Fn(usize) -> bool) {
     client.expect("talked");
     let there = stage.in_router();
     assert!(expected(there.len()), "{way:?}: {there:#?}");
-    assert_eq!(stage.on_host(way), TALKERS, "{way:?}");
+    assert_eq!(stage.on_host(way).len(), TALKERS, "{way:?}");
     client.write(b"\n");
     client.wait().expect_code(0).expect_text("fine");
     eventually(seconds(5), "the connections are over", || {
-        stage.on_host(way) == 0 && stage.in_router().is_empty()
+        stage.on_host(way).is_empty() && stage.in_router().is_empty()
     });
 }
 
@@ -221,6 +234,11 @@ fn where_they_are_not_wanted_the_kernel_speaks_all() {
         let stage = Stage::set_with(world, "echo(c)", |first| first.env("MOSSNET_FRAMED", "0"));
         for way in WAYS {
             talk(&stage, way, |there| there == TALKERS);
+            let mut client = stage.start(way, "c=connect()\nsay('there'); sys.stdin.readline()");
+            client.expect("there");
+            stage.are_kept_alive(way);
+            client.write(b"\n");
+            client.wait().expect_code(0);
         }
         stage.end();
     });
@@ -260,6 +278,7 @@ say('fine')";
             client.expect("moved");
             let there = stage.in_router();
             assert_eq!(there.len(), 1, "{way:?}: {there:?}");
+            stage.are_kept_alive(way);
             client.write(b"\n");
             client.wait().expect_code(0).expect_text("fine");
         }
@@ -341,7 +360,7 @@ fn thousands_of_short_connections_leave_nothing() {
         let before = world.relay_descriptors();
         run(3000);
         eventually(seconds(10), "no connection is left", || {
-            WAYS.iter().all(|way| stage.on_host(*way) == 0) && stage.in_router().is_empty()
+            WAYS.iter().all(|way| stage.on_host(*way).is_empty()) && stage.in_router().is_empty()
         });
         let after = world.relay_descriptors();
         assert!(after <= before + 5, "{before}, now {after}");

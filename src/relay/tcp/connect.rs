@@ -7,33 +7,24 @@
 
 use super::flow::{DESCRIPTORS, reset_on_close};
 use super::framed::FramedFlows;
-use super::pacing::Aside;
+use super::host_side::{Fresh, HostSockets, settle_in};
 use super::refusal::Answer;
 use crate::relay::event_loop::{Interest, Key, Owner, Readiness, Token};
-use crate::relay::exit;
 use crate::relay::host_loopback::{Asked, is_own_peer};
 use crate::relay::offender;
 use crate::relay::pending::{Connected, FourTuple, Pending, Syn};
-use crate::relay::rules::{Refusal, Rules};
+use crate::relay::rules::Refusal;
 use crate::relay::slots::Slots;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::{ethernet, reset, tcp};
 use crate::relay::worker::Context;
 use crate::sys::packet::VNET_HEADER_LEN;
-use crate::sys::udp::{self, ErrorQueue, QueuedError, Report};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use crate::sys::udp::{ErrorQueue, QueuedError};
+use socket2::{SockAddr, SockRef};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// A SYN with less than this came from a TCP traceroute: the host side's SYN gets the same.
-const LOW_TTL: u8 = 32;
-
-/// Idle time after which the world is asked whether it is still there. NATs on the way forget
-/// established connections after two hours and more (RFC 5382 §5), many after minutes.
-const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// What a SYN asks for.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +48,7 @@ struct Attempt {
 pub struct Connects {
     attempts: Slots<Attempt>,
     pending: Arc<Pending>,
+    sockets: HostSockets,
     errors: ErrorQueue,
 }
 
@@ -66,6 +58,7 @@ impl Connects {
         Self {
             attempts: Slots::new(),
             pending,
+            sockets: HostSockets::new(),
             // Of what an error quotes nothing is needed.
             errors: ErrorQueue::new(128),
         }
@@ -102,7 +95,7 @@ impl Connects {
             return refuse(packet, Answer::Reset, cx);
         }
         let wanted = Wanted { tuple, isn, peer };
-        let host = host_socket(peer, packet.ttl(), cx.rules);
+        let host = self.sockets.take(peer, packet.ttl(), cx.rules);
         let started = host.and_then(|host| self.start(host, wanted, frame, framed, cx));
         if let Err(error) = started {
             cx.budget.release(DESCRIPTORS);
@@ -114,13 +107,13 @@ impl Connects {
 
     fn start(
         &mut self,
-        host: (OwnedFd, Aside),
+        host: Fresh,
         wanted: Wanted,
         frame: &[u8],
         framed: Option<&mut FramedFlows>,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        let (host, control) = host;
+        let Fresh { host, control } = host;
         match SockRef::from(&host).connect(&SockAddr::from(wanted.peer)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -218,6 +211,7 @@ impl Connects {
                 Err(host) => connected = Connected::new(host),
             }
         }
+        settle_in(&connected.host);
         match (self.pending).ready(wanted.tuple, wanted.isn, connected, cx.now) {
             Ok(()) => cx.gate.reinject(frame),
             Err(connected) => abandon(&connected.host, cx),
@@ -250,8 +244,14 @@ impl Connects {
         newest
     }
 
+    /// Makes ready for the next ones; when all else is done.
+    pub fn prepare(&mut self) {
+        self.sockets.make_ahead();
+    }
+
     /// Drops attempts that nobody waits for any more.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
+        self.sockets.tick();
         let over: Vec<Key> = self
             .attempts
             .iter()
@@ -292,28 +292,6 @@ fn is_reset(error: &io::Error) -> bool {
 fn abandon(host: &OwnedFd, cx: &Context<'_>) {
     reset_on_close(host);
     cx.budget.release(DESCRIPTORS);
-}
-
-/// A socket of the host netns, ready for a connect to `destination`.
-fn host_socket(destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<(OwnedFd, Aside)> {
-    let v6 = destination.is_ipv6();
-    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    udp::enable(socket.as_fd(), v6, Report::Errors)?;
-    if ttl < LOW_TTL {
-        let ttl = u32::from(ttl.max(1));
-        if v6 {
-            socket.set_unicast_hops_v6(ttl)?;
-        } else {
-            socket.set_ttl_v4(ttl)?;
-        }
-    }
-    socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    exit::choose(&socket, destination.ip(), rules)?;
-    let control = Aside::put(&socket)?;
-    Ok((socket.into(), control))
 }
 
 fn refuse(packet: &Packet<'_>, answer: Answer, cx: &mut Context<'_>) {

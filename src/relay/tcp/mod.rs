@@ -17,6 +17,7 @@ pub mod connect;
 pub mod direction;
 pub mod flow;
 pub mod framed;
+mod host_side;
 pub mod pacing;
 pub mod pipe_pool;
 pub mod refusal;
@@ -209,6 +210,7 @@ impl Tcp {
             }
             self.pump(key, cx);
         }
+        self.connects.prepare();
     }
 
     /// Once a second or so.

@@ -18,6 +18,7 @@ use crate::sys::tcp::round_trip;
 use socket2::{Protocol, SockRef, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A client whose ACK has come sooner is on this machine: those are at 2 to 10 µs, the fastest networks take
@@ -25,13 +26,21 @@ use std::time::Duration;
 const NEAR: Duration = Duration::from_micros(25);
 
 /// A congestion control that was put aside. Dropped, it stays aside.
-#[derive(Debug, Default)]
-pub struct Aside(Option<Vec<u8>>);
+#[derive(Debug, Clone, Default)]
+pub struct Aside(Option<Arc<[u8]>>);
 
 impl Aside {
     /// Puts the control of a socket that is not connected yet aside, where it is one that paces.
     pub fn put(socket: &Socket) -> io::Result<Self> {
         Self::put_for(socket, &SockRef::from(socket))
+    }
+
+    /// Does the same to another fresh socket, without asking what it has.
+    pub fn put_again(&self, socket: &Socket) -> io::Result<()> {
+        match self.0 {
+            Some(_) => socket.set_tcp_congestion(CONGESTION),
+            None => Ok(()),
+        }
     }
 
     /// Puts the control of all connections aside that a listening socket of this network namespace will accept.
@@ -48,7 +57,7 @@ impl Aside {
         }
         socket.set_tcp_congestion(CONGESTION)?;
         // The zero bytes after the name do no harm: the kernel reads as far as the first.
-        Ok(Self(Some(control)))
+        Ok(Self(Some(control.into())))
     }
 
     /// Gives it back: the peer is not on this machine.
@@ -97,6 +106,9 @@ mod tests {
         assert_eq!(control(&socket), "reno");
         aside.give_back(&socket).unwrap();
         assert_eq!(control(&socket), "bbr");
+        let another = with(b"bbr").unwrap();
+        aside.put_again(&another).unwrap();
+        assert_eq!(control(&another.into()), "reno");
     }
 
     #[test]

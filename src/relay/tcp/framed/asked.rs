@@ -4,6 +4,7 @@
 //! by a stack that echoes timestamps, the kernel asks again ([`Unanswered`]).
 
 use super::connection::Connection;
+use super::outward::Delay;
 use super::{Framed, FramedFlows};
 use crate::relay::event_loop::Key;
 use crate::relay::pending::FourTuple;
@@ -74,6 +75,8 @@ impl FramedFlows {
         let connection = Connection::asking(ends, place, isn);
         let mut flow = Framed::new(connection, host, cx.now);
         flow.asked = Some(asked);
+        // As its listener has it.
+        flow.delay = Delay::Never;
         let entered = self.enter(flow, cx);
         match entered.map_err(|flow| flow.unanswered(false)) {
             Ok(_) | Err(None) => Ok(()),

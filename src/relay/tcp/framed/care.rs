@@ -1,9 +1,10 @@
 //! What framed flows need besides their segments: acknowledgements that nothing came to go with, containers that are not
 //! heard of, host sides to be reset, and those that leave for the kernel.
 
+use super::outward::send;
 use super::{
     ACKNOWLEDGE_AFTER, Framed, FramedFlows, GREET_FOR, HandedOver, IDLE_AFTER, Leaving,
-    QUIET_AFTER, RESET_WITHIN, STALE_AFTER, send,
+    QUIET_AFTER, RESET_WITHIN, STALE_AFTER,
 };
 use crate::relay::event_loop::Key;
 use crate::relay::host_loopback::Asked;

@@ -6,6 +6,7 @@ use super::{FramedFlows, HandedOver};
 use crate::relay::tcp::Tcp;
 use crate::relay::tcp::direction::Early;
 use crate::relay::tcp::flow::{Flow, Side};
+use crate::relay::tcp::host_side::settle_in;
 use crate::relay::worker::Context;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -26,8 +27,9 @@ impl Tcp {
             unsent: over.unsent,
         };
         let mut flow = Flow::new(over.router, over.host).begun(early);
-        if let Some(passage) = over.passage {
-            flow = flow.passing(passage);
+        match over.passage {
+            Some(passage) => flow = flow.passing(passage),
+            None => settle_in(&flow.socket(Side::Host)),
         }
         if over.broken {
             flow.dies(Side::Host, cx.now);

@@ -24,6 +24,7 @@ pub mod connection;
 pub mod frame;
 mod inward;
 mod join;
+mod outward;
 pub mod wanted;
 
 use super::flow::{DESCRIPTORS, Passage, reset_on_close};
@@ -41,11 +42,11 @@ use care::Resetting;
 use connection::{BULK_FROM, Connection, Offer, Received};
 use frame::FrameSender;
 use mossnet_helper::framed::{FRAMED_MASK, FRAMED_TIMESTAMP};
+use outward::Delay;
 use socket2::SockRef;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher as _;
-use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -91,6 +92,7 @@ struct Framed {
     asked: Option<Box<Question>>,
     /// Of a published port.
     passage: Option<Box<Passage>>,
+    delay: Delay,
 }
 
 /// A flow that a kernel socket goes on with.
@@ -200,16 +202,21 @@ impl FramedFlows {
         let entered = self.flows.get(key).is_some_and(|flow| {
             let token = Token::new(Owner::TcpFramed, key);
             let interest = Interest::STREAM_READ_EDGE;
-            let watched = cx.poller.add(flow.host.as_fd(), token, interest);
-            let greeted = watched.and_then(|()| self.sender.send(&flow.connection.greeting()));
-            if let Err(error) = &greeted {
+            // First of all the SYN: while the container reads it, the rest is done.
+            let greeted = self.sender.send(&flow.connection.greeting());
+            let watched = greeted.and_then(|()| {
+                let added = cx.poller.add(flow.host.as_fd(), token, interest);
+                if added.is_err() {
+                    let _ = self.sender.send(&flow.connection.reset());
+                }
+                added
+            });
+            if let Err(error) = &watched {
                 tracing::debug!(%error, "framed flow not begun");
             }
-            greeted.is_ok()
+            watched.is_ok()
         });
         if !entered && let Some(flow) = self.flows.remove(key) {
-            // It may not have been there.
-            let _ = cx.poller.remove(flow.host.as_fd());
             return Err(flow);
         }
         self.by_ends.insert(ends, key);
@@ -433,45 +440,7 @@ impl Framed {
             early_event: false,
             asked: None,
             passage: None,
-        }
-    }
-
-    /// Passes on what the container has sent; what finds no room is kept. `false`: the host side is broken.
-    fn pass_outward(&mut self, data: &[u8]) -> bool {
-        if data.is_empty() || self.broken {
-            return true;
-        }
-        if !self.held.is_empty() {
-            self.held.extend_from_slice(data);
-            return true;
-        }
-        match send(&self.host, data) {
-            Ok(sent) => {
-                // What is held, the kernel's flow counts.
-                if let Some(passage) = &self.passage {
-                    passage.counters.carry(0, sent as u64);
-                }
-                self.held
-                    .extend_from_slice(data.get(sent..).unwrap_or_default());
-                true
-            }
-            Err(error) => {
-                tracing::debug!(%error, "host side broken");
-                self.broken = true;
-                false
-            }
-        }
-    }
-}
-
-/// Bytes taken; none where there is no room.
-fn send(host: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    loop {
-        match SockRef::from(host).send_with_flags(bytes, flags) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            result => return result,
+            delay: Delay::NothingSent,
         }
     }
 }
