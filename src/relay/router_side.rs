@@ -13,7 +13,8 @@ use super::gate::{self, UplinkMacs};
 use super::sandbox::{self, SandboxError};
 use super::socket_pool::{Defaults, SocketKind, SocketPool, transparent};
 use super::tcp::framed;
-use crate::sys::{self, packet::FrameRing};
+use crate::sys;
+use crate::sys::packet::{Deaf, FrameRing};
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 use socket2::{SockAddr, SockRef};
@@ -112,14 +113,18 @@ fn enter_and_open(
     let (_, up0) = interface("up0")?;
     let (ifindex, up1) = interface("up1")?;
     let fanout = (workers > 1).then_some(1);
+    let gates = (0..workers).map(|_| sys::packet::of_interface(ifindex, fanout));
+    let mut packets = gates
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(open("gate"))?;
+    packets.extend(if framed { taps(workers) } else { Vec::new() });
+    let mut packets = sys::packet::open(packets, gate::LARGEST).into_iter();
     let mut sets = Vec::with_capacity(workers);
-    for _ in 0..workers {
-        sets.push(worker_sockets(ifindex, fanout)?);
+    for gate in packets.by_ref().take(workers) {
+        sets.push(worker_sockets(gate.map_err(open("gate"))?)?);
     }
-    if framed {
-        for (set, tap) in sets.iter_mut().zip(taps(workers)) {
-            set.tap = Some(tap);
-        }
+    for (set, tap) in sets.iter_mut().zip(all(packets)) {
+        set.tap = Some(tap);
     }
     let side = RouterSide {
         workers: sets,
@@ -148,8 +153,11 @@ fn interface(name: &'static str) -> Result<(u32, [u8; 6]), RouterSideError> {
         .ok_or(RouterSideError::NoInterface(name))
 }
 
-fn worker_sockets(ifindex: u32, fanout: Option<u16>) -> Result<WorkerSockets, RouterSideError> {
-    let open = |what| move |source| RouterSideError::Open { what, source };
+fn open(what: &'static str) -> impl Fn(io::Error) -> RouterSideError {
+    move |source| RouterSideError::Open { what, source }
+}
+
+fn worker_sockets(gate: (OwnedFd, FrameRing)) -> Result<WorkerSockets, RouterSideError> {
     Ok(WorkerSockets {
         tcp: [
             tcp_listener(SocketKind::TcpV4)
@@ -161,13 +169,13 @@ fn worker_sockets(ifindex: u32, fanout: Option<u16>) -> Result<WorkerSockets, Ro
             udp_listener(SocketKind::UdpV4).map_err(open("UDP listener"))?,
             optional(udp_listener(SocketKind::UdpV6)).map_err(open("IPv6 UDP listener"))?,
         ),
-        gate: sys::packet::open(ifindex, fanout, gate::LARGEST).map_err(open("gate"))?,
+        gate,
         tap: None,
     })
 }
 
 /// One for each worker, or none: framed flows are an optimisation.
-fn taps(workers: usize) -> Vec<(OwnedFd, FrameRing)> {
+fn taps(workers: usize) -> Vec<Deaf> {
     let possible = transparent(SocketKind::TcpV4, Defaults::default())
         .is_ok_and(|socket| sys::tcp_repair::is_possible(socket.as_fd()));
     if !possible {
@@ -175,8 +183,12 @@ fn taps(workers: usize) -> Vec<(OwnedFd, FrameRing)> {
         return Vec::new();
     }
     let numbers = (0..workers).map(framed::timestamp);
-    let opened = numbers.map(|timestamp| sys::packet::open_tap(timestamp, gate::LARGEST));
-    opened.collect::<io::Result<_>>().unwrap_or_else(|error| {
+    all(numbers.map(sys::packet::of_timestamp))
+}
+
+/// All taps, or none.
+fn all<T>(taps: impl Iterator<Item = io::Result<T>>) -> Vec<T> {
+    taps.collect::<io::Result<_>>().unwrap_or_else(|error| {
         tracing::info!(%error, "no framed flows: no tap of the router netns");
         Vec::new()
     })
@@ -226,7 +238,6 @@ fn loopback(kind: SocketKind, port: u16) -> SocketAddr {
 }
 
 fn dns_sockets() -> Result<DnsSockets, RouterSideError> {
-    let open = |what| move |source| RouterSideError::Open { what, source };
     let udp4 = dns_socket(SocketKind::UdpV4).map_err(open("DNS socket"))?;
     let tcp4 = dns_socket(SocketKind::TcpV4).map_err(open("DNS listener"))?;
     Ok(DnsSockets {

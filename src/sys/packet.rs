@@ -5,7 +5,7 @@
 
 mod tap;
 
-pub use tap::open_tap;
+pub use tap::of_timestamp;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::socket::{MsgFlags, recv};
@@ -73,27 +73,65 @@ pub fn checksum_is_known(frame: &[u8]) -> bool {
     flags & (CHECKSUM_PARTIAL | CHECKSUM_VALID) != 0
 }
 
-/// Opens a socket that sees every frame arriving on the interface, and none that it sends, and the ring that
-/// they come to. `largest`: bytes of the largest frame, virtio-net header included; longer ones are skipped.
+/// A socket without the ring that its frames will come to.
+#[derive(Debug)]
+pub struct Deaf {
+    socket: OwnedFd,
+    /// What it will hear: an interface, or 0 for all.
+    ifindex: u32,
+    fanout_group: Option<u16>,
+}
+
+/// A socket that is to see every frame arriving on the interface, and none that it sends.
 ///
 /// With several sockets, `fanout_group` (unique in the network namespace) spreads the frames over
 /// them so that both directions of a flow meet at one socket. EPERM without CAP_NET_RAW.
-pub fn open(
-    ifindex: u32,
-    fanout_group: Option<u16>,
-    largest: usize,
-) -> io::Result<(OwnedFd, FrameRing)> {
-    let socket = deaf()?;
-    set(socket.as_fd(), libc::PACKET_VNET_HDR, &1_i32)?;
-    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-    let ring = FrameRing::new(socket.as_fd(), largest)?;
-    bind(socket.as_fd(), ifindex)?;
-    if let Some(group) = fanout_group {
-        // Low half: group; high half: mode.
-        let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
-        set(socket.as_fd(), libc::PACKET_FANOUT, &mode)?;
+pub fn of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<Deaf> {
+    Ok(Deaf {
+        socket: deaf()?,
+        ifindex,
+        fanout_group,
+    })
+}
+
+/// Lets the sockets hear, each with its ring, and gives them back in their order. `largest`: bytes of the largest frame,
+/// virtio-net header included; longer ones are skipped.
+///
+/// For a ring the kernel waits until nobody can still be about the socket (`synchronize_net`), 5 to 25 ms. All wait at
+/// once here, each in a thread that does nothing else.
+pub fn open(sockets: Vec<Deaf>, largest: usize) -> Vec<io::Result<(OwnedFd, FrameRing)>> {
+    let rings: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let begin =
+            |one| std::thread::Builder::new().spawn_scoped(scope, move || Deaf::reserve(one));
+        let waiting: Vec<_> = sockets.iter().map(begin).collect();
+        let broken = |_panic| Err(io::ErrorKind::BrokenPipe.into());
+        let end = waiting.into_iter();
+        end.map(|one| one?.join().unwrap_or_else(broken)).collect()
+    });
+    let both = sockets.into_iter().zip(rings);
+    both.map(|(socket, ring)| ring.and_then(|()| socket.listen(largest)))
+        .collect()
+}
+
+impl Deaf {
+    /// The ring, in the kernel.
+    fn reserve(&self) -> io::Result<()> {
+        let socket = self.socket.as_fd();
+        set(socket, libc::PACKET_VNET_HDR, &1_i32)?;
+        set(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        FrameRing::reserve(socket)
     }
-    Ok((socket, ring))
+
+    fn listen(self, largest: usize) -> io::Result<(OwnedFd, FrameRing)> {
+        let ring = FrameRing::map(self.socket.as_fd(), largest)?;
+        bind(self.socket.as_fd(), self.ifindex)?;
+        if let Some(group) = self.fanout_group {
+            // Low half: group; high half: mode.
+            let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
+            set(self.socket.as_fd(), libc::PACKET_FANOUT, &mode)?;
+        }
+        Ok((self.socket, ring))
+    }
 }
 
 /// A socket that receives nothing before [`bind`] has named an interface.
@@ -213,9 +251,8 @@ pub struct FrameRing {
 unsafe impl Send for FrameRing {}
 
 impl FrameRing {
-    /// For a socket that is not bound yet. `largest`: bytes of the largest frame, virtio-net header
-    /// included; longer ones are skipped.
-    fn new(socket: BorrowedFd<'_>, largest: usize) -> io::Result<Self> {
+    /// For a socket that is not bound yet.
+    fn reserve(socket: BorrowedFd<'_>) -> io::Result<()> {
         let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
         set(socket, libc::PACKET_VERSION, &version)?;
         // Any value but 0: what is too long for its place also comes whole, by recv(2).
@@ -226,7 +263,11 @@ impl FrameRing {
             tp_frame_size: SLOT_LEN as u32,
             tp_frame_nr: SLOTS as u32,
         };
-        set(socket, libc::PACKET_RX_RING, &geometry)?;
+        set(socket, libc::PACKET_RX_RING, &geometry)
+    }
+
+    /// What was reserved. `largest`: bytes of the largest frame, virtio-net header included; longer ones are skipped.
+    fn map(socket: BorrowedFd<'_>, largest: usize) -> io::Result<Self> {
         Ok(Self {
             slots: map_ring(socket, RING_LEN)?,
             next: 0,

@@ -12,24 +12,20 @@
 //!
 //! Sources: packet(7), Documentation/networking/filter.rst, RFC 7323 §3.2 and appendix A, RFC 9293 §3.10.7.1.
 
-use super::{FrameRing, bind, deaf, set};
+use super::{Deaf, deaf};
 use socket2::{SockFilter, SockRef};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
-/// Opens a socket that sees TCP segments which echo `timestamp` and resets without options, coming to any interface
-/// of the network namespace, now or later; and the ring that they come to.
-///
-/// `largest`: bytes of the largest frame, virtio-net header included; longer ones are skipped. EPERM without
-/// CAP_NET_RAW.
-pub fn open_tap(timestamp: u32, largest: usize) -> io::Result<(OwnedFd, FrameRing)> {
+/// A socket that is to see TCP segments which echo `timestamp` and resets without options, coming to any interface
+/// of the network namespace, now or later. EPERM without CAP_NET_RAW.
+pub fn of_timestamp(timestamp: u32) -> io::Result<Deaf> {
     let socket = deaf()?;
     SockRef::from(&socket).attach_filter(&filter(timestamp))?;
-    set(socket.as_fd(), libc::PACKET_VNET_HDR, &1_i32)?;
-    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-    let ring = FrameRing::new(socket.as_fd(), largest)?;
-    bind(socket.as_fd(), 0)?;
-    Ok((socket, ring))
+    Ok(Deaf {
+        socket,
+        ifindex: 0,
+        fanout_group: None,
+    })
 }
 
 const WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;

@@ -1,7 +1,9 @@
-use super::super::{Gso, VNET_HEADER_LEN, checksum_is_known, send_on, vnet_header};
+use super::super::{
+    FrameRing, Gso, VNET_HEADER_LEN, checksum_is_known, open, send_on, vnet_header,
+};
 use super::*;
 use crate::sys::own_netns::in_own_netns;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 const TIMESTAMP: u32 = 0x6d6f_7302;
@@ -236,8 +238,12 @@ fn a_tap_sees_all_interfaces_and_says_which() {
         module_path!(),
         "a_tap_sees_all_interfaces_and_says_which",
         || {
-            let (socket, mut ring) = open_tap(TIMESTAMP, LARGEST).unwrap();
-            let (sender, _ring) = open_tap(0, LARGEST).unwrap();
+            let taps = [TIMESTAMP, 0].map(|timestamp| of_timestamp(timestamp).unwrap());
+            let opened = open(taps.into(), LARGEST).into_iter().collect();
+            let opened: io::Result<Vec<_>> = opened;
+            let Ok([(socket, mut ring), (sender, _)]) = <[_; 2]>::try_from(opened.unwrap()) else {
+                panic!("two were asked for");
+            };
             let indices = ["lo", "tap-a", "tap-b"].map(nix::net::if_::if_nametoindex);
             let [lo, a, b] = indices.map(Result::unwrap);
             // A frame that has no place in a slot comes whole, and its interface is known as well.
