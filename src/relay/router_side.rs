@@ -138,12 +138,9 @@ fn enter_and_open(
 
 /// Index and Ethernet address.
 fn interface(name: &'static str) -> Result<(u32, [u8; 6]), RouterSideError> {
-    let open = |errno: nix::Error| RouterSideError::Open {
-        what: "list of interfaces",
-        source: errno.into(),
-    };
     getifaddrs()
-        .map_err(open)?
+        .map_err(io::Error::from)
+        .map_err(open("list of interfaces"))?
         .filter(|interface| interface.interface_name == name)
         .find_map(|interface| {
             let link = interface.address?;

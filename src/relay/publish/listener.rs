@@ -6,20 +6,16 @@
 //! Sources: tcp(7), ip(7), ipv6(7), socket(7).
 
 use crate::ports::{HostAddr, Port, Proto};
+use crate::relay::tcp::host_side::prepare_to_last;
 use crate::relay::tcp::pacing::Aside;
 use crate::sys::udp::{self, Report};
 use serde::Serialize;
-use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
-
-/// Idle time after which a client is asked whether it is still there; accepted sockets inherit it.
-/// As for connections that containers make.
-const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Receive buffer of a UDP socket, bytes: datagrams of all its clients wait there.
 const QUEUE: usize = 4 << 20;
@@ -205,9 +201,8 @@ impl Listener {
 
 fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<Aside> {
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    prepare_to_last(socket)?;
     Aside::put_for_accepted(socket)
 }
 

@@ -60,7 +60,7 @@ impl HostSockets {
     /// One that may connect to `destination`; its packets go as far as `ttl` lets the container's.
     pub fn take(&mut self, destination: SocketAddr, ttl: u8, rules: &Rules) -> io::Result<Fresh> {
         let v6 = destination.is_ipv6();
-        let shelf = if v6 { &mut self.v6 } else { &mut self.v4 };
+        let shelf = self.shelf(v6);
         shelf.taken += 1;
         let ready = shelf.sockets.pop();
         let (socket, control) = match ready {
@@ -83,15 +83,14 @@ impl HostSockets {
     /// Makes as many as were taken since, up to a few.
     pub fn make_ahead(&mut self) {
         for v6 in [false, true] {
-            let shelf = if v6 { &mut self.v6 } else { &mut self.v4 };
+            let shelf = self.shelf(v6);
             let wanted = std::mem::take(&mut shelf.taken).min(MOST_AHEAD);
             for _ in shelf.sockets.len()..wanted {
                 // Whoever needs one learns why there is none.
                 let Ok(one) = self.make(v6) else {
                     return;
                 };
-                let shelf = if v6 { &mut self.v6 } else { &mut self.v4 };
-                shelf.sockets.push(one);
+                self.shelf(v6).sockets.push(one);
             }
         }
     }
@@ -99,6 +98,10 @@ impl HostSockets {
     /// Once a second or so: the host may have chosen another congestion control.
     pub fn tick(&mut self) {
         *self = Self::default();
+    }
+
+    fn shelf(&mut self, v6: bool) -> &mut Shelf {
+        if v6 { &mut self.v6 } else { &mut self.v4 }
     }
 
     fn make(&mut self, v6: bool) -> io::Result<(Socket, Aside)> {
@@ -117,13 +120,15 @@ impl HostSockets {
     }
 }
 
-/// Sets what a connection needs that lasts, or sends more than once.
+/// Sets what a connection needs that lasts, or sends more than once. What a listener accepts inherits it.
+pub fn prepare_to_last(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
+}
+
+/// The same where the connection is there already. A peer that is gone says so by its next event.
 pub fn settle_in(host: &impl AsFd) {
-    let socket = SockRef::from(host);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-    // A peer that is gone already says so by its next event.
-    let set = socket.set_tcp_nodelay(true);
-    if let Err(error) = set.and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
+    if let Err(error) = prepare_to_last(&SockRef::from(host)) {
         tracing::debug!(%error, "host side without keepalive");
     }
 }

@@ -17,7 +17,7 @@ pub mod connect;
 pub mod direction;
 pub mod flow;
 pub mod framed;
-mod host_side;
+pub mod host_side;
 pub mod pacing;
 pub mod pipe_pool;
 pub mod refusal;

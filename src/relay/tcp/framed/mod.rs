@@ -47,6 +47,7 @@ use socket2::SockRef;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher as _;
+use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -199,29 +200,30 @@ impl FramedFlows {
         let ends = flow.connection.ends();
         let since = flow.connection.unacknowledged();
         let key = self.flows.insert(flow);
-        let entered = self.flows.get(key).is_some_and(|flow| {
-            let token = Token::new(Owner::TcpFramed, key);
-            let interest = Interest::STREAM_READ_EDGE;
-            // First of all the SYN: while the container reads it, the rest is done.
-            let greeted = self.sender.send(&flow.connection.greeting());
-            let watched = greeted.and_then(|()| {
-                let added = cx.poller.add(flow.host.as_fd(), token, interest);
-                if added.is_err() {
-                    let _ = self.sender.send(&flow.connection.reset());
-                }
-                added
-            });
-            if let Err(error) = &watched {
-                tracing::debug!(%error, "framed flow not begun");
-            }
-            watched.is_ok()
-        });
-        if !entered && let Some(flow) = self.flows.remove(key) {
+        if let Err(error) = self.greet(key, cx)
+            && let Some(flow) = self.flows.remove(key)
+        {
+            tracing::debug!(%error, "framed flow not begun");
             return Err(flow);
         }
         self.by_ends.insert(ends, key);
         self.unsure.push_back((cx.now, key, since));
         Ok(key)
+    }
+
+    /// First of all the SYN: while the container reads it, the rest is done.
+    fn greet(&mut self, key: Key, cx: &Context<'_>) -> io::Result<()> {
+        let Some(flow) = self.flows.get(key) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        self.sender.send(&flow.connection.greeting())?;
+        let token = Token::new(Owner::TcpFramed, key);
+        let interest = Interest::STREAM_READ_EDGE;
+        let watched = cx.poller.add(flow.host.as_fd(), token, interest);
+        if watched.is_err() {
+            let _ = self.sender.send(&flow.connection.reset());
+        }
+        watched
     }
 
     /// A SYN has come to the gate: `true` where it is of a flow that there is, and was seen to. A new one
