@@ -6,6 +6,7 @@
 mod world;
 
 mod activation;
+mod bulk;
 mod busy_poll;
 mod by_grant;
 mod capture;

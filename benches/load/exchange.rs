@@ -4,7 +4,7 @@
 //! connection is asked by blocking calls, many by epoll(7). Eight ports spread the connections: no
 //! contender runs out of 4-tuples before it is out of breath.
 
-use super::{Measured, Order, PATIENCE, connect, listener, values};
+use super::{Measured, Order, PATIENCE, connect, datagrams, listener, values};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
@@ -146,6 +146,25 @@ fn one_asking(order: &Order) -> Measured {
         ask(&mut stream)?;
         let now = Instant::now();
         latencies.each.push(now - begin);
+        begin = now;
+    }
+    latencies.result()
+}
+
+/// Datagrams there and back, one at a time: the same.
+pub fn echoes(order: &Order) -> Measured {
+    let socket = datagrams::flow(order.address)?;
+    let mut latencies = Latencies::start();
+    let end = Instant::now() + order.duration;
+    let mut begin = Instant::now();
+    while begin < end {
+        let answered = datagrams::echo_on(&socket);
+        let now = Instant::now();
+        if answered {
+            latencies.each.push(now - begin);
+        } else {
+            latencies.failed += 1;
+        }
         begin = now;
     }
     latencies.result()

@@ -79,6 +79,7 @@ fn kinds(name: &str) -> Option<fn(&Order) -> Measured> {
         "paced-out" => datagrams::paced_out,
         "segments-out" => datagrams::segments_out,
         "echo" => datagrams::echo,
+        "echoes" => exchange::echoes,
         "names" => names::ask,
         "idle" => idle::hold,
         "churn" => churn::churn,

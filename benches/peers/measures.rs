@@ -190,6 +190,7 @@ pub const ALL: &[Measure] = &[
         "connections beside a stream out, 1 at once",
         ("connections", 1),
     ),
+    loaded("UDP echoes beside a stream out, 1 flow", ("echoes", 1)),
     measure("udp", "UDP out, 64 bytes", ("flood-out", 64), FLOOD),
     measure("udp", "UDP in, 64 bytes", ("flood-in", 64), FLOOD),
     measure("udp", "UDP out, 1,400 bytes", ("flood-out", 1400), FLOOD),

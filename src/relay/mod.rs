@@ -4,12 +4,13 @@
 //! Started by the helper as `mossnet relay` inside the user namespace and the host netns, with
 //! descriptor 3 the control socket and 4 the router netns. Map, as packets pass: [`worker`]
 //! ([`event_loop`], [`busy_poll`]) → [`gate`] ([`wire`], [`rules`], [`host_loopback`]) → [`pending`], [`tcp`] | [`udp`] | [`icmp`]
-//! ([`exit`], [`endpoints`], [`offender`]); the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`],
+//! ([`exit`], [`endpoints`], [`offender`]); streams go on from [`tcp`] to [`bulk`]; the other way, [`publish`] → [`tcp`]; beside them [`dns`]. Set-up: [`router_side`], [`sandbox`],
 //! [`seccomp`], [`socket_pool`], [`budget`]; then [`control`].
 //!
 //! Invariant: no byte from outside is read before the process has locked itself in.
 
 pub mod budget;
+pub mod bulk;
 pub mod busy_poll;
 pub mod control;
 pub mod dns;
@@ -31,6 +32,7 @@ pub mod seccomp;
 pub mod slots;
 pub mod socket_pool;
 pub mod tcp;
+pub mod ticks;
 pub mod udp;
 pub mod worker;
 
@@ -39,6 +41,7 @@ pub use crate::wire;
 use crate::error::one_line;
 use crate::sys;
 use budget::FdBudget;
+use bulk::BulkWorkers;
 use busy_poll::WindowError;
 use control::Control;
 use endpoints::Endpoints;
@@ -194,7 +197,8 @@ fn start(netns: OwnedFd, known: Known<'_>, line: OwnedFd) -> Result<Arc<FdBudget
     } else {
         sandbox::drop_capabilities()?;
     }
-    let locked_in = Arc::new(Barrier::new(workers + 1));
+    // Each worker has a bulk worker beside it.
+    let locked_in = Arc::new(Barrier::new(2 * workers + 1));
     let budget = Arc::new(FdBudget::new(nofile));
     let rushes = Arc::new(Rushes::new(Some(line), Instant::now()));
     start_threads(side, known, (&budget, rushes, window), &locked_in)?;
@@ -203,7 +207,7 @@ fn start(netns: OwnedFd, known: Known<'_>, line: OwnedFd) -> Result<Arc<FdBudget
     Ok(budget)
 }
 
-/// Starts the workers, and then, when this thread has no capability any more, the name server.
+/// Starts the workers, and then, when this thread has no capability any more, bulk workers and the name server.
 fn start_threads(
     side: RouterSide,
     (rules, endpoints): Known<'_>,
@@ -211,6 +215,7 @@ fn start_threads(
     locked_in: &Arc<Barrier>,
 ) -> Result<(), RelayError> {
     let start = |what| move |source| RelayError::Start { what, source };
+    let bulk = BulkWorkers::new(side.workers.len()).map_err(start(BULK_WORKER))?;
     let udp_flows = (budget.limit() / side.workers.len().max(1) / 2).max(64);
     let shared = Shared {
         rules: Arc::clone(rules),
@@ -226,26 +231,44 @@ fn start_threads(
         connections: Conversations::default(),
         rushes,
         endpoints: Arc::clone(endpoints),
+        bulk,
         workers: side.workers.len(),
         busy_poll,
     };
     for (number, sockets) in side.workers.into_iter().enumerate() {
-        let worker = Worker::new(number, sockets, &shared).map_err(start("a worker"))?;
-        let locked_in = Arc::clone(locked_in);
-        std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                busy_poll::sleep_no_longer_than_asked();
-                locked_in.wait();
-                let error = worker.run();
-                tracing::error!(%error, "worker ended");
-                std::process::abort();
-            })
-            .map_err(start("a worker"))?;
+        let worker = Worker::new(number, sockets, &shared).map_err(start(WORKER))?;
+        let started = start_worker(format!("worker-{number}"), locked_in, || worker.run());
+        started.map_err(start(WORKER))?;
     }
     sandbox::drop_capabilities()?;
+    let bulk = shared.bulk.workers(&shared).map_err(start(BULK_WORKER))?;
+    for (number, worker) in bulk.into_iter().enumerate() {
+        let started = start_worker(format!("bulk-{number}"), locked_in, || worker.run());
+        started.map_err(start(BULK_WORKER))?;
+    }
     dns::spawn(side.dns, Arc::clone(rules)).map_err(start("the name server"))?;
     Ok(())
+}
+
+const WORKER: &str = "a worker";
+const BULK_WORKER: &str = "a bulk worker";
+
+/// A thread that lets `work` go when the process is locked in. It never should return.
+fn start_worker(
+    name: String,
+    locked_in: &Arc<Barrier>,
+    work: impl FnOnce() -> io::Error + Send + 'static,
+) -> io::Result<()> {
+    let locked_in = Arc::clone(locked_in);
+    let run = move || {
+        busy_poll::sleep_no_longer_than_asked();
+        locked_in.wait();
+        let error = work();
+        tracing::error!(%error, "worker ended");
+        std::process::abort();
+    };
+    let thread = std::thread::Builder::new().name(name);
+    thread.spawn(run).map(drop)
 }
 
 /// Raises the soft limit to the hard one, and tells it.

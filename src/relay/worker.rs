@@ -6,6 +6,7 @@
 //! sockets, so that datagrams which were there before a flow got its own socket stay in order.
 
 use super::budget::FdBudget;
+use super::bulk::BulkWorkers;
 use super::busy_poll::BusyPoll;
 use super::endpoints::Endpoints;
 use super::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
@@ -22,6 +23,7 @@ use super::socket_pool::SocketPool;
 use super::tcp::Tcp;
 use super::tcp::framed::frame::FrameSender;
 use super::tcp::framed::{self, FramedFlows};
+use super::ticks::Ticks;
 use super::udp::{Listeners, Udp};
 use super::wire::icmp::Notice;
 use super::wire::reset::reset;
@@ -38,13 +40,6 @@ pub(super) const BATCH: usize = 256;
 /// Batches of frames taken off the tap at once: more than the events of a round can bring answers to, and not all
 /// that a container may flood it with.
 const TAP_BATCHES: usize = 8;
-
-/// Time between ticks while there is traffic.
-pub(super) const TICK: Duration = Duration::from_secs(1);
-/// After this long without an event every flow has timed out that ever will by itself.
-pub(super) const QUIET_AFTER: Duration = Duration::from_secs(180);
-/// Time between ticks then.
-pub(super) const QUIET_TICK: Duration = Duration::from_secs(60);
 
 /// What every part of a worker may use while it handles an event.
 pub struct Context<'a> {
@@ -91,10 +86,35 @@ pub struct Shared {
     pub rushes: Arc<Rushes>,
     /// Where containers are.
     pub endpoints: Arc<Endpoints>,
+    /// Where bulk flows go that are in the way of others.
+    pub bulk: BulkWorkers,
     /// How many workers there are.
     pub workers: usize,
     /// How long each looks for events before it sleeps.
     pub busy_poll: Duration,
+}
+
+impl Shared {
+    /// What of it the parts of a worker use while they handle an event.
+    pub fn context<'a>(
+        &'a self,
+        poller: &'a Poller,
+        rules: &'a Rules,
+        gate: &'a mut GateSender,
+        now: Instant,
+    ) -> Context<'a> {
+        Context {
+            poller,
+            rules,
+            gate,
+            pool: &self.pool,
+            inside: None,
+            budget: &self.budget,
+            rushes: &self.rushes,
+            endpoints: &self.endpoints,
+            now,
+        }
+    }
 }
 
 /// One worker, not yet running.
@@ -137,18 +157,9 @@ impl Worker {
         let mut sender = GateSender::new(socket, shared.macs);
         let tap = sockets.tap.map(|tap| tapped(tap, shared, number, &poller));
         let (tap, framed) = tap.transpose()?.unzip();
-        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), framed, &poller)?;
-        let mut cx = Context {
-            poller: &poller,
-            rules: rules.get(),
-            gate: &mut sender,
-            pool: &shared.pool,
-            inside: None,
-            budget: &shared.budget,
-            rushes: &shared.rushes,
-            endpoints: &shared.endpoints,
-            now,
-        };
+        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), framed, &poller)?
+            .giving_to(shared.bulk.clone());
+        let mut cx = shared.context(&poller, rules.get(), &mut sender, now);
         let (v4, v6) = sockets.udp;
         let udp = Udp::new(Listeners { v4, v6 }, shared.udp, &mut cx)?;
         Ok(Self {
@@ -173,40 +184,34 @@ impl Worker {
     /// Serves until epoll or the gate fails, which they never should.
     pub fn run(mut self) -> io::Error {
         let mut batch = Batch::with_capacity(BATCH);
-        let mut next_tick = Instant::now() + TICK;
-        let mut last_event = Instant::now();
+        let mut ticks = Ticks::from(Instant::now());
         loop {
             let now = Instant::now();
-            let until_tick = next_tick.saturating_duration_since(now);
+            let until_tick = ticks.wait(now);
             let patience = self.tcp.patience(now).unwrap_or(until_tick).min(until_tick);
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
             let now = Instant::now();
             self.take_up_rules(now);
-            if let Err(error) = self.round(&batch, now, &mut last_event) {
+            if let Err(error) = self.round(&batch, now, &mut ticks) {
                 return error;
             }
-            if now >= next_tick {
+            if ticks.is_due(now) {
                 self.tick(now);
-                let quiet = now.duration_since(last_event) >= QUIET_AFTER;
-                next_tick = now + if quiet { QUIET_TICK } else { TICK };
-            } else if last_event == now {
-                // The first event after a quiet time.
-                next_tick = next_tick.min(now + TICK);
             }
         }
     }
 
     /// Handles one batch of events.
-    fn round(&mut self, batch: &Batch, now: Instant, last_event: &mut Instant) -> io::Result<()> {
+    fn round(&mut self, batch: &Batch, now: Instant, ticks: &mut Ticks) -> io::Result<()> {
         let urgent = |token: &Token| token.owner == Owner::UdpListener;
         for (token, readiness) in batch.iter().filter(|(token, _)| urgent(token)) {
-            *last_event = now;
+            ticks.event(now);
             self.dispatch(token, readiness, now)?;
         }
         for (token, readiness) in batch.iter().filter(|(token, _)| !urgent(token)) {
-            *last_event = now;
+            ticks.event(now);
             self.dispatch(token, readiness, now)?;
         }
         let (parts, mut cx) = self.split(now);

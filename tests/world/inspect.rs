@@ -114,7 +114,22 @@ pub fn status_at(path: &str, field: &str) -> String {
 
 /// Processor time that a process has used. Source: proc_pid_stat(5); a clock tick is 10 ms.
 pub fn processor_time(pid: i32) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    processor_time_at(&format!("/proc/{pid}/stat"))
+}
+
+/// The same of each thread, by its name.
+pub fn thread_times(pid: i32) -> Vec<(String, Duration)> {
+    let thread = |tid| {
+        let task = format!("/proc/{pid}/task/{tid}");
+        let name = fs::read_to_string(format!("{task}/comm")).ok()?;
+        let time = processor_time_at(&format!("{task}/stat"));
+        Some((name.trim().to_owned(), time))
+    };
+    threads(pid).into_iter().filter_map(thread).collect()
+}
+
+fn processor_time_at(path: &str) -> Duration {
+    let text = fs::read_to_string(path).unwrap_or_default();
     let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks = fields.split(' ').skip(11).take(2);
     let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();

@@ -13,6 +13,7 @@ use super::listener::{Listener, ListenerError};
 use super::table::{Listeners, Table};
 use crate::network::snapshot::Snapshot;
 use crate::relay::budget::FdBudget;
+use crate::relay::bulk::BulkWorkers;
 use crate::relay::busy_poll::{self, BusyPoll, WindowError};
 use crate::relay::endpoints::Endpoints;
 use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
@@ -24,7 +25,8 @@ use crate::relay::rush::Rushes;
 use crate::relay::sandbox::{self, SandboxError};
 use crate::relay::socket_pool::SocketPool;
 use crate::relay::tcp::Tcp;
-use crate::relay::worker::{BATCH, Context, QUIET_AFTER, QUIET_TICK, Shared, TICK};
+use crate::relay::ticks::Ticks;
+use crate::relay::worker::{BATCH, Context, Shared};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -136,7 +138,8 @@ impl Ports {
     }
 }
 
-fn shared(
+/// Without gate, name server and bulk workers.
+pub(in crate::relay) fn shared(
     budget: FdBudget,
     pool: SocketPool,
     rules: &Arc<SharedRules>,
@@ -161,6 +164,7 @@ fn shared(
         // Nobody is there who could do anything about it.
         rushes: Arc::new(Rushes::new(None, Instant::now())),
         endpoints: Arc::default(),
+        bulk: BulkWorkers::default(),
         workers: 1,
         busy_poll,
     }
@@ -240,10 +244,9 @@ impl Worker {
     /// Serves until epoll fails, which it never should.
     fn run(mut self) -> io::Error {
         let mut batch = Batch::with_capacity(BATCH);
-        let mut next_tick = Instant::now() + TICK;
-        let mut last_event = Instant::now();
+        let mut ticks = Ticks::from(Instant::now());
         loop {
-            let patience = self.patience(next_tick);
+            let patience = self.patience(&ticks);
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
@@ -251,29 +254,24 @@ impl Worker {
             self.rules.refresh();
             self.with(now, |_, publish, cx| publish.follow(cx));
             for (token, readiness) in batch.iter() {
-                last_event = now;
+                ticks.event(now);
                 self.dispatch(token, readiness, now);
             }
             self.with(now, |tcp, _, cx| tcp.resume(batch.is_empty(), cx));
             self.busy_poll
                 .brought(self.tcp.moved(now), self.publish.came());
-            if now >= next_tick {
+            if ticks.is_due(now) {
                 self.with(now, |tcp, publish, cx| {
                     tcp.tick(cx);
                     publish.tick(cx);
                 });
-                let quiet = now.duration_since(last_event) >= QUIET_AFTER;
-                next_tick = now + if quiet { QUIET_TICK } else { TICK };
-            } else if last_event == now {
-                // The first event after a quiet time.
-                next_tick = next_tick.min(now + TICK);
             }
         }
     }
 
-    fn patience(&self, next_tick: Instant) -> Duration {
+    fn patience(&self, ticks: &Ticks) -> Duration {
         let now = Instant::now();
-        let until_tick = next_tick.saturating_duration_since(now);
+        let until_tick = ticks.wait(now);
         self.tcp.patience(now).unwrap_or(until_tick).min(until_tick)
     }
 

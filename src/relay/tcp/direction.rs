@@ -239,6 +239,11 @@ impl Direction {
         !matches!(self.held, Held::Nothing)
     }
 
+    /// What it holds is in a pipe.
+    pub fn has_pipe(&self) -> bool {
+        matches!(self.held, Held::Pipe { .. })
+    }
+
     /// It goes on when the destination has room.
     pub fn waits_for_room(&self) -> bool {
         self.holds() && !self.writable

@@ -86,6 +86,8 @@ pub struct Flow {
     pub watched: bool,
     /// Sides (router, host) of which room to write is watched, too.
     room_watched: [bool; 2],
+    /// How often its turn was over before its work; up to 255.
+    turns: u8,
 }
 
 impl Flow {
@@ -101,6 +103,7 @@ impl Flow {
             queued: false,
             watched: false,
             room_watched: [false; 2],
+            turns: 0,
         }
     }
 
@@ -137,6 +140,25 @@ impl Flow {
         };
         *watched = true;
         Some(side)
+    }
+
+    /// Its turn is over, with work left. How often it was.
+    pub fn turn_over(&mut self) -> u8 {
+        self.turns = self.turns.saturating_add(1);
+        self.turns
+    }
+
+    /// Pipes that it holds.
+    pub fn pipes(&self) -> usize {
+        usize::from(self.inbound.has_pipe()) + usize::from(self.outbound.has_pipe())
+    }
+
+    /// Another worker goes on with it, which watches for nothing yet. To be called when it is in no epoll set.
+    pub fn leave(&mut self, pipes: &mut PipePool) {
+        pipes.go(self.pipes());
+        self.queued = false;
+        self.watched = false;
+        self.room_watched = [false; 2];
     }
 
     /// The same of one that came in by a published port.

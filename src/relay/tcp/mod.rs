@@ -18,6 +18,7 @@ pub mod direction;
 pub mod flow;
 pub mod framed;
 pub mod host_side;
+pub mod moving;
 pub mod pacing;
 pub mod pipe_pool;
 pub mod refusal;
@@ -25,6 +26,7 @@ pub mod refusal;
 #[cfg(test)]
 mod tests;
 
+use super::bulk::{BulkWorkers, Stay};
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
 use super::host_loopback::Asked;
 use super::pending::{Connected, FourTuple, Pending};
@@ -38,7 +40,7 @@ use direction::{Early, Scratch, Turn};
 use flow::{DESCRIPTORS, Flow, Outcome, Passage, Side, reset_on_close};
 use framed::FramedFlows;
 use socket2::{SockAddr, SockRef};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -84,6 +86,10 @@ pub struct Tcp {
     moved_bulk: bool,
     /// When a flow that is not bulk last had something to do.
     last_small: Option<Instant>,
+    /// Where bulk flows go.
+    bulk: BulkWorkers,
+    /// Of flows that have come from another worker.
+    stays: HashMap<Key, Arc<Stay>>,
 }
 
 impl Tcp {
@@ -112,6 +118,8 @@ impl Tcp {
             last_bulk: None,
             moved_bulk: false,
             last_small: None,
+            bulk: BulkWorkers::default(),
+            stays: HashMap::new(),
         })
     }
 
@@ -332,6 +340,10 @@ impl Tcp {
 
     fn begin(&mut self, flow: Flow, cx: &mut Context<'_>) -> Key {
         self.last_small = Some(cx.now);
+        self.enter(flow, cx)
+    }
+
+    fn enter(&mut self, flow: Flow, cx: &mut Context<'_>) -> Key {
         let key = self.flows.insert(flow);
         let Some(flow) = self.flows.get(key) else {
             return key;
@@ -379,6 +391,9 @@ impl Tcp {
             Outcome::Wait => {}
             Outcome::TurnOver => {
                 self.last_bulk = Some(cx.now);
+                if self.move_away(key, cx) {
+                    return;
+                }
                 if let Some(flow) = self.flows.get_mut(key)
                     && !flow.queued
                 {
@@ -417,6 +432,7 @@ impl Tcp {
     fn close(&mut self, key: Key, cx: &Context<'_>) {
         if let Some(flow) = self.flows.remove(key) {
             flow.close(&mut self.scratch.pipes);
+            self.stays.remove(&key);
             cx.budget.release(DESCRIPTORS);
             tracing::debug!(flow.id = key.slot, "flow over");
         }

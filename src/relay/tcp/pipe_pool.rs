@@ -76,6 +76,16 @@ impl PipePool {
         drop(pipe);
     }
 
+    /// Another worker's pool gets back `count` lent pipes.
+    pub fn go(&mut self, count: usize) {
+        self.lent -= count;
+    }
+
+    /// `count` pipes that another worker's pool has lent will be given back here.
+    pub fn come(&mut self, count: usize) {
+        self.lent += count;
+    }
+
     /// Pipes that are lent.
     pub fn lent(&self) -> usize {
         self.lent

@@ -6,17 +6,20 @@ use super::{
     ACKNOWLEDGE_AFTER, Framed, FramedFlows, GREET_FOR, HandedOver, IDLE_AFTER, Leaving,
     QUIET_AFTER, RESET_WITHIN, STALE_AFTER,
 };
+use crate::relay::bulk::Stay;
 use crate::relay::event_loop::Key;
 use crate::relay::host_loopback::Asked;
 use crate::relay::pending::FourTuple;
 use crate::relay::socket_pool::SocketKind;
 use crate::relay::tcp::flow::reset_on_close;
+use crate::relay::tcp::moving::Whereabouts;
 use crate::relay::worker::Context;
 use crate::sys;
 use mossnet_helper::framed::{FRAMED_MASK, FRAMED_TIMESTAMP};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// With which a kernel that takes over begins: past the values of all workers.
@@ -156,7 +159,19 @@ impl FramedFlows {
 
     /// Forgets connections that the kernel had taken over, where they are over.
     pub fn forget_late(&mut self, lives: impl Fn(Key) -> bool) {
-        self.late.retain(|_, key| lives(*key));
+        self.late.retain(|_, flow| match flow {
+            Whereabouts::Here(key) => lives(*key),
+            Whereabouts::Elsewhere(stay) => stay.strong_count() > 0,
+        });
+    }
+
+    /// The flow `key` is with a bulk worker now, as long as `stay` lives.
+    pub fn moved(&mut self, ends: FourTuple, key: Key, stay: &Arc<Stay>) {
+        if let Some(late) = self.late.get_mut(&ends)
+            && matches!(late, Whereabouts::Here(here) if *here == key)
+        {
+            *late = Whereabouts::Elsewhere(Arc::downgrade(stay));
+        }
     }
 
     /// Ends flows that the rules no longer admit.

@@ -7,6 +7,7 @@ use crate::relay::tcp::Tcp;
 use crate::relay::tcp::direction::Early;
 use crate::relay::tcp::flow::{Flow, Side};
 use crate::relay::tcp::host_side::settle_in;
+use crate::relay::tcp::moving::Whereabouts;
 use crate::relay::worker::Context;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -36,7 +37,7 @@ impl Tcp {
         }
         let key = self.begin(flow, cx);
         if let Some(framed) = &mut self.framed {
-            framed.late.insert(over.ends, key);
+            framed.late.insert(over.ends, Whereabouts::Here(key));
         }
         if over.broken {
             self.pump(key, cx);

@@ -32,6 +32,7 @@ use crate::relay::endpoints::Place;
 use crate::relay::event_loop::{Interest, Key, Owner, Token};
 use crate::relay::pending::FourTuple;
 use crate::relay::slots::Slots;
+use crate::relay::tcp::moving::Whereabouts;
 use crate::relay::wire::ethernet::Frame;
 use crate::relay::wire::ip::Packet;
 use crate::relay::wire::tcp::Segment;
@@ -134,7 +135,7 @@ pub struct FramedFlows {
     leaving: Vec<Leaving>,
     /// Connections that the kernel has taken over, as long as they last: until a container has heard the kernel's clock,
     /// which takes as long as it drops what is sent to it, it echoes ours.
-    late: HashMap<FourTuple, Key>,
+    late: HashMap<FourTuple, Whereabouts>,
     resetting: Vec<Resetting>,
     /// Whose containers refuse, or do not answer.
     unanswered: Vec<Unanswered>,
