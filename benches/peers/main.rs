@@ -10,7 +10,7 @@
 //! * `settings`: flags. `contender`: who they are. `measures`: the loads and the rows they give.
 //!   `rounds`: the run. `usage`: processor time and memory of the helper processes.
 //! * `startup`, `flows`, `memory`, `churn`: rows with contenders of their own.
-//! * `results`: values, medians, JSON. `goals`: issue 5's. `table`, `plot`: for people.
+//! * `results`: values, medians, JSON. `goals`: issue 5's. `table`, `plot`, `readme`: for people.
 
 // A benchmark that panics is a benchmark that failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -33,6 +33,7 @@ mod goals;
 mod measures;
 mod memory;
 mod plot;
+mod readme;
 mod results;
 mod rounds;
 mod settings;
@@ -98,7 +99,12 @@ fn tell(settings: &Settings, results: Results) {
     print!("{}", goals::text(&goals));
     print!("{}", table::failures(&results));
     let json = results.json(&goals);
-    for (path, text) in [(&settings.json, json), (&settings.svg, plot::svg(&results))] {
+    let mut files = vec![(&settings.json, json), (&settings.svg, plot::svg(&results))];
+    if let Some(path) = &settings.readme {
+        let before = fs::read_to_string(path).expect("read the document");
+        files.push((path, readme::remade(&before, &results, &goals)));
+    }
+    for (path, text) in files {
         // Cargo makes its own directory once; it may be gone since.
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).expect("make the directory of the results");

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 /// Flag, variable, meaning.
-const FLAGS: [(&str, &str, &str); 11] = [
+const FLAGS: [(&str, &str, &str); 12] = [
     (
         "--rounds",
         "MOSSNET_BENCH_ROUNDS",
@@ -62,6 +62,11 @@ const FLAGS: [(&str, &str, &str); 11] = [
         "MOSSNET_BENCH_SVG",
         "where the plot goes (docs/peers.svg; of a run of some rows target/tmp/peers.svg)",
     ),
+    (
+        "--readme",
+        "MOSSNET_BENCH_README",
+        "a document whose tables are to show the results (none)",
+    ),
 ];
 
 /// Groups of rows.
@@ -91,6 +96,7 @@ pub struct Settings {
     pub merge: Option<PathBuf>,
     pub json: PathBuf,
     pub svg: PathBuf,
+    pub readme: Option<PathBuf>,
 }
 
 /// Starts this program anew with its flags as variables, where there are any; an exit code if that
@@ -179,6 +185,7 @@ impl Settings {
             merge: text("MOSSNET_BENCH_MERGE").map(PathBuf::from),
             json: path("MOSSNET_BENCH_JSON", scratch.join("peers.json")),
             svg: path("MOSSNET_BENCH_SVG", plot),
+            readme: text("MOSSNET_BENCH_README").map(PathBuf::from),
             rows,
         }
     }

@@ -156,8 +156,7 @@ impl BulkWorker {
         let mut ticks = Ticks::from(Instant::now());
         loop {
             let now = Instant::now();
-            let until_tick = ticks.wait(now);
-            let patience = self.tcp.patience(now).unwrap_or(until_tick).min(until_tick);
+            let patience = ticks.wait(now, self.tcp.patience(now));
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }

@@ -25,9 +25,10 @@ impl Ticks {
         }
     }
 
-    /// How long the next one is away.
-    pub fn wait(&self, now: Instant) -> Duration {
-        self.next.saturating_duration_since(now)
+    /// How long a worker may wait that has something to do by itself after `patience`, if at all.
+    pub fn wait(&self, now: Instant, patience: Option<Duration>) -> Duration {
+        let until_tick = self.next.saturating_duration_since(now);
+        patience.map_or(until_tick, |patience| patience.min(until_tick))
     }
 
     /// An event has come.
@@ -61,16 +62,18 @@ mod tests {
         let begin = Instant::now();
         let mut ticks = Ticks::from(begin);
         assert!(!ticks.is_due(begin));
-        assert_eq!(ticks.wait(begin), SECOND);
+        assert_eq!(ticks.wait(begin, None), SECOND);
+        assert_eq!(ticks.wait(begin, Some(SECOND / 2)), SECOND / 2);
+        assert_eq!(ticks.wait(begin, Some(SECOND * 2)), SECOND);
         assert!(ticks.is_due(begin + SECOND));
-        assert_eq!(ticks.wait(begin + SECOND), SECOND);
+        assert_eq!(ticks.wait(begin + SECOND, None), SECOND);
         let quiet = begin + QUIET_AFTER;
         assert!(ticks.is_due(quiet));
-        assert_eq!(ticks.wait(quiet), QUIET_TICK);
+        assert_eq!(ticks.wait(quiet, None), QUIET_TICK);
         let first = quiet + 5 * SECOND;
         ticks.event(first);
         assert!(!ticks.is_due(first));
-        assert_eq!(ticks.wait(first), SECOND);
+        assert_eq!(ticks.wait(first, None), SECOND);
         assert!(ticks.is_due(first + SECOND));
     }
 }

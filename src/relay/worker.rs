@@ -126,10 +126,7 @@ pub struct Worker {
     /// Where framed flows come to.
     tap: Option<Gate>,
     sender: GateSender,
-    pool: SocketPool,
-    budget: Arc<FdBudget>,
-    rushes: Arc<Rushes>,
-    endpoints: Arc<Endpoints>,
+    shared: Shared,
     tcp: Tcp,
     udp: Udp,
     icmp: Icmp,
@@ -169,10 +166,7 @@ impl Worker {
             gate,
             tap,
             sender,
-            pool: shared.pool.clone(),
-            budget: Arc::clone(&shared.budget),
-            rushes: Arc::clone(&shared.rushes),
-            endpoints: Arc::clone(&shared.endpoints),
+            shared: shared.clone(),
             tcp,
             udp,
             icmp: Icmp::new(now),
@@ -187,8 +181,7 @@ impl Worker {
         let mut ticks = Ticks::from(Instant::now());
         loop {
             let now = Instant::now();
-            let until_tick = ticks.wait(now);
-            let patience = self.tcp.patience(now).unwrap_or(until_tick).min(until_tick);
+            let patience = ticks.wait(now, self.tcp.patience(now));
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
@@ -289,18 +282,8 @@ impl Worker {
             publish: &mut self.publish,
             wake: &self.wake,
         };
-        let context = Context {
-            poller: &self.poller,
-            rules: self.rules.get(),
-            gate: &mut self.sender,
-            pool: &self.pool,
-            inside: None,
-            budget: &self.budget,
-            rushes: &self.rushes,
-            endpoints: &self.endpoints,
-            now,
-        };
-        (parts, context)
+        let (rules, sender) = (self.rules.get(), &mut self.sender);
+        (parts, self.shared.context(&self.poller, rules, sender, now))
     }
 }
 

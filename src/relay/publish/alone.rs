@@ -15,7 +15,6 @@ use crate::network::snapshot::Snapshot;
 use crate::relay::budget::FdBudget;
 use crate::relay::bulk::BulkWorkers;
 use crate::relay::busy_poll::{self, BusyPoll, WindowError};
-use crate::relay::endpoints::Endpoints;
 use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
 use crate::relay::flows::Limits;
 use crate::relay::gate::{GateSender, UplinkMacs};
@@ -204,11 +203,8 @@ struct Worker {
     busy_poll: BusyPoll,
     rules: RulesReader,
     sender: GateSender,
-    pool: SocketPool,
+    shared: Shared,
     inside: SocketPool,
-    budget: Arc<FdBudget>,
-    rushes: Arc<Rushes>,
-    endpoints: Arc<Endpoints>,
     tcp: Tcp,
     publish: Publish,
     /// Readable when there are new rules.
@@ -230,11 +226,8 @@ impl Worker {
             busy_poll: BusyPoll::new(shared.busy_poll),
             rules,
             sender: GateSender::nowhere(),
-            pool: shared.pool.clone(),
+            shared: shared.clone(),
             inside,
-            budget: Arc::clone(&shared.budget),
-            rushes: Arc::clone(&shared.rushes),
-            endpoints: Arc::clone(&shared.endpoints),
             tcp,
             publish: Publish::new(0, shared, now),
             wake,
@@ -246,7 +239,8 @@ impl Worker {
         let mut batch = Batch::with_capacity(BATCH);
         let mut ticks = Ticks::from(Instant::now());
         loop {
-            let patience = self.patience(&ticks);
+            let now = Instant::now();
+            let patience = ticks.wait(now, self.tcp.patience(now));
             if let Err(error) = self.busy_poll.wait(&self.poller, &mut batch, patience) {
                 return error;
             }
@@ -267,12 +261,6 @@ impl Worker {
                 });
             }
         }
-    }
-
-    fn patience(&self, ticks: &Ticks) -> Duration {
-        let now = Instant::now();
-        let until_tick = ticks.wait(now);
-        self.tcp.patience(now).unwrap_or(until_tick).min(until_tick)
     }
 
     fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) {
@@ -305,16 +293,10 @@ impl Worker {
     }
 
     fn with(&mut self, now: Instant, act: impl FnOnce(&mut Tcp, &mut Publish, &mut Context<'_>)) {
+        let (rules, sender) = (self.rules.get(), &mut self.sender);
         let mut cx = Context {
-            poller: &self.poller,
-            rules: self.rules.get(),
-            gate: &mut self.sender,
-            pool: &self.pool,
             inside: Some(&self.inside),
-            budget: &self.budget,
-            rushes: &self.rushes,
-            endpoints: &self.endpoints,
-            now,
+            ..self.shared.context(&self.poller, rules, sender, now)
         };
         act(&mut self.tcp, &mut self.publish, &mut cx);
     }
