@@ -177,18 +177,16 @@ impl BulkWorker {
     }
 
     fn woken(&mut self, now: Instant) {
-        // Reset before inbox and rules are looked at, so that nothing is slept through.
+        // Reset before rules and inbox are looked at, so that nothing is slept through.
         let _ = self.inbox.wake.read();
+        if self.rules.refresh() {
+            self.with(now, Tcp::recheck);
+        }
         let mut flows = (self.inbox.flows.lock()).unwrap_or_else(PoisonError::into_inner);
         let came = std::mem::take(&mut *flows);
         drop(flows);
-        // Who gave it may not have heard of the newest rules yet.
-        let unchecked = self.rules.refresh() | !came.is_empty();
         for moved in came {
             self.with(now, |tcp, cx| tcp.take_in(moved, cx));
-        }
-        if unchecked {
-            self.with(now, Tcp::recheck);
         }
     }
 

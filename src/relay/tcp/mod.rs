@@ -30,6 +30,7 @@ use super::bulk::{BulkWorkers, Stay};
 use super::event_loop::{Interest, Key, Owner, Poller, Readiness, Token};
 use super::host_loopback::Asked;
 use super::pending::{Connected, FourTuple, Pending};
+use super::rules::Rules;
 use super::slots::Slots;
 use super::wire::ip::Packet;
 use super::wire::tcp::Segment;
@@ -245,22 +246,7 @@ impl Tcp {
         let over: Vec<Key> = self
             .flows
             .iter()
-            .filter(|(_, flow)| {
-                // Asked of the kernel: addresses would double the size of a flow.
-                let router = flow.socket(Side::Router);
-                let admitted = ends(&router).map(|tuple| {
-                    if flow.is_published() {
-                        // It came in by a published port, and stays when that is taken back. Here
-                        // the peer is the container.
-                        return cx.rules.is_ours(tuple.client.ip());
-                    }
-                    let asked = Asked::Tcp(tuple.destination.port());
-                    cx.rules
-                        .admit(tuple.client.ip(), tuple.destination.ip(), asked)
-                        .is_ok()
-                });
-                admitted == Some(false)
-            })
+            .filter(|(_, flow)| is_refused(flow, cx.rules))
             .map(|(key, _)| key)
             .collect();
         for key in over {
@@ -444,6 +430,21 @@ fn owner(side: Side) -> Owner {
         Side::Router => Owner::TcpRouter,
         Side::Host => Owner::TcpHost,
     }
+}
+
+/// Whether the rules do not admit a flow that there is.
+fn is_refused(flow: &Flow, rules: &Rules) -> bool {
+    // Asked of the kernel: addresses would double the size of a flow.
+    let Some(tuple) = ends(&flow.socket(Side::Router)) else {
+        return false;
+    };
+    let (client, destination) = (tuple.client.ip(), tuple.destination);
+    if flow.is_published() {
+        // It came in by a published port, and stays when that is taken back. Here the peer is the container.
+        return !rules.is_ours(client);
+    }
+    let asked = Asked::Tcp(destination.port());
+    rules.admit(client, destination.ip(), asked).is_err()
 }
 
 /// Ends of an accepted connection. `None` where it is not connected any more.
