@@ -24,7 +24,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 
@@ -54,6 +54,9 @@ fn process(what: &'static str) -> impl Fn(io::Error) -> ServeError {
     move |source| ServeError::Process { what, source }
 }
 
+/// A server that was killed is gone before its sockets are.
+const DYING_FOR: Duration = Duration::from_secs(1);
+
 /// Serves; says `ready` on standard output when it listens, or why it does not.
 pub fn serve(directory: &Path, port: u16, ready: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,7 +82,16 @@ async fn run(directory: &Path, port: u16, ready: &str) -> Result<(), ServeError>
     let mut server = Server::new(directory, port)?;
     let config = server.read()?;
     // Podman may have lost the namespace that some of the bridges were in; others are served.
-    let failed = server.apply(&config);
+    let mut failed = server.apply(&config);
+    let patient_until = Instant::now() + DYING_FOR;
+    while failed
+        .iter()
+        .any(|(_, error)| error.kind() == io::ErrorKind::AddrInUse)
+        && Instant::now() < patient_until
+    {
+        tokio::time::sleep(DYING_FOR / 50).await;
+        failed = server.apply(&config);
+    }
     let all = failed.len() == config.listen().len();
     if let Some((address, source)) = failed.into_iter().next().filter(|_| all) {
         return Err(ServeError::Listen { address, source });
