@@ -5,14 +5,13 @@ use crate::world::{Cmd, World};
 
 const LONG: u32 = 4 << 20;
 
-/// A connection that is asked small things while another one stalls for 1.5 s. A packet may be lost, and be sent again after less than
-/// a second: what other tests do at the same time can overrun the kernel's queue of a processor (softnet_stat).
+/// A connection that is asked small things while another one stalls, and how long the slowest took.
 const BESIDE: &str = "\
 def beside():
     c=connect(); c.sendall(b'E'); worst=0
     for _ in range(12):
         begin=time.monotonic(); ask(c,b'now'); worst=max(worst,time.monotonic()-begin); time.sleep(.1)
-    c.close(); assert worst<1.2,worst
+    c.close(); assert worst<.6,worst
 ";
 
 #[test]
