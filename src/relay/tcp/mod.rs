@@ -417,11 +417,16 @@ impl Tcp {
 
     fn close(&mut self, key: Key, cx: &Context<'_>) {
         if let Some(flow) = self.flows.remove(key) {
-            flow.close(&mut self.scratch.pipes);
             self.stays.remove(&key);
-            cx.budget.release(DESCRIPTORS);
+            self.end(flow, cx);
             tracing::debug!(flow.id = key.slot, "flow over");
         }
+    }
+
+    /// Closes a flow that is in no slot.
+    fn end(&mut self, flow: Flow, cx: &Context<'_>) {
+        flow.close(&mut self.scratch.pipes);
+        cx.budget.release(DESCRIPTORS);
     }
 }
 

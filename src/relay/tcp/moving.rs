@@ -61,11 +61,11 @@ impl Tcp {
     pub fn take_in(&mut self, moved: Moved, cx: &mut Context<'_>) {
         let Moved { flow, stay } = moved;
         // Who had it may not have heard of the newest rules yet.
-        let is_refused = super::is_refused(&flow, cx.rules);
-        let key = self.take_up(flow, cx);
-        if is_refused {
-            self.close(key, cx);
+        if super::is_refused(&flow, cx.rules) {
+            self.scratch.pipes.come(flow.pipes());
+            return self.end(flow, cx);
         }
+        let key = self.take_up(flow, cx);
         if self.flows.get(key).is_some() {
             self.stays.insert(key, stay);
         }
