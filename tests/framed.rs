@@ -345,6 +345,10 @@ fn a_refused_client_is_told_at_once() {
     });
 }
 
+/// By how much the stocks of both families may have grown (`relay::socket_pool`: filled up by 64 when they fall below 48),
+/// of 12,000 connections.
+const MOST_STOCKED: usize = 2 * 64;
+
 #[test]
 fn thousands_of_short_connections_leave_nothing() {
     World::builder().deadline(180).test(|world| {
@@ -356,14 +360,16 @@ fn thousands_of_short_connections_leave_nothing() {
             );
             stage.each(&script);
         };
-        run(300);
+        // Some are the kernel's, where others hold the machine up. For these the relay has sockets in stock.
+        stage.each("c=connect(); t=threading.Thread(target=c.sendall,args=(bytes(1<<20),)); t.start()\n\
+                    take(c,1<<20); t.join(); c.close()\nsay('fine')");
         let before = world.relay_descriptors();
         run(3000);
         eventually(seconds(10), "no connection is left", || {
             WAYS.iter().all(|way| stage.on_host(*way).is_empty()) && stage.in_router().is_empty()
         });
         let after = world.relay_descriptors();
-        assert!(after <= before + 5, "{before}, now {after}");
+        assert!(after <= before + MOST_STOCKED, "{before}, now {after}");
         stage.end();
     });
 }
