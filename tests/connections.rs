@@ -52,6 +52,27 @@ fn refused_connections_are_refused() {
 }
 
 #[test]
+fn none_waits_for_a_relay_that_begins() {
+    World::test(|world| {
+        servers::tcp("server", 80, servers::echo);
+        // A SYN that nobody sees is sent again after a second. The relay's rings come while these go on, so they must begin soon.
+        let script = format!(
+            "longest=0; count=0; end=$((${{EPOCHREALTIME/./}} + 150000)); now=0\n\
+             while (( now < end )); do begin=${{EPOCHREALTIME/./}}; exec 3<>/dev/tcp/{SERVER}/80; echo >&3; read -r <&3; exec 3>&-\n\
+             now=${{EPOCHREALTIME/./}}; (( now - begin > longest )) && longest=$((now - begin)); ((++count)); done\n\
+             echo $longest $count"
+        );
+        for _ in 0..6 {
+            let said = world.run(["bash", "-c", &script]).ok();
+            let (longest, count) = said.trim().split_once(' ').expect("two values");
+            let (longest, count): (u32, u32) = (longest.parse().unwrap(), count.parse().unwrap());
+            assert!(longest < 800_000 && count > 5, "µs, connections: {said}");
+            world.mossnet(["shutdown", "--all"]).ok();
+        }
+    });
+}
+
+#[test]
 fn unreachable_destinations_are_unreachable_at_once() {
     World::test(|world| {
         expect_failures(

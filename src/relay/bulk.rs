@@ -138,7 +138,7 @@ impl BulkWorker {
         let token = Token::new(Owner::Wake, Key::fixed(0));
         poller.add(inbox.wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&inbox.wake));
-        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), None, &poller)?;
+        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller)?;
         Ok(Self {
             inbox,
             poller,

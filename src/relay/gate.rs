@@ -12,7 +12,7 @@ use super::wire::ethernet::{EtherType, Frame, Header};
 use super::wire::icmp::{Message, Notice};
 use super::wire::ip::{Packet, Protocol};
 use super::wire::tcp::{Flags, Segment};
-use crate::sys::packet::{FrameRing, VNET_HEADER_LEN};
+use crate::sys::packet::{FrameRing, VNET_HEADER_LEN, receive};
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -98,13 +98,27 @@ fn is_first(flags: Flags) -> bool {
 /// Reads what arrives at `up1`.
 pub struct Gate {
     socket: Arc<OwnedFd>,
-    ring: FrameRing,
+    source: Source,
+}
+
+/// How frames come.
+enum Source {
+    /// In the socket's queue, each by a system call: so many bytes of the buffer.
+    Queue(Vec<u8>, usize),
+    Ring(FrameRing),
 }
 
 impl Gate {
     /// `socket`: AF_PACKET, bound to `up1`, whose frames come to `ring`.
     pub fn new(socket: Arc<OwnedFd>, ring: FrameRing) -> Self {
-        Self { socket, ring }
+        let source = Source::Ring(ring);
+        Self { socket, source }
+    }
+
+    /// The same without a ring.
+    pub fn queued(socket: Arc<OwnedFd>) -> Self {
+        let source = Source::Queue(vec![0; LARGEST], 0);
+        Self { socket, source }
     }
 
     /// To be watched.
@@ -115,23 +129,48 @@ impl Gate {
     /// Takes what is there, up to a batch; [`done`](Self::done) must follow. Fails where the interface is
     /// gone.
     pub fn receive(&mut self) -> io::Result<impl Iterator<Item = &[u8]>> {
-        if self.ring.receive(self.socket.as_fd())? == 0
-            && let Some(error) = SockRef::from(&self.socket).take_error()?
-        {
-            return Err(error);
+        match &mut self.source {
+            Source::Queue(frame, length) => *length = receive(self.socket.as_fd(), frame)?,
+            Source::Ring(ring) => {
+                if ring.receive(self.socket.as_fd())? == 0
+                    && let Some(error) = SockRef::from(&self.socket).take_error()?
+                {
+                    return Err(error);
+                }
+            }
         }
-        Ok(self.ring.iter())
+        let queued = match &self.source {
+            Source::Queue(frame, length) => frame.get(..*length).filter(|frame| !frame.is_empty()),
+            Source::Ring(_) => None,
+        };
+        let ring = self.ring();
+        Ok(queued
+            .into_iter()
+            .chain(ring.into_iter().flat_map(FrameRing::iter)))
     }
 
     /// The same of a socket that sees several interfaces, with the index of the one that a frame came by.
     pub fn receive_with_interface(&mut self) -> io::Result<impl Iterator<Item = (u32, &[u8])>> {
-        self.ring.receive(self.socket.as_fd())?;
-        Ok(self.ring.iter_with_interface())
+        if let Source::Ring(ring) = &mut self.source {
+            ring.receive(self.socket.as_fd())?;
+        }
+        let ring = self.ring().into_iter();
+        Ok(ring.flat_map(FrameRing::iter_with_interface))
     }
 
     /// The batch has been handled.
     pub fn done(&mut self) {
-        self.ring.give_back();
+        match &mut self.source {
+            Source::Queue(_, length) => *length = 0,
+            Source::Ring(ring) => ring.give_back(),
+        }
+    }
+
+    fn ring(&self) -> Option<&FrameRing> {
+        match &self.source {
+            Source::Queue(..) => None,
+            Source::Ring(ring) => Some(ring),
+        }
     }
 }
 
@@ -161,6 +200,11 @@ impl GateSender {
             macs,
             frame: Vec::new(),
         }
+    }
+
+    /// Sends by another socket from now on, `up1`'s as well.
+    pub fn send_by(&mut self, socket: Arc<OwnedFd>) {
+        self.socket = Some(socket);
     }
 
     /// Of a process without a gate; what is sent by it is lost.

@@ -192,7 +192,7 @@ fn start(netns: OwnedFd, known: Known<'_>, line: OwnedFd) -> Result<Arc<FdBudget
         .min(MAX_WORKERS);
     let side = router_side::start(netns, workers, framed)?;
     // Workers get what this thread has when it starts them.
-    if side.workers.iter().any(|sockets| sockets.tap.is_some()) {
+    if side.framed {
         sandbox::keep_net_admin_only()?;
     } else {
         sandbox::drop_capabilities()?;

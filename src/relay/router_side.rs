@@ -1,27 +1,31 @@
 //! Everything that the relay has in the router netns, opened by one thread that goes there.
 //!
 //! The thread joins the router netns, opens all listeners, gate sockets and taps, keeps CAP_NET_RAW alone,
-//! hands the sockets over, and from then on makes the sockets of the [`SocketPool`].
+//! hands the sockets over, and from then on makes the sockets of the [`SocketPool`]. What takes longer, the rings of gates and taps,
+//! comes [`later`](rings).
 //!
 //! Invariant: when [`start`] has returned, that thread holds one capability and no other thread has
 //! entered the router netns. Sockets keep the network namespace that they were made in.
 //!
 //! Sources: setns(2), ip(7), packet(7).
 
+pub mod rings;
+
 use super::dns::DnsSockets;
-use super::gate::{self, UplinkMacs};
+use super::gate::UplinkMacs;
 use super::sandbox::{self, SandboxError};
 use super::socket_pool::{Defaults, SocketKind, SocketPool, transparent};
 use super::tcp::framed;
 use crate::sys;
-use crate::sys::packet::{Deaf, FrameRing};
+use crate::sys::packet::Deaf;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
+use rings::{Coming, Packets};
 use socket2::{SockAddr, SockRef};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 /// Where nftables sends new flows (`tproxy to 127.0.0.1:7000`, `[::1]:7000`).
 const TPROXY_PORT: u16 = 7000;
@@ -61,11 +65,10 @@ pub struct WorkerSockets {
     pub tcp: [Option<OwnedFd>; 2],
     /// Transparent UDP sockets: IPv4, IPv6.
     pub udp: (OwnedFd, Option<OwnedFd>),
-    /// AF_PACKET on `up1`, and what comes by it.
-    pub gate: (OwnedFd, FrameRing),
-    /// AF_PACKET on all interfaces, for framed flows, and what comes by it. `None` where there are to be none, or the kernel
-    /// could not take one over.
-    pub tap: Option<(OwnedFd, FrameRing)>,
+    /// AF_PACKET on `up1`.
+    pub gate: Arc<OwnedFd>,
+    /// The same with a ring, and a tap, in a moment.
+    pub coming: Coming,
 }
 
 /// All of it.
@@ -73,6 +76,8 @@ pub struct WorkerSockets {
 pub struct RouterSide {
     /// One set per worker.
     pub workers: Vec<WorkerSockets>,
+    /// Taps will come, for framed flows.
+    pub framed: bool,
     /// For the name server.
     pub dns: DnsSockets,
     /// Ethernet addresses of the veth pair.
@@ -113,21 +118,22 @@ fn enter_and_open(
     let (_, up0) = interface("up0")?;
     let (ifindex, up1) = interface("up1")?;
     let fanout = (workers > 1).then_some(1);
-    let gates = (0..workers).map(|_| sys::packet::of_interface(ifindex, fanout));
-    let mut packets = gates
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(open("gate"))?;
-    packets.extend(if framed { taps(workers) } else { Vec::new() });
-    let mut packets = sys::packet::open(packets, gate::LARGEST).into_iter();
-    let mut sets = Vec::with_capacity(workers);
-    for gate in packets.by_ref().take(workers) {
-        sets.push(worker_sockets(gate.map_err(open("gate"))?)?);
-    }
-    for (set, tap) in sets.iter_mut().zip(all(packets)) {
-        set.tap = Some(tap);
-    }
+    let packets = Packets {
+        gates: many(workers, || {
+            sys::packet::of_interface(ifindex, fanout).map(Arc::new)
+        })?,
+        ringed: many(workers, || {
+            sys::packet::ringed_of_interface(ifindex, fanout.map(|group| group + 1))
+        })?,
+        taps: if framed { taps(workers) } else { Vec::new() },
+    };
+    let framed = !packets.taps.is_empty();
+    let sets = rings::expect(packets)?.into_iter();
+    let sets = sets.map(|(gate, coming)| worker_sockets(gate, coming));
+    let sets = sets.collect::<Result<_, _>>()?;
     let side = RouterSide {
         workers: sets,
+        framed,
         dns: dns_sockets()?,
         macs: UplinkMacs { up0, up1 },
         pool: pool.clone(),
@@ -150,11 +156,16 @@ fn interface(name: &'static str) -> Result<(u32, [u8; 6]), RouterSideError> {
         .ok_or(RouterSideError::NoInterface(name))
 }
 
+fn many<T>(count: usize, gate: impl Fn() -> io::Result<T>) -> Result<Vec<T>, RouterSideError> {
+    let gates = (0..count).map(|_| gate());
+    gates.collect::<Result<_, _>>().map_err(open("gate"))
+}
+
 fn open(what: &'static str) -> impl Fn(io::Error) -> RouterSideError {
     move |source| RouterSideError::Open { what, source }
 }
 
-fn worker_sockets(gate: (OwnedFd, FrameRing)) -> Result<WorkerSockets, RouterSideError> {
+fn worker_sockets(gate: Arc<OwnedFd>, coming: Coming) -> Result<WorkerSockets, RouterSideError> {
     Ok(WorkerSockets {
         tcp: [
             tcp_listener(SocketKind::TcpV4)
@@ -167,7 +178,7 @@ fn worker_sockets(gate: (OwnedFd, FrameRing)) -> Result<WorkerSockets, RouterSid
             optional(udp_listener(SocketKind::UdpV6)).map_err(open("IPv6 UDP listener"))?,
         ),
         gate,
-        tap: None,
+        coming,
     })
 }
 
@@ -180,11 +191,7 @@ fn taps(workers: usize) -> Vec<Deaf> {
         return Vec::new();
     }
     let numbers = (0..workers).map(framed::timestamp);
-    all(numbers.map(sys::packet::of_timestamp))
-}
-
-/// All taps, or none.
-fn all<T>(taps: impl Iterator<Item = io::Result<T>>) -> Vec<T> {
+    let taps = numbers.map(sys::packet::of_timestamp);
     taps.collect::<io::Result<_>>().unwrap_or_else(|error| {
         tracing::info!(%error, "no framed flows: no tap of the router netns");
         Vec::new()

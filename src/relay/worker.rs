@@ -17,6 +17,7 @@ use super::pending::Pending;
 use super::publish::Publish;
 use super::publish::conversations::Conversations;
 use super::router_side::WorkerSockets;
+use super::router_side::rings::Rings;
 use super::rules::{Rules, RulesReader, SharedRules};
 use super::rush::Rushes;
 use super::socket_pool::SocketPool;
@@ -28,10 +29,11 @@ use super::udp::{Listeners, Udp};
 use super::wire::icmp::Notice;
 use super::wire::reset::reset;
 use crate::sys::packet::FrameRing;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// Events taken at once.
@@ -131,8 +133,10 @@ pub struct Worker {
     udp: Udp,
     icmp: Icmp,
     publish: Publish,
-    /// Readable when there are new rules.
+    /// Readable when there are new rules, or the rings have come.
     wake: Arc<EventFd>,
+    rings: Receiver<Rings>,
+    number: usize,
 }
 
 impl Worker {
@@ -141,20 +145,15 @@ impl Worker {
         let poller = Poller::new()?;
         let now = Instant::now();
         let rules = RulesReader::new(Arc::clone(&shared.rules));
-        let (socket, ring) = sockets.gate;
-        let socket = Arc::new(socket);
-        let gate = Gate::new(Arc::clone(&socket), ring);
+        let gate = Gate::queued(Arc::clone(&sockets.gate));
         let token = Token::new(Owner::Gate, Key::fixed(0));
         poller.add(gate.socket(), token, Interest::READ)?;
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let wake = sockets.coming.wake;
         let token = Token::new(Owner::Wake, Key::fixed(0));
         poller.add(wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&wake));
-        let mut sender = GateSender::new(socket, shared.macs);
-        let tap = sockets.tap.map(|tap| tapped(tap, shared, number, &poller));
-        let (tap, framed) = tap.transpose()?.unzip();
-        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), framed, &poller)?
+        let mut sender = GateSender::new(sockets.gate, shared.macs);
+        let tcp = Tcp::new(sockets.tcp, Arc::clone(&shared.pending), &poller)?
             .giving_to(shared.bulk.clone());
         let mut cx = shared.context(&poller, rules.get(), &mut sender, now);
         let (v4, v6) = sockets.udp;
@@ -164,7 +163,7 @@ impl Worker {
             busy_poll: BusyPoll::new(shared.busy_poll),
             rules,
             gate,
-            tap,
+            tap: None,
             sender,
             shared: shared.clone(),
             tcp,
@@ -172,6 +171,8 @@ impl Worker {
             icmp: Icmp::new(now),
             publish: Publish::new(number, shared, now),
             wake,
+            rings: sockets.coming.rings,
+            number,
         })
     }
 
@@ -220,7 +221,9 @@ impl Worker {
     fn dispatch(&mut self, token: Token, readiness: Readiness, now: Instant) -> io::Result<()> {
         let (parts, mut cx) = self.split(now);
         match token.owner {
-            Owner::Gate => parts.gate_ready(&mut cx)?,
+            Owner::Gate => {
+                parts.gate_ready(&mut cx)?;
+            }
             Owner::Tap => parts.tap_ready(&mut cx)?,
             Owner::TcpListener
             | Owner::TcpConnect
@@ -237,12 +240,41 @@ impl Worker {
                 // Reset before the rules are looked at, so that no change is slept through.
                 let _ = parts.wake.read();
                 self.take_up_rules(now);
+                self.take_up_rings(now)?;
             }
             Owner::PublishListener
             | Owner::PublishConnect
             | Owner::PublishClient
             | Owner::PublishUdp => parts.publish.ready(token, parts.tcp, &mut cx),
         }
+        Ok(())
+    }
+
+    /// Uses the rings, if they have come.
+    fn take_up_rings(&mut self, now: Instant) -> io::Result<()> {
+        let Ok(rings) = self.rings.try_recv() else {
+            return Ok(());
+        };
+        if let Some((socket, ring)) = rings.gate {
+            // What came before is nowhere else.
+            let mut came = true;
+            while came {
+                let (parts, mut cx) = self.split(now);
+                came = parts.gate_ready(&mut cx)?;
+            }
+            self.poller.remove(self.gate.socket())?;
+            let socket = Arc::new(socket);
+            self.gate = Gate::new(Arc::clone(&socket), ring);
+            let token = Token::new(Owner::Gate, Key::fixed(0));
+            self.poller.add(self.gate.socket(), token, Interest::READ)?;
+            self.sender.send_by(socket);
+        }
+        if let Some(tap) = rings.tap {
+            let (tap, framed) = tapped(tap, &self.shared, self.number, &self.poller)?;
+            self.tap = Some(tap);
+            self.tcp.speak(framed);
+        }
+        drop(rings.done);
         Ok(())
     }
 
@@ -336,8 +368,11 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn gate_ready(self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Handles a batch of frames. False, where there was none.
+    fn gate_ready(self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut came = false;
         for frame in self.gate.receive()? {
+            came = true;
             let Some((packet, arrival)) = classify(frame) else {
                 continue;
             };
@@ -359,6 +394,6 @@ impl Parts<'_> {
             }
         }
         self.gate.done();
-        Ok(())
+        Ok(came)
     }
 }

@@ -7,14 +7,17 @@ mod tap;
 
 pub use tap::of_timestamp;
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::socket::{MsgFlags, recv};
+use socket2::{SockFilter, SockRef};
 use std::io;
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 /// Bytes of the virtio-net header before each frame (`PACKET_VNET_HDR`): flags, GSO type, and four
 /// lengths. All zero: a whole packet with its checksums.
@@ -73,64 +76,117 @@ pub fn checksum_is_known(frame: &[u8]) -> bool {
     flags & (CHECKSUM_PARTIAL | CHECKSUM_VALID) != 0
 }
 
-/// A socket without the ring that its frames will come to.
+/// A socket that hears nothing yet: it waits for the ring that its frames will come to.
 #[derive(Debug)]
 pub struct Deaf {
     socket: OwnedFd,
-    /// What it will hear: an interface, or 0 for all.
-    ifindex: u32,
-    fanout_group: Option<u16>,
+    /// What is to be done when the ring is there.
+    wakes: Wakes,
 }
 
-/// A socket that is to see every frame arriving on the interface, and none that it sends.
+#[derive(Debug, Clone, Copy)]
+enum Wakes {
+    /// Bound, behind a filter that drops everything, which is taken away.
+    Filter,
+    /// Bound to all interfaces.
+    Bind,
+}
+
+/// A socket that sees every frame arriving on the interface from now on, and none that it sends. Frames wait in its queue to be
+/// [received](receive) one by one.
 ///
 /// With several sockets, `fanout_group` (unique in the network namespace) spreads the frames over
 /// them so that both directions of a flow meet at one socket. EPERM without CAP_NET_RAW.
-pub fn of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<Deaf> {
-    Ok(Deaf {
-        socket: deaf()?,
-        ifindex,
-        fanout_group,
-    })
+pub fn of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<OwnedFd> {
+    let socket = deaf()?;
+    hear(socket.as_fd(), ifindex, fanout_group)?;
+    Ok(socket)
 }
 
-/// Lets the sockets hear, each with its ring, and gives them back in their order. `largest`: bytes of the largest frame,
-/// virtio-net header included; longer ones are skipped.
-///
-/// For a ring the kernel waits until nobody can still be about the socket (`synchronize_net`), 5 to 25 ms. All wait at
-/// once here, each in a thread that does nothing else.
-pub fn open(sockets: Vec<Deaf>, largest: usize) -> Vec<io::Result<(OwnedFd, FrameRing)>> {
-    let rings: Vec<io::Result<()>> = std::thread::scope(|scope| {
-        let begin =
-            |one| std::thread::Builder::new().spawn_scoped(scope, move || Deaf::reserve(one));
-        let waiting: Vec<_> = sockets.iter().map(begin).collect();
-        let broken = |_panic| Err(io::ErrorKind::BrokenPipe.into());
-        let end = waiting.into_iter();
-        end.map(|one| one?.join().unwrap_or_else(broken)).collect()
-    });
-    let both = sockets.into_iter().zip(rings);
-    both.map(|(socket, ring)| ring.and_then(|()| socket.listen(largest)))
-        .collect()
+/// The same, for a ring: silent until that is there.
+pub fn ringed_of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<Deaf> {
+    let socket = deaf()?;
+    silence(&socket)?;
+    // Fanout takes a socket that is bound. A ring does not change either, so nothing but memory is wanted of the
+    // kernel later, when the relay has locked itself in.
+    hear(socket.as_fd(), ifindex, fanout_group)?;
+    let wakes = Wakes::Filter;
+    Ok(Deaf { socket, wakes })
 }
 
-impl Deaf {
-    /// The ring, in the kernel.
-    fn reserve(&self) -> io::Result<()> {
-        let socket = self.socket.as_fd();
-        set(socket, libc::PACKET_VNET_HDR, &1_i32)?;
-        set(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
-        FrameRing::reserve(socket)
+/// What comes from now on is dropped, what has come stays.
+pub fn silence(socket: &OwnedFd) -> io::Result<()> {
+    let nothing = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+    SockRef::from(socket).attach_filter(&[nothing])
+}
+
+fn hear(socket: BorrowedFd<'_>, ifindex: u32, fanout_group: Option<u16>) -> io::Result<()> {
+    set(socket, libc::PACKET_VNET_HDR, &1_i32)?;
+    set(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+    bind(socket, ifindex)?;
+    let Some(group) = fanout_group else {
+        return Ok(());
+    };
+    // Low half: group; high half: mode.
+    let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
+    set(socket, libc::PACKET_FANOUT, &mode)
+}
+
+/// Reads the next frame of a socket without a ring, virtio-net header first, into `frame`: its bytes, 0 where none waits or it is longer
+/// than `frame`.
+pub fn receive(socket: BorrowedFd<'_>, frame: &mut [u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+    match recv(socket.as_raw_fd(), frame, flags) {
+        Ok(length) if length <= frame.len() => Ok(length),
+        Ok(_) | Err(Errno::EAGAIN) => Ok(0),
+        Err(error) => Err(error.into()),
     }
+}
 
-    fn listen(self, largest: usize) -> io::Result<(OwnedFd, FrameRing)> {
-        let ring = FrameRing::map(self.socket.as_fd(), largest)?;
-        bind(self.socket.as_fd(), self.ifindex)?;
-        if let Some(group) = self.fanout_group {
-            // Low half: group; high half: mode.
-            let mode = i32::from(group) | (libc::PACKET_FANOUT_HASH << 16) as i32;
-            set(self.socket.as_fd(), libc::PACKET_FANOUT, &mode)?;
+/// Rings that the kernel is asked for. It waits until nobody can still be about the socket (`synchronize_net`), 5 to 25 ms
+/// for each; all wait at once here, each in a thread that does nothing else.
+#[derive(Debug)]
+pub struct Asked(Vec<io::Result<JoinHandle<io::Result<Deaf>>>>);
+
+/// Asks for them. The threads have what the caller has.
+pub fn ask(sockets: Vec<Deaf>) -> Asked {
+    let begin = |one: Deaf| {
+        let wait = move || FrameRing::reserve(one.socket.as_fd()).map(|()| one);
+        std::thread::Builder::new().name("ring".into()).spawn(wait)
+    };
+    Asked(sockets.into_iter().map(begin).collect())
+}
+
+impl Asked {
+    /// Waits for them, in their order; none is heard by yet. `largest`: bytes of the largest frame, virtio-net header included;
+    /// longer ones are skipped.
+    pub fn wait(self, largest: usize) -> Vec<io::Result<Ringed>> {
+        let broken = |_panic| Err(io::ErrorKind::BrokenPipe.into());
+        let end = |one: io::Result<JoinHandle<io::Result<Deaf>>>| {
+            let deaf = one?.join().unwrap_or_else(broken)?;
+            let ring = FrameRing::map(deaf.socket.as_fd(), largest)?;
+            Ok(Ringed { deaf, ring })
+        };
+        self.0.into_iter().map(end).collect()
+    }
+}
+
+/// A socket with its ring, still silent.
+#[derive(Debug)]
+pub struct Ringed {
+    deaf: Deaf,
+    ring: FrameRing,
+}
+
+impl Ringed {
+    /// Lets it hear.
+    pub fn listen(self) -> io::Result<(OwnedFd, FrameRing)> {
+        let Deaf { socket, wakes } = self.deaf;
+        match wakes {
+            Wakes::Filter => SockRef::from(&socket).detach_filter()?,
+            Wakes::Bind => bind(socket.as_fd(), 0)?,
         }
-        Ok((self.socket, ring))
+        Ok((socket, self.ring))
     }
 }
 

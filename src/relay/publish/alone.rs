@@ -220,7 +220,7 @@ impl Worker {
         let token = Token::new(Owner::Wake, Key::fixed(0));
         poller.add(wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&wake));
-        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), None, &poller)?;
+        let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller)?;
         Ok(Self {
             poller,
             busy_poll: BusyPoll::new(shared.busy_poll),

@@ -98,7 +98,6 @@ impl Tcp {
     pub fn new(
         listeners: [Option<OwnedFd>; 2],
         pending: Arc<Pending>,
-        framed: Option<FramedFlows>,
         poller: &Poller,
     ) -> io::Result<Self> {
         for (slot, listener) in (0..).zip(&listeners) {
@@ -110,7 +109,7 @@ impl Tcp {
         Ok(Self {
             listeners,
             connects: Connects::new(Arc::clone(&pending)),
-            framed,
+            framed: None,
             pending,
             flows: Slots::new(),
             scratch: Scratch::new(),
@@ -122,6 +121,11 @@ impl Tcp {
             bulk: BulkWorkers::default(),
             stays: HashMap::new(),
         })
+    }
+
+    /// From now on it speaks with containers itself, where that is better.
+    pub fn speak(&mut self, framed: FramedFlows) {
+        self.framed = Some(framed);
     }
 
     /// A SYN without ACK has come to the gate in `frame` (virtio-net header first).

@@ -157,7 +157,7 @@ mod tests {
                 thread::spawn(|| worker.run());
             }
             let poller = Poller::new().unwrap();
-            let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), None, &poller);
+            let tcp = Tcp::new([None, None], Arc::clone(&shared.pending), &poller);
             let ((sender, router), (receiver, host)) = (connection(), connection());
             let mut world = Self {
                 sender,

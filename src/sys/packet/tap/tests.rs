@@ -1,9 +1,7 @@
-use super::super::{
-    FrameRing, Gso, VNET_HEADER_LEN, checksum_is_known, open, send_on, vnet_header,
-};
+use super::super::{FrameRing, Gso, VNET_HEADER_LEN, ask, checksum_is_known, send_on, vnet_header};
 use super::*;
 use crate::sys::own_netns::in_own_netns;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 const TIMESTAMP: u32 = 0x6d6f_7302;
@@ -239,8 +237,8 @@ fn a_tap_sees_all_interfaces_and_says_which() {
         "a_tap_sees_all_interfaces_and_says_which",
         || {
             let taps = [TIMESTAMP, 0].map(|timestamp| of_timestamp(timestamp).unwrap());
-            let opened = open(taps.into(), LARGEST).into_iter().collect();
-            let opened: io::Result<Vec<_>> = opened;
+            let opened = ask(taps.into()).wait(LARGEST).into_iter();
+            let opened: io::Result<Vec<_>> = opened.map(|one| one?.listen()).collect();
             let Ok([(socket, mut ring), (sender, _)]) = <[_; 2]>::try_from(opened.unwrap()) else {
                 panic!("two were asked for");
             };
