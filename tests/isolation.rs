@@ -176,7 +176,7 @@ fn the_relay_is_confined() {
         world
             .run(["curl", "-sS", &format!("http://{SERVER}/")])
             .ok();
-        let relay = inspect::the("relay");
+        let relay = inspect::complete_relay();
         let threads = inspect::threads(relay);
         assert!(threads.len() >= 3, "workers, socket pool, DNS: {threads:?}");
         let (mut with_net_raw, mut with_net_admin) = (0, 0);

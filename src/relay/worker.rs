@@ -43,6 +43,9 @@ pub(super) const BATCH: usize = 256;
 /// that a container may flood it with.
 const TAP_BATCHES: usize = 8;
 
+/// More frames than a queue of `rmem_default` bytes holds, for a socket that could not be silenced.
+const MOST_QUEUED: usize = 1024;
+
 /// What every part of a worker may use while it handles an event.
 pub struct Context<'a> {
     /// To register descriptors.
@@ -257,10 +260,11 @@ impl Worker {
         };
         if let Some((socket, ring)) = rings.gate {
             // What came before is nowhere else.
-            let mut came = true;
-            while came {
+            for _ in 0..MOST_QUEUED {
                 let (parts, mut cx) = self.split(now);
-                came = parts.gate_ready(&mut cx)?;
+                if !parts.gate_ready(&mut cx)? {
+                    break;
+                }
             }
             self.poller.remove(self.gate.socket())?;
             let socket = Arc::new(socket);

@@ -28,7 +28,7 @@ const LATE: &str = "import socket,threading\n\
 
 /// Sockets of the relay.
 fn sockets() -> usize {
-    let all = inspect::descriptors(inspect::the("relay"));
+    let all = inspect::descriptors(inspect::complete_relay());
     let sockets = all.iter().filter(|link| link.starts_with("socket:"));
     sockets.count()
 }

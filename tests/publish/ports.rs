@@ -337,7 +337,7 @@ fn ports_outlive_the_daemon_and_the_relay() {
 fn a_thousand_ports_are_ready_at_once() {
     World::test(|world| {
         world.detached("idle", ["sleep", "1000"]);
-        let relay = inspect::the("relay");
+        let relay = inspect::complete_relay();
         let before = inspect::descriptors(relay).len();
         let threads = inspect::threads(relay).len();
         let ports = ["-p", "20000-20999:20000-20999"];

@@ -136,6 +136,17 @@ fn processor_time_at(path: &str) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// The relay, when its rings have come, for which it has threads and sockets until then.
+pub fn complete_relay() -> i32 {
+    let relay = the("relay");
+    eventually(seconds(10), "the rings of the relay", || {
+        thread_times(relay)
+            .iter()
+            .all(|(name, _)| !name.starts_with("ring"))
+    });
+    relay
+}
+
 /// Thread ids of a process.
 pub fn threads(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
