@@ -9,7 +9,7 @@
 //!
 //! Sources: packet(7), Documentation/networking/packet_mmap.rst, linux/if_packet.h.
 
-use super::packet::{bind, deaf, map_ring, set};
+use super::packet::{bind, deaf, map_ring, set, silence};
 use socket2::{SockFilter, SockRef};
 use std::io;
 use std::mem::offset_of;
@@ -117,8 +117,7 @@ impl Ring {
 
     /// Takes no more frames; those that are in the ring come within [`LATENCY_MS`].
     pub fn stop(&self) -> io::Result<()> {
-        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-        SockRef::from(&self.socket).attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+        silence(&self.socket)
     }
 
     /// Frames that found no room since this was last asked.

@@ -98,14 +98,14 @@ enum Wakes {
 /// With several sockets, `fanout_group` (unique in the network namespace) spreads the frames over
 /// them so that both directions of a flow meet at one socket. EPERM without CAP_NET_RAW.
 pub fn of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<OwnedFd> {
-    let socket = deaf()?;
+    let socket = of_arriving()?;
     hear(socket.as_fd(), ifindex, fanout_group)?;
     Ok(socket)
 }
 
 /// The same, for a ring: silent until that is there.
 pub fn ringed_of_interface(ifindex: u32, fanout_group: Option<u16>) -> io::Result<Deaf> {
-    let socket = deaf()?;
+    let socket = of_arriving()?;
     silence(&socket)?;
     // Fanout takes a socket that is bound. A ring does not change either, so nothing but memory is wanted of the
     // kernel later, when the relay has locked itself in.
@@ -121,8 +121,6 @@ pub fn silence(socket: &OwnedFd) -> io::Result<()> {
 }
 
 fn hear(socket: BorrowedFd<'_>, ifindex: u32, fanout_group: Option<u16>) -> io::Result<()> {
-    set(socket, libc::PACKET_VNET_HDR, &1_i32)?;
-    set(socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
     bind(socket, ifindex)?;
     let Some(group) = fanout_group else {
         return Ok(());
@@ -200,6 +198,14 @@ pub(super) fn deaf() -> io::Result<OwnedFd> {
     }
     // SAFETY: a descriptor just made, which nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same, of frames that arrive, each behind its virtio-net header.
+fn of_arriving() -> io::Result<OwnedFd> {
+    let socket = deaf()?;
+    set(socket.as_fd(), libc::PACKET_VNET_HDR, &1_i32)?;
+    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+    Ok(socket)
 }
 
 /// setsockopt(2) at `SOL_PACKET`; `value` as the option has it.
@@ -343,9 +349,7 @@ impl FrameRing {
             }
             self.count += 1;
             if status & libc::TP_STATUS_COPY != 0 {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-                let length = recv(socket.as_raw_fd(), &mut self.large, flags)?;
-                self.large_len = Some(length);
+                self.large_len = Some(receive(socket, &mut self.large)?);
                 break;
             }
         }

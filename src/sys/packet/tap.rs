@@ -12,17 +12,14 @@
 //!
 //! Sources: packet(7), Documentation/networking/filter.rst, RFC 7323 §3.2 and appendix A, RFC 9293 §3.10.7.1.
 
-use super::{Deaf, Wakes, deaf, set};
+use super::{Deaf, Wakes, of_arriving};
 use socket2::{SockFilter, SockRef};
 use std::io;
-use std::os::fd::AsFd;
 
 /// A socket that is to see TCP segments which echo `timestamp` and resets without options, coming to any interface
 /// of the network namespace, now or later. EPERM without CAP_NET_RAW.
 pub fn of_timestamp(timestamp: u32) -> io::Result<Deaf> {
-    let socket = deaf()?;
-    set(socket.as_fd(), libc::PACKET_VNET_HDR, &1_i32)?;
-    set(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+    let socket = of_arriving()?;
     SockRef::from(&socket).attach_filter(&filter(timestamp))?;
     let wakes = Wakes::Bind;
     Ok(Deaf { socket, wakes })

@@ -1,7 +1,7 @@
 use super::super::{FrameRing, Gso, VNET_HEADER_LEN, ask, checksum_is_known, send_on, vnet_header};
 use super::*;
 use crate::sys::own_netns::in_own_netns;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 const TIMESTAMP: u32 = 0x6d6f_7302;
