@@ -11,7 +11,7 @@
 //! event that is told once only: whoever adds it to a set is told anew.
 
 use super::busy_poll::BusyPoll;
-use super::event_loop::{Batch, Interest, Key, Owner, Poller, Token};
+use super::event_loop::{Batch, Interest, Key, Owner, Poller, Token, event};
 use super::gate::GateSender;
 use super::rules::RulesReader;
 use super::tcp::Tcp;
@@ -19,7 +19,7 @@ use super::tcp::flow::Flow;
 use super::ticks::Ticks;
 use super::worker::{BATCH, Context, Shared};
 use crate::sys::udp::Came;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,11 +62,10 @@ impl BulkWorkers {
     /// For `count` of them.
     pub fn new(count: usize) -> io::Result<Self> {
         let inbox = |_| {
-            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
             Ok(Arc::new(Inbox {
                 flows: Mutex::default(),
                 load: AtomicUsize::new(0),
-                wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
+                wake: event()?,
             }))
         };
         (0..count).map(inbox).collect::<io::Result<_>>().map(Self)

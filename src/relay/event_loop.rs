@@ -6,8 +6,10 @@
 //! descriptor that was closed cannot reach what moved into its slot since.
 
 use crate::sys::epoll::{Epoll, Events};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Whose event it is, and which of its descriptors.
@@ -196,6 +198,13 @@ impl Readiness {
     fn has(self, bits: libc::c_int) -> bool {
         self.0 & bits as u32 != 0
     }
+}
+
+/// By which others wake a worker that waits: [`Owner::Wake`].
+pub fn event() -> io::Result<Arc<EventFd>> {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let event = EventFd::from_value_and_flags(0, flags)?;
+    Ok(Arc::new(event))
 }
 
 /// One worker's epoll set.

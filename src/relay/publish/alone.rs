@@ -15,7 +15,7 @@ use crate::network::snapshot::Snapshot;
 use crate::relay::budget::FdBudget;
 use crate::relay::bulk::BulkWorkers;
 use crate::relay::busy_poll::{self, BusyPoll, WindowError};
-use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token};
+use crate::relay::event_loop::{Batch, Interest, Key, Owner, Poller, Readiness, Token, event};
 use crate::relay::flows::Limits;
 use crate::relay::gate::{GateSender, UplinkMacs};
 use crate::relay::pending::{Pending, limit_for};
@@ -27,7 +27,7 @@ use crate::relay::tcp::Tcp;
 use crate::relay::ticks::Ticks;
 use crate::relay::worker::{BATCH, Context, Shared};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Barrier, mpsc};
@@ -215,8 +215,7 @@ impl Worker {
     fn new(shared: &Shared, inside: SocketPool, now: Instant) -> io::Result<Self> {
         let poller = Poller::new()?;
         let rules = RulesReader::new(Arc::clone(&shared.rules));
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let wake = event()?;
         let token = Token::new(Owner::Wake, Key::fixed(0));
         poller.add(wake.as_fd(), token, Interest::READ)?;
         shared.rules.wake(Arc::clone(&wake));

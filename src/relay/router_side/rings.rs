@@ -12,14 +12,15 @@
 //! nothing left to ask for that takes one. They close the first socket, too, which takes another grace period.
 
 use super::{RouterSideError, open};
+use crate::relay::event_loop::event;
 use crate::relay::gate;
 use crate::relay::sandbox;
 use crate::sys::packet::{self, Asked, Deaf, FrameRing, Ringed};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 /// AF_PACKET sockets of all workers; one of each kind for each.
 pub struct Packets {
@@ -57,15 +58,12 @@ pub fn expect(packets: Packets) -> Result<Vec<(Arc<OwnedFd>, Coming)>, RouterSid
     let mut workers = Vec::with_capacity(packets.gates.len());
     let mut receivers = Vec::with_capacity(packets.gates.len());
     for gate in &packets.gates {
-        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-        let wake = EventFd::from_value_and_flags(0, flags)
-            .map_err(|error| open("event of a worker")(error.into()))?;
-        let wake = Arc::new(wake);
+        let wake = event().map_err(open("event of a worker"))?;
         let (sender, rings) = channel();
         receivers.push((Arc::clone(&wake), sender));
         workers.push((Arc::clone(gate), Coming { wake, rings }));
     }
-    let (ready, started) = mpsc::sync_channel(1);
+    let (ready, started) = sync_channel(1);
     let run = move || match sandbox::drop_capabilities() {
         Ok(()) => {
             let (gates, taps) = (packet::ask(packets.ringed), packet::ask(packets.taps));
